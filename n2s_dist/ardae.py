@@ -1,0 +1,54 @@
+"""AR-DAE: learn a score by undoing perturbations of known size (Lim et al. 2020).
+
+For u ~ N(0, I) the loss || u + sigma_a R(w + sigma_a u) ||^2 is least when R is the score of
+w + sigma_a u, which tends to the score of w as sigma_a goes to 0.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2s_dist import order
+from n2s_dist.noise import Coordinates
+from n2s_dist.score import ScoreModel
+
+
+def sigma_a_law(
+    coordinates: Coordinates, seed: int, positions: np.ndarray, total_samples: int, endpoints: tuple[float, float]
+) -> np.ndarray:
+    """The perturbation's scale for the samples at some global positions: float64 [B].
+
+    stable    uniform on [endpoints], in noise standard deviations, drawn afresh for each sample.
+    image     annealed linearly from the first endpoint to the second over the whole run (the paper's).
+    """
+    start, end = endpoints
+    if coordinates == "image":
+        share = positions / total_samples
+    else:
+        share = order.hash64(seed, order.STREAM_PERTURBATION, positions, 0) / 2.0**64
+    return start + (end - start) * share
+
+
+def perturbations(seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:
+    """u ~ N(0, I) for the samples at some global positions: float32 [B, C, H, W], one stream a position.
+
+    The same on any number of ranks; CPU and CUDA generators differ from each other.
+    """
+    u = torch.empty(shape, device=device)
+    generator = torch.Generator(device)
+    seeds = order.hash64(seed, order.STREAM_PERTURBATION, positions, 1) >> np.uint64(1)
+    for sample, sample_seed in zip(u, seeds.tolist(), strict=True):
+        generator.manual_seed(sample_seed)
+        sample.normal_(generator=generator)
+    return u
+
+
+def ardae_loss(model: ScoreModel, w: Tensor, u: Tensor, sigma_a: Tensor) -> Tensor:
+    """AR-DAE loss, the mean over pixels of (u + sigma_a R(w + sigma_a u))^2: one value a sample, [B].
+
+    w: noisy in working coordinates, [B, C, H, W]. u: N(0, I) of the same shape. sigma_a: [B, 1, 1, 1].
+    A model that knows nothing scores 1; the least value is below 1 by the share of u that can be told
+    from the noise.
+    """
+    residual = u + sigma_a * model(w + sigma_a * u, sigma_a)
+    return residual.square().flatten(1).mean(1)

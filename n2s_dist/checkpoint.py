@@ -1,0 +1,202 @@
+"""Checkpoints that are whole or not there, and that no loader can be made to run code by.
+
+    RUN_DIR/checkpoints/samples-000160000/
+        model.safetensors     the averaged weights: what is evaluated and shipped
+        model.json            configuration, channels, samples_seen, versions, validation PSNR
+        training_state.pt     raw weights, optimizer, loss scale: what resuming needs besides
+        COMPLETE              sha256 of each of the others; written last
+
+A checkpoint is written under a temporary name, synced to disk and renamed.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import n2s_dist
+from n2s_dist.config import Config, from_dict, to_dict
+from n2s_dist.errors import UserError
+from n2s_dist.score import ScoreModel, build_score_model
+from n2s_dist.shards import sha256_file
+
+WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"
+_NAME = re.compile(r"samples-\d{9,}")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint's averaged model and what is known about it."""
+
+    path: Path
+    config: Config
+    channels: int
+    samples_seen: int
+    model: ScoreModel
+
+
+def versions() -> dict[str, str]:
+    return {
+        "n2s_dist": n2s_dist.__version__,
+        "torch": torch.__version__,
+        "accelerate": accelerate.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def save(
+    run_dir: Path,
+    config: Config,
+    channels: int,
+    samples_seen: int,
+    weights: dict[str, Tensor],
+    training_state: dict[str, Any],
+    val_psnr_db: float | None,
+) -> Path:
+    """Write one checkpoint; it appears whole under its name or not at all."""
+    folder = run_dir / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"samples-{samples_seen:09d}"
+    partial = folder / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
+        about = {
+            "samples_seen": samples_seen,
+            "channels": channels,
+            "val_psnr_db": val_psnr_db,
+            "config": to_dict(config),
+            "versions": versions(),
+        }
+        (partial / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+        torch.save(training_state, partial / STATE)
+        hashes = {name: sha256_file(partial / name) for name in (WEIGHTS, ABOUT, STATE)}
+        (partial / MARKER).write_text(json.dumps(hashes, indent=1) + "\n")
+        for path in [*partial.iterdir(), partial]:
+            _sync(path)
+        if final.exists():  # a damaged one that an earlier start passed over
+            shutil.rmtree(final)
+        partial.rename(final)
+        _sync(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return final
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when every file is as it was written."""
+    try:
+        hashes = json.loads((path / MARKER).read_text())
+        broken = [name for name in (WEIGHTS, ABOUT, STATE) if hashes[name] != sha256_file(path / name)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"incomplete ({type(error).__name__})"
+    return f"{broken[0]} does not match its checksum" if broken else None
+
+
+def newest_first(run_dir: Path) -> list[Path]:
+    folder = run_dir / "checkpoints"
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
+
+
+def newest_valid(run_dir: Path) -> Path | None:
+    """The newest checkpoint that is whole. Damaged ones are named on the terminal and passed over."""
+    for path in newest_first(run_dir):
+        problem = damage(path)
+        if problem is None:
+            return path
+        print(f"passing over {path}: {problem}")
+    return None
+
+
+def retain(run_dir: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the one with the best validation PSNR."""
+    newest = newest_first(run_dir)
+    spared = set(newest[:keep]) | {best(run_dir)}
+    for path in newest:
+        if path not in spared:
+            doomed = path.with_name(f".{path.name}.partial")  # a kill here leaves nothing that looks like a checkpoint
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+
+
+def best(run_dir: Path) -> Path | None:
+    """The whole checkpoint with the best validation PSNR; the newest one where none was measured."""
+
+    def scored() -> Iterator[tuple[float, Path]]:
+        for path in newest_first(run_dir):
+            if (path / MARKER).is_file():
+                psnr = json.loads((path / ABOUT).read_text())["val_psnr_db"]
+                yield (-float("inf") if psnr is None else psnr, path)
+
+    return max(scored(), key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def locate(path: str | Path, which: str = "last") -> Path:
+    """The checkpoint that a user means by a run directory (its last or best one) or by a checkpoint's own folder."""
+    path = Path(path)
+    if (path / ABOUT).is_file():
+        problem = damage(path)
+        if problem:
+            raise UserError(f"{path} is damaged: {problem}")
+        return path
+    found = best(path) if which == "best" else newest_valid(path)
+    if found is None:
+        raise UserError(f"{path} holds no checkpoint: give a run directory, or a folder such as RUN_DIR/checkpoints/samples-000040000")
+    return found
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
+    """Load the averaged model of one checkpoint, in evaluation mode."""
+    try:
+        about = json.loads((path / ABOUT).read_text())
+        config = from_dict(about["config"], f"{path / ABOUT}")
+        model = build_score_model(config, about["channels"])
+        weights = load_file(path / WEIGHTS)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
+    load_weights(model, weights, path)
+    return Loaded(path, config, about["channels"], about["samples_seen"], model.to(device).eval())
+
+
+def load_weights(model: ScoreModel, weights: dict[str, Tensor], path: Path) -> None:
+    """Fill a model; UserError when the weights are those of another network."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UserError(
+                f"{path} holds another network's weights: {name} is {found.get(name, 'missing')} there, "
+                f"{expected.get(name, 'unknown')} in this configuration"
+            )
+    model.load_state_dict(weights)
+
+
+def load_training_state(path: Path) -> dict[str, Any]:
+    """Raw weights, optimizer and loss scale. weights_only keeps torch from unpickling anything but tensors."""
+    return torch.load(path / STATE, map_location="cpu", weights_only=True)

@@ -1,0 +1,301 @@
+"""The configuration of a training run: typed, nested and strict.
+
+A YAML file gives a complete experiment, dotted command-line options override it:
+
+    python -m n2s_dist.train --config configs/gaussian25.yaml --run_dir runs/a --data.shards shards/bsd400 --seed 1
+
+Unknown keys and settings that contradict each other are refused before any device is touched.
+"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ArgumentError as _ArgumentError
+
+from n2s_dist.errors import UserError, nearest
+from n2s_dist.noise import Coordinates, parse_noise
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on.
+
+    Args:
+        shards: folder made by tools/build_shards.py
+        crop_size: side of a training crop in pixels
+        resample_noise: draw fresh noise every time a crop is seen, instead of one noisy version of each image
+        num_threads: threads of the loader on each rank
+    """
+
+    shards: str = ""
+    crop_size: int = 64
+    resample_noise: bool = False
+    num_threads: int = 2
+
+
+@dataclass(frozen=True)
+class ArdaeConfig:
+    """The AR-DAE perturbation.
+
+    Args:
+        coordinates: stable (sigma_a in noise standard deviations, uniform on the interval) or image (the paper's
+            annealing from the first to the second value over the run)
+        sigma_a: the interval; empty takes [0, 1] for stable and the paper's endpoints for image
+    """
+
+    coordinates: Coordinates = "stable"
+    sigma_a: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network inside the score model.
+
+    Args:
+        name: resunet (bias-free residual U-Net) or unet_n2n (Noise2Noise's U-Net)
+        widths: channels of each level of resunet, fine to coarse
+        blocks: residual blocks a level of resunet
+    """
+
+    name: Literal["resunet", "unet_n2n"] = "resunet"
+    widths: list[int] = field(default_factory=lambda: [32, 64, 128])
+    blocks: int = 2
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights move. All lengths are in samples.
+
+    Args:
+        name: adamw or adam
+        learning_rate: the peak (cosine) or initial (step) learning rate
+        betas: decay rates of Adam's two averages
+        weight_decay: of adamw
+        schedule: cosine (linear warm-up, then half a cosine to zero) or step
+        warmup_samples: length of the cosine schedule's warm-up, at most a quarter of the run
+        step_every_samples: the step schedule multiplies the rate by step_factor this often
+        step_factor: see step_every_samples
+        clip_norm: largest gradient norm; 0 leaves gradients alone
+        ema_halflife_samples: half-life of the average of the weights that is evaluated; 0 turns it off
+    """
+
+    name: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    weight_decay: float = 0.01
+    schedule: Literal["cosine", "step"] = "cosine"
+    warmup_samples: int = 1_600
+    step_every_samples: int = 20_000
+    step_factor: float = 0.1
+    clip_norm: float = 1.0
+    ema_halflife_samples: int = 2_000
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, in what portions, and what is kept.
+
+    Args:
+        total_samples: crops to train on, rounded up to whole batches
+        global_batch_size: crops in one optimizer step, over all ranks
+        device_batch_size: most crops one rank holds at a time; gradient accumulation makes up the rest
+        mixed_precision: no, bf16 or fp16
+        num_threads: CPU threads a rank computes with; 0 shares the machine's cores among its ranks
+        checkpoint_every_samples: how often to save
+        keep_checkpoints: how many of the newest to keep; the best one is kept as well
+        validate_every_samples: how often to measure on the held-out images
+        validation_tiles: at most this many held-out tiles
+        log_every_samples: how often to write metrics
+    """
+
+    total_samples: int = 40_000
+    global_batch_size: int = 16
+    device_batch_size: int = 16
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    num_threads: int = 0
+    checkpoint_every_samples: int = 8_000
+    keep_checkpoints: int = 2
+    validate_every_samples: int = 8_000
+    validation_tiles: int = 32
+    log_every_samples: int = 800
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where curves go besides RUN_DIR/metrics.jsonl.
+
+    Args:
+        wandb: log to Weights & Biases; offline by itself when there is no key or no network
+        project: wandb project
+        name: wandb run name; empty takes the run directory's
+    """
+
+    wandb: bool = True
+    project: str = "n2s_dist"
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment.
+
+    Args:
+        run_dir: where checkpoints, metrics and the frozen configuration go; an existing run is continued
+        noise: gaussian:SIGMA (8-bit levels), poisson:ZETA or gamma:K
+        seed: of weights, order, crops, noise and perturbations
+    """
+
+    run_dir: str = ""
+    noise: str = "gaussian:25"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    ardae: ArdaeConfig = field(default_factory=ArdaeConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def sigma_a(self) -> tuple[float, float]:
+        """The perturbation's interval, with the law's own default filled in."""
+        if self.ardae.sigma_a:
+            return (self.ardae.sigma_a[0], self.ardae.sigma_a[1])
+        return (0.0, 1.0) if self.ardae.coordinates == "stable" else parse_noise(self.noise).paper_sigma_a
+
+
+def check(config: Config) -> None:
+    """Raise UserError for values out of range and for settings that contradict each other."""
+    data, train, optimizer = config.data, config.train, config.optimizer
+    parse_noise(config.noise)
+    positive = {
+        "data.crop_size": data.crop_size,
+        "data.num_threads": data.num_threads,
+        "network.blocks": config.network.blocks,
+        "optimizer.learning_rate": optimizer.learning_rate,
+        "optimizer.step_every_samples": optimizer.step_every_samples,
+        "train.total_samples": train.total_samples,
+        "train.global_batch_size": train.global_batch_size,
+        "train.device_batch_size": train.device_batch_size,
+        "train.checkpoint_every_samples": train.checkpoint_every_samples,
+        "train.keep_checkpoints": train.keep_checkpoints,
+        "train.validate_every_samples": train.validate_every_samples,
+        "train.validation_tiles": train.validation_tiles,
+        "train.log_every_samples": train.log_every_samples,
+    }
+    for key, value in positive.items():
+        if value <= 0:
+            raise UserError(f"{key} is {value}: it must be above 0")
+    for key, value in {
+        "seed": config.seed,
+        "train.num_threads": train.num_threads,
+        "optimizer.weight_decay": optimizer.weight_decay,
+        "optimizer.warmup_samples": optimizer.warmup_samples,
+        "optimizer.clip_norm": optimizer.clip_norm,
+        "optimizer.ema_halflife_samples": optimizer.ema_halflife_samples,
+    }.items():
+        if value < 0:
+            raise UserError(f"{key} is {value}: it can't be negative")
+    if not config.network.widths or min(config.network.widths) <= 0:
+        raise UserError(f"network.widths is {config.network.widths}: give one positive width a level")
+    if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
+        raise UserError(f"optimizer.betas is {optimizer.betas}: give two numbers in [0, 1)")
+    sigma_a = config.ardae.sigma_a
+    if sigma_a and (len(sigma_a) != 2 or min(sigma_a) < 0 or max(sigma_a) == 0):
+        raise UserError(f"ardae.sigma_a is {sigma_a}: give two numbers, not negative and not both 0")
+
+
+def config_keys() -> list[str]:
+    """Every valid dotted key."""
+    keys = []
+    for outer in dataclasses.fields(Config):
+        inner = outer.default_factory() if callable(outer.default_factory) else None
+        if dataclasses.is_dataclass(inner):
+            keys += [f"{outer.name}.{f.name}" for f in dataclasses.fields(inner)]
+        else:
+            keys.append(outer.name)
+    return keys
+
+
+def _reject_unknown(keys: list[str], where: str) -> None:
+    valid = config_keys()
+    for key in keys:
+        if key not in valid:
+            raise UserError(f"unknown key '{key}' {where}{nearest(key, valid) or ': see --help for all keys'}")
+
+
+def _file_keys(path: Path) -> list[str]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: --config takes a YAML file such as configs/gaussian25.yaml") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds no settings: it should map keys such as 'noise' and 'data' to values")
+    sections = {key.split(".")[0] for key in config_keys() if "." in key}
+    keys = []
+    for key, value in data.items():
+        if key in sections and isinstance(value, dict):
+            keys += [f"{key}.{inner}" for inner in value]
+        else:
+            keys.append(str(key))
+    return keys
+
+
+def parser() -> ArgumentParser:
+    out = ArgumentParser(
+        prog="python -m n2s_dist.train",
+        description="Train a score network on noisy images alone, by the AR-DAE loss.",
+        exit_on_error=False,
+        default_env=False,
+    )
+    out.add_argument("--config", action=ActionConfigFile, help="YAML file; later options override it")
+    out.add_class_arguments(Config)
+    return out
+
+
+def read_config(arguments: list[str] | None = None) -> Config:
+    """Parse a command line. Raises UserError that names the key and, where one is near, the valid one."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = [word[2:].split("=")[0] for word in arguments if word.startswith("--")]
+    _reject_unknown([key for key in options if key not in ("config", "help", "print_config")], "on the command line")
+    for word, following in zip(arguments, arguments[1:] + [""], strict=True):
+        if word == "--config" or word.startswith("--config="):
+            path = Path(word.partition("=")[2] or following)
+            _reject_unknown(_file_keys(path), f"in {path}")
+    try:
+        parsed = parser().parse_args(arguments)
+    except _ArgumentError as error:
+        raise UserError(_first_sentence(str(error))) from None
+    return from_dict(parser().dump(parsed, format="json"), "the command line")
+
+
+def _first_sentence(message: str) -> str:
+    """jsonargparse explains over many lines; keep what names the key and the value."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    return ": ".join(line.rstrip(":") for line in lines[:2])
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_dict(data: str | dict[str, Any], where: str) -> Config:
+    """A Config from its dictionary or JSON text (as in a checkpoint); UserError when it isn't one."""
+    values = yaml.safe_load(data) if isinstance(data, str) else dict(data)
+    values.pop("config", None)
+    try:
+        sections = {
+            f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING
+        }
+        return Config(**{key: sections[key](**value) if key in sections else value for key, value in values.items()})
+    except TypeError as error:
+        raise UserError(f"{where} is not a configuration of this program: {error}") from None

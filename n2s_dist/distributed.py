@@ -1,0 +1,85 @@
+"""Ranks: the only module that imports accelerate. It works alike when nothing was launched."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from n2s_dist.errors import UserError
+
+
+class Ranks:
+    """This process's place among its equals, and what they do together.
+
+    CUDA when there is a device, else the CPU (gloo between ranks). Every method but the properties is
+    a collective: all ranks call it in the same order.
+    """
+
+    def __init__(self, mixed_precision: str = "no", num_threads: int = 0) -> None:
+        on_gpu = torch.cuda.is_available()
+        if mixed_precision == "fp16" and not on_gpu:
+            raise UserError("train.mixed_precision fp16 needs a GPU: use bf16 or no on this machine")
+        if mixed_precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise UserError("train.mixed_precision bf16 is not supported by this GPU: use fp16 or no")
+        self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed_precision)
+        # Launchers set OMP_NUM_THREADS to 1 for the sake of GPU ranks; CPU ranks share the cores they were given.
+        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.world_size: int = self._accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        """Wrap for data parallelism and mixed precision. The optimizer keeps working on the same parameters."""
+        return self._accelerator.prepare(model, optimizer)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Mixed precision for a model that was not prepared, such as the weights' average."""
+        return self._accelerator.autocast()
+
+    @contextlib.contextmanager
+    def accumulating(self, model: nn.Module, last: bool) -> Iterator[None]:
+        """Gradients are exchanged only in the last portion of a batch."""
+        with contextlib.nullcontext() if last else self._accelerator.no_sync(model):
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        self._accelerator.backward(loss)
+
+    def gradient_norm(self, model: nn.Module, clip_norm: float) -> Tensor:
+        """Norm of all gradients before they are clipped to clip_norm; 0 only measures."""
+        norm = self._accelerator.clip_grad_norm_(model.parameters(), clip_norm or float("inf"))
+        return torch.as_tensor(norm).detach()
+
+    @property
+    def scaler_state(self) -> dict[str, Any]:
+        """State of the fp16 loss scale; empty in other precisions."""
+        return self._accelerator.scaler.state_dict() if self._accelerator.scaler is not None else {}
+
+    def load_scaler_state(self, state: dict[str, Any]) -> None:
+        if state and self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(state)
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Elementwise sums over ranks, added in rank order in float64, so that all ranks agree to the last bit."""
+        return [sum(column) for column in zip(*self.gather([values]), strict=True)]
+
+    def gather(self, rows: list[Any]) -> list[Any]:
+        """All ranks' rows, in rank order, on every rank."""
+        return gather_object(rows) if self.world_size > 1 else rows
+
+    def barrier(self) -> None:
+        self._accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Leave the process group; without it the launcher warns of leaked resources."""
+        self._accelerator.end_training()

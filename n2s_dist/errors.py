@@ -1,0 +1,52 @@
+"""What a user did wrong, said in one clear line; broken promises of our own code stay asserts."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Something the user can mend. The message names what was wrong and what would be right."""
+
+
+class RunFailed(RuntimeError):
+    """A run can't go on, by no mistake of the command's: the message says where and why. Exit code 1."""
+
+
+def nearest(word: str, valid: list[str]) -> str:
+    """A hint such as ", did you mean 'crop_size'?", or an empty string when nothing is close."""
+    # Compare the last component first: "data.crop_sise" and "crop_sise" both mean "data.crop_size".
+    close = get_close_matches(word, valid, n=1, cutoff=0.6)
+    if not close:
+        leaves = {name.rsplit(".", 1)[-1]: name for name in valid}
+        close = [leaves[leaf] for leaf in get_close_matches(word.rsplit(".", 1)[-1], list(leaves), n=1, cutoff=0.6)]
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run a command-line program: user errors become one line on stderr and exit code 2, without a traceback.
+
+    When several ranks meet the same error, rank 0 alone speaks. An interrupt exits with 130, a full
+    disk with 2 and the path that could not be written.
+    """
+    try:
+        code = main() or 0
+    except UserError as error:
+        code, message = 2, str(error)
+    except RunFailed as error:
+        code, message = 1, str(error)
+    except KeyboardInterrupt:
+        code, message = 130, "interrupted"
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        code = 2
+        where = f" while writing {error.filename}" if error.filename else ""
+        message = f"the disk is full{where}: free some space and run the same command again"
+    else:
+        sys.exit(code)
+    if os.environ.get("RANK", "0") == "0" or code == 130:
+        print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,135 @@
+"""Image files in and out: 8-bit arrays [H, W, C] in the orientation that a viewer shows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from n2s_dist.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+_ORIENTATION_TAG, _ORIENTATIONS_ON_THE_SIDE = 0x0112, (5, 6, 7, 8)
+Image.MAX_IMAGE_PIXELS = None  # scientific images are large; Pillow's limit guards web servers
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image in a folder, or a member of a zip archive. `name` is unique within its source."""
+
+    source: Path
+    name: str
+    num_bytes: int
+
+    def open(self) -> BinaryIO:
+        if self.source.is_dir():
+            return (self.source / self.name).open("rb")
+        return ZipFile(self.source).open(self.name)  # type: ignore[return-value]
+
+
+def list_images(source: str | Path) -> list[ImageFile]:
+    """All images below a folder or in a zip archive, sorted by name; hidden files are left out.
+
+    Raises UserError when the source is missing, is neither, or holds no image.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise UserError(f"{source} does not exist: give a folder or a zip archive of images")
+    if source.is_dir():
+        paths = (path for path in source.rglob("*") if path.is_file())
+        entries = [(path.relative_to(source).as_posix(), path.stat().st_size) for path in paths]
+    else:
+        try:
+            with ZipFile(source) as archive:
+                entries = [(info.filename, info.file_size) for info in archive.infolist() if not info.is_dir()]
+        except (BadZipFile, OSError) as error:
+            raise UserError(f"{source} is neither a folder nor a readable zip archive ({error})") from None
+    images = [
+        ImageFile(source, name, num_bytes)
+        for name, num_bytes in sorted(entries)
+        if name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "__")) for part in name.split("/"))
+    ]
+    if not images:
+        raise UserError(f"{source} holds no images (looked for {', '.join(SUFFIXES)})")
+    return images
+
+
+def _open(image: ImageFile, stream: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(stream)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{image.source / image.name} is not a readable image ({error})") from None
+
+
+def _is_16_bit_colour_png(stream: BinaryIO) -> bool:
+    """Pillow reads 16-bit colour PNGs as 8-bit without a word; their header says what they are."""
+    stream.seek(0)
+    header = stream.read(26)
+    return header[:8] == b"\x89PNG\r\n\x1a\n" and header[24] == 16 and header[25] != 0
+
+
+def image_size(image: ImageFile) -> tuple[int, int]:
+    """(height, width) as `read_image` will return them, from the header alone."""
+    with image.open() as stream, _open(image, stream) as opened:
+        width, height = opened.size
+        on_its_side = opened.getexif().get(_ORIENTATION_TAG) in _ORIENTATIONS_ON_THE_SIDE
+        return (width, height) if on_its_side else (height, width)
+
+
+def read_image(image: ImageFile, channels: int | None = None) -> np.ndarray:
+    """Decode to uint8 [H, W, C], C = 1 or 3.
+
+    channels: 1 converts colour to grey (ITU-R 601 luma), 3 repeats grey, None keeps what the file has.
+    16-bit grey is scaled to 8 bits (v / 257, rounded). 16-bit colour, floating point and transparent
+    images raise UserError by name: their conversion is the user's to choose.
+    """
+    path = image.source / image.name
+    with image.open() as stream, _open(image, stream) as opened:
+        mode = opened.mode
+        if mode == "RGB" and opened.format == "PNG" and _is_16_bit_colour_png(stream):
+            raise UserError(f"{path} has 16 bits a channel: convert it to 8 bits first")
+        if mode in ("F", "I") or (mode.startswith("I;") and mode != "I;16" and mode != "I;16B"):
+            raise UserError(f"{path} has pixels of type '{mode}': convert it to 8-bit grey or colour first")
+        try:
+            upright = ImageOps.exif_transpose(opened)
+            if "A" in upright.getbands() or "transparency" in upright.info:
+                upright = upright.convert("RGBA")
+                if upright.getextrema()[3] != (255, 255):  # type: ignore[index]
+                    raise UserError(f"{path} is transparent in places: flatten it onto a background first")
+                upright = upright.convert("RGB")
+            if mode in ("I;16", "I;16B"):
+                wide = np.asarray(upright).astype(np.float64)
+                pixels = np.round(wide / 257).astype(np.uint8)
+                upright = Image.fromarray(pixels)
+            grey = upright.mode in ("L", "1", "LA") if channels is None else channels == 1
+            pixels = np.asarray(upright.convert("L" if grey else "RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{path} can't be decoded ({error})") from None
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def read_folder(folder: str | Path, channels: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, uint8 [H, W, C]) for every image below a folder, in sorted order."""
+    for image in list_images(folder):
+        yield image.name, read_image(image, channels)
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Floats on the 0-1 scale to 8 bits: clamped, then rounded to nearest."""
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write uint8 [H, W, C], C = 1 or 3, under a temporary name first, so that it appears whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,171 @@
+"""Noisy crops by global position: the same DALI graph on the CPU and on the GPU.
+
+    position ──► tile (memory-mapped, zero copy) ──► crop ──► noise ──► flips, transpose ──► [B, C, H, W]
+                 order.py picks tile, place and flips;        keyed by the pixel's place in its source image
+
+Noise comes before the flips, so that it belongs to the image: overlapping crops, of one tile or of
+two, see one noisy version where they overlap. Nothing has state but the next position.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.pipeline import Pipeline, do_not_convert
+from torch import Tensor
+
+from n2s_dist import dali_noise, order
+from n2s_dist.errors import UserError
+from n2s_dist.noise import NoiseModel
+from n2s_dist.shards import ShardSet
+
+_PREFETCH = 2
+_ORDER_BLOCK = 32  # batches
+
+
+def batched(items: Iterable[np.ndarray], count: int) -> Iterator[list[np.ndarray]]:
+    """Lists of `count` consecutive items; the last may be shorter (itertools.batched of Python 3.12)."""
+    items = iter(items)
+    while block := list(islice(items, count)):
+        yield block
+
+
+def crop_inputs(
+    shards: ShardSet, positions: Iterable[np.ndarray], crop_size: int, seed: int, resample_noise: bool
+) -> Iterator[tuple]:
+    """What the graph needs for each batch of global positions; a pure function of (seed, position).
+
+    Yields tiles (views, uint8 [H, W, C]), crop corners int32 [B, 2], row keys uint32 [B, S, 1, 1],
+    column keys uint32 [B, 1, S, C], and flips left-right, up-down int32 [B] and transpose bool [B].
+    Order is worked out for many batches at a time, where NumPy's overhead per call no longer counts.
+    """
+    pixels, channels = np.arange(crop_size), np.arange(shards.manifest.channels)
+    for block in batched(positions, _ORDER_BLOCK):
+        indices = order.sample_index(seed, np.stack(block), len(shards))
+        choices = order.crop_choice(seed, np.concatenate(block)).reshape(*indices.shape, 5)
+        for batch, index, choice in zip(block, indices.tolist(), choices, strict=True):
+            samples = [shards[i] for i in index]
+            places = np.array([sample.tile.shape[:2] for sample in samples], np.uint64) - np.uint64(crop_size - 1)
+            corners = (choice[:, :2] % places).astype(np.int32)
+            flips = np.ascontiguousarray(choice[:, 2:].T & np.uint64(1))
+
+            image_keys = np.array([sample.image_key for sample in samples], np.uint64)
+            if resample_noise:
+                image_keys = order.hash64(image_keys, batch)
+            rows, columns = (corners + np.array([(sample.row, sample.column) for sample in samples])).T
+            rows = rows[:, None] + pixels
+            columns = (columns[:, None] + pixels)[:, :, None] * len(channels) + channels
+            row_keys = order.hash64(image_keys[:, None], seed, order.STREAM_ROW, rows)
+            column_keys = order.hash64(image_keys[:, None, None], seed, order.STREAM_COLUMN, columns)
+            yield (
+                [sample.tile for sample in samples],
+                corners,
+                (row_keys >> np.uint64(32)).astype(np.uint32)[:, :, None, None],
+                (column_keys >> np.uint64(32)).astype(np.uint32)[:, None],
+                flips[0].astype(np.int32),
+                flips[1].astype(np.int32),
+                flips[2].astype(bool),
+            )
+
+
+@pipeline_def(enable_conditionals=True)
+def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device: str):
+    """Build the graph. device: "cpu" or "gpu"; every operator in it has both backends.
+
+    source: what feeds DALI's external source with `crop_inputs`. noise None gives clean crops, for
+    measuring and for supervised baselines.
+    """
+    tile, corner, row_keys, column_keys, left_right, up_down, transposed = fn.external_source(
+        source=source,
+        num_outputs=7,
+        batch=True,
+        dtype=[types.UINT8, types.INT32, types.UINT32, types.UINT32, types.INT32, types.INT32, types.BOOL],
+        ndim=[3, 1, 3, 3, 0, 0, 0],
+        layout=["HWC", "", "", "", "", "", ""],
+        no_copy=True,
+    )
+    if device == "gpu":
+        tile, row_keys, column_keys = tile.gpu(), row_keys.gpu(), column_keys.gpu()
+    crop = fn.slice(tile, corner, [crop_size, crop_size], axes=[0, 1])
+    math = dali_noise.dali_math()
+    if noise is None:
+        crop = fn.cast(crop, dtype=types.FLOAT) * (1 / 255)
+    else:
+        bits = dali_noise.PixelBits(row_keys, column_keys, math)
+        crop = do_not_convert(dali_noise.corrupt)(noise, crop, bits, math)
+    crop = fn.flip(crop, horizontal=left_right, vertical=up_down)
+    if transposed:
+        crop = fn.transpose(crop, perm=[2, 1, 0], transpose_layout=False)
+    else:
+        crop = fn.transpose(crop, perm=[2, 0, 1], transpose_layout=False)
+    return crop
+
+
+class CropLoader:
+    """Float32 batches [B, C, S, S] on a device, for a given sequence of positions; noisy, unless noise is None.
+
+    `positions` yields one int64 array a batch, all of one length; an endless one makes an endless
+    loader. One thread runs ahead by a batch, so that the host's part of the work overlaps with training.
+    Raises UserError when a tile is smaller than the crop.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        positions: Iterator[np.ndarray],
+        batch_size: int,
+        crop_size: int,
+        noise: NoiseModel | None,
+        seed: int,
+        *,
+        resample_noise: bool = False,
+        device: torch.device = torch.device("cpu"),
+        num_threads: int = 2,
+    ) -> None:
+        smallest = min(shards.split.min_height, shards.split.min_width)
+        if crop_size > smallest:
+            raise UserError(
+                f"data.crop_size is {crop_size}, but {shards.folder} holds a tile with a side of {smallest} pixels: "
+                f"crop at most {smallest}, or build shards from larger images"
+            )
+        self._device = device
+
+        inputs = crop_inputs(shards, positions, crop_size, seed, resample_noise)
+        # DALI reads the host arrays in place while batches are in flight: keep them until it has done so.
+        in_flight: deque = deque(maxlen=2 * _PREFETCH + 1)
+
+        def source() -> tuple:
+            in_flight.append(next(inputs))
+            return in_flight[-1]
+
+        on_gpu = device.type == "cuda"
+        self._pipeline: Pipeline = crop_pipeline(
+            source,
+            crop_size,
+            noise,
+            "gpu" if on_gpu else "cpu",
+            batch_size=batch_size,
+            num_threads=num_threads,
+            device_id=(device.index or 0) if on_gpu else None,
+            prefetch_queue_depth=_PREFETCH,
+        )
+        self._pipeline.build()
+        self._ahead = ThreadPoolExecutor(1, "loader")
+        self._next = self._ahead.submit(self._run)
+
+    def _run(self) -> Tensor:
+        (batch,) = self._pipeline.run()
+        return torch.from_dlpack(batch.as_tensor()).clone()  # DALI reuses its buffers
+
+    def __iter__(self) -> "CropLoader":
+        return self
+
+    def __next__(self) -> Tensor:
+        batch = self._next.result()
+        self._next = self._ahead.submit(self._run)
+        return batch

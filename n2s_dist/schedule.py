@@ -1,0 +1,36 @@
+"""Everything that changes during a run as a pure function of samples_seen, the one clock of training."""
+
+import math
+
+
+def warmup_cosine(samples_seen: int, total_samples: int, warmup_samples: int) -> float:
+    """Share of the peak learning rate: linear from 0 over the warm-up, then half a cosine down to 0.
+
+    The warm-up takes at most a quarter of the run, so that very short runs learn something as well.
+    """
+    warmup_samples = min(warmup_samples, total_samples // 4)
+    if samples_seen < warmup_samples:
+        return samples_seen / warmup_samples
+    progress = (samples_seen - warmup_samples) / max(1, total_samples - warmup_samples)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def step_decay(samples_seen: int, every_samples: int, factor: float) -> float:
+    """Share of the initial learning rate: multiplied by `factor` after every `every_samples` samples (the paper's)."""
+    return factor ** (samples_seen // every_samples)
+
+
+def ema_decay(samples_seen: int, batch_size: int, halflife_samples: int, warmup_ratio: float = 0.05) -> float:
+    """How much of the average one step keeps, for an average whose half-life is counted in samples.
+
+    The half-life grows with the run, warmup_ratio x samples_seen at first, so that the average soon
+    forgets the random start (Karras et al. 2024). 0 at samples_seen 0.
+    """
+    halflife = min(halflife_samples, warmup_ratio * samples_seen)
+    return 0.5 ** (batch_size / halflife) if halflife > 0 else 0.0
+
+
+def is_due(samples_seen: int, batch_size: int, every_samples: int, total_samples: int) -> bool:
+    """Whether the step that ends at samples_seen crossed a multiple of every_samples, or ended the run."""
+    crossed = samples_seen // every_samples > (samples_seen - batch_size) // every_samples
+    return crossed or samples_seen >= total_samples

@@ -1,0 +1,140 @@
+"""Where curves, pictures and tables of a run go: metrics.jsonl always, wandb when wanted.
+
+Only rank 0 has a tracker that does anything; the others hold a null object.
+"""
+
+import json
+import math
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+
+from n2s_dist.config import Config, to_dict
+
+_INIT_TIMEOUT_SEC = 60
+_CONNECT_TIMEOUT_SEC = 5
+
+
+class NullTracker:
+    """Takes everything and keeps nothing."""
+
+    def log(self, samples_seen: int, metrics: dict[str, float]) -> None: ...
+
+    def picture(self, samples_seen: int, name: str, image: np.ndarray) -> None: ...
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Tracker(NullTracker):
+    """Writes RUN_DIR/metrics.jsonl, one JSON object a line, and mirrors it to a wandb run if there is one."""
+
+    def __init__(self, run_dir: Path, samples_seen: int, wandb_run: Any = None) -> None:
+        path = run_dir / "metrics.jsonl"
+        forget_after(path, samples_seen)
+        self._stream = path.open("a")
+        self._wandb = wandb_run
+
+    def log(self, samples_seen: int, metrics: dict[str, float]) -> None:
+        row = {"samples_seen": samples_seen, **metrics}
+        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}  # JSON knows no NaN
+        self._stream.write(json.dumps(finite) + "\n")
+        self._stream.flush()
+        if self._wandb:
+            self._wandb.log(row)
+
+    def picture(self, samples_seen: int, name: str, image: np.ndarray) -> None:
+        """image: uint8 [H, W, C]."""
+        if self._wandb:
+            import wandb
+
+            self._wandb.log({"samples_seen": samples_seen, name: wandb.Image(image)})
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        if self._wandb:
+            import wandb
+
+            self._wandb.log({name: wandb.Table(columns=columns, data=rows)})
+
+    def close(self) -> None:
+        self._stream.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def forget_after(path: Path, samples_seen: int) -> None:
+    """Drop lines past samples_seen: a killed run logged them, and its continuation will log them again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # the line that a kill cut short
+            continue
+        if row["samples_seen"] <= samples_seen:
+            kept.append(line)
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(f"{line}\n" for line in kept))
+    partial.replace(path)
+
+
+def open_tracker(config: Config, run_dir: Path, samples_seen: int, is_main: bool, job: str = "train") -> NullTracker:
+    """The tracker of this rank. Never asks a question and never waits longer than a minute."""
+    if not is_main:
+        return NullTracker()
+    return Tracker(run_dir, samples_seen, _open_wandb(config, run_dir, job) if config.tracking.wandb else None)
+
+
+def _wandb_mode() -> str:
+    """What the environment says; else online when there is a key and the server answers, else offline."""
+    import wandb
+
+    if "WANDB_MODE" in os.environ:
+        return os.environ["WANDB_MODE"]
+    if not wandb.api.api_key:
+        return "offline"
+    server = urlparse(wandb.api.settings("base_url"))
+    try:
+        port = server.port or (443 if server.scheme == "https" else 80)
+        socket.create_connection((server.hostname or "", port), _CONNECT_TIMEOUT_SEC).close()
+    except OSError:
+        return "offline"
+    return "online"
+
+
+def _open_wandb(config: Config, run_dir: Path, job: str) -> Any:
+    import wandb
+
+    id_file = run_dir / "wandb_id"
+    if not id_file.exists():
+        id_file.write_text(wandb.util.generate_id())
+    mode = _wandb_mode()
+    for attempt in (mode, "offline"):
+        try:
+            run = wandb.init(
+                project=config.tracking.project,
+                name=config.tracking.name or run_dir.resolve().name,
+                id=id_file.read_text().strip(),
+                dir=str(run_dir),
+                config=to_dict(config),
+                job_type=job,
+                mode=attempt,  # type: ignore[arg-type]
+                resume="allow" if attempt == "online" else None,  # offline runs can't resume; syncing joins them by id
+                settings=wandb.Settings(init_timeout=_INIT_TIMEOUT_SEC, silent=True, console="off"),
+            )
+        except (wandb.Error, OSError, TimeoutError) as error:
+            print(f"wandb {attempt}: {error}")
+            continue
+        # Each value has its own clock, so nothing is dropped for coming late.
+        run.define_metric("samples_seen")
+        run.define_metric("*", step_metric="samples_seen")
+        if attempt != "online":
+            print(f"wandb is {attempt}; `wandb sync {run_dir}/wandb/offline-run-*` uploads it later")
+        return run
+    return None

@@ -1,0 +1,327 @@
+"""Train a score network on noisy images alone.
+
+    accelerate launch -m n2s_dist.train --config configs/gaussian25.yaml --run_dir runs/a --data.shards shards/bsd400
+
+The same command continues an interrupted run from its newest checkpoint. All that a run is can be
+derived from its configuration and samples_seen: order, crops, noise, perturbations and schedules.
+"""
+
+import copy
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+from tqdm import tqdm
+
+from n2s_dist import checkpoint, order, schedule
+from n2s_dist.ardae import ardae_loss, perturbations, sigma_a_law
+from n2s_dist.config import Config, read_config, to_dict
+from n2s_dist.distributed import Ranks
+from n2s_dist.errors import RunFailed, UserError, run_command
+from n2s_dist.loader import CropLoader
+from n2s_dist.noise import parse_noise
+from n2s_dist.score import ScoreModel, build_score_model
+from n2s_dist.shards import ShardSet
+from n2s_dist.tracking import NullTracker, open_tracker
+from n2s_dist.validation import validate
+
+# What may change when a run is continued; anything else would make it another run.
+_MAY_CHANGE = ("run_dir", "data.shards", "data.num_threads", "train.device_batch_size", "train.checkpoint_every_samples",
+               "train.keep_checkpoints", "train.validate_every_samples", "train.validation_tiles",
+               "train.log_every_samples", "train.num_threads", "tracking")  # fmt: skip
+
+
+@dataclass
+class Interval:
+    """Sums since metrics were last written."""
+
+    started: float = field(default_factory=time.perf_counter)
+    positions: list[np.ndarray] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    sigma_a: list[float] = field(default_factory=list)
+    data_wait_sec: float = 0.0
+    gradient_norm: Tensor | None = None
+
+
+@dataclass
+class Run:
+    """A training run in flight: what its configuration describes, made ready on this rank."""
+
+    config: Config
+    ranks: Ranks
+    shards: ShardSet
+    validation: ShardSet | None
+    model: ScoreModel
+    ema: ScoreModel
+    wrapped: torch.nn.Module  # the model as accelerate runs it
+    optimizer: Any
+    micro_batch: int
+    samples_seen: int = 0
+    last_validation: tuple[int, float] = (-1, 0.0)  # samples_seen, PSNR in dB
+    interval: Interval = field(default_factory=Interval)
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.config.run_dir)
+
+
+def train(config: Config) -> Path:
+    """Train to the end, or go on from where the run directory says; returns the last checkpoint."""
+    run = start(config)
+    tracker = open_tracker(config, run.run_dir, run.samples_seen, run.ranks.is_main)
+    progress = tqdm(total=config.train.total_samples, initial=run.samples_seen, unit=" samples", smoothing=0.05,
+                    disable=not run.ranks.is_main, mininterval=0.5 if sys.stderr.isatty() else 30)  # fmt: skip
+    loop(run, open_loader(run), tracker, progress, config.train.total_samples)
+    progress.close()
+    tracker.close()
+    run.ranks.close()
+    return checkpoint.locate(run.run_dir)
+
+
+def loop(run: Run, batches: Iterator[Tensor], tracker: NullTracker, progress: tqdm, until: int) -> None:
+    """The training loop: a step, then whatever is due."""
+    plan, batch_size = run.config.train, run.config.train.global_batch_size
+
+    def due(every_samples: int) -> bool:
+        return schedule.is_due(run.samples_seen, batch_size, every_samples, plan.total_samples)
+
+    while run.samples_seen < until:
+        train_step(run, batches)
+        progress.update(batch_size)
+        if due(plan.log_every_samples):
+            write_metrics(run, tracker, progress)
+        if due(plan.validate_every_samples) or due(plan.checkpoint_every_samples):
+            measure(run, tracker)
+        if due(plan.checkpoint_every_samples):
+            save(run)
+
+
+def open_loader(run: Run) -> CropLoader:
+    """This rank's batches from samples_seen on."""
+    config = run.config
+    return CropLoader(
+        run.shards, micro_batches(run), run.micro_batch, config.data.crop_size, run.model.noise, config.seed,
+        resample_noise=config.data.resample_noise, device=run.ranks.device, num_threads=config.data.num_threads,
+    )  # fmt: skip
+
+
+def train_step(run: Run, batches: Iterator[Tensor]) -> None:
+    """One optimizer step on one global batch, in as many portions as memory asks for."""
+    config, law = run.config, run.config.ardae.coordinates
+    positions = order.rank_positions(
+        run.samples_seen // config.train.global_batch_size, config.train.global_batch_size, run.ranks.rank, run.ranks.world_size
+    )
+    portions = positions.reshape(-1, run.micro_batch)
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(config, run.samples_seen)
+
+    for number, portion in enumerate(portions):
+        waiting = time.perf_counter()
+        noisy = next(batches)
+        run.interval.data_wait_sec += time.perf_counter() - waiting
+        w = run.model.working(noisy)
+        u = perturbations(config.seed, portion, w.shape, w.device)
+        scale = sigma_a_law(law, config.seed, portion, config.train.total_samples, config.sigma_a)
+        sigma_a = torch.tensor(scale, dtype=torch.float32, device=w.device).view(-1, 1, 1, 1)
+        with run.ranks.accumulating(run.wrapped, last=number == len(portions) - 1):
+            losses = ardae_loss(run.wrapped, w, u, sigma_a)
+            run.ranks.backward(losses.mean() / len(portions))
+        run.interval.positions.append(portion)
+        run.interval.losses.append(losses.detach())
+        run.interval.sigma_a += scale.tolist()
+
+    run.interval.gradient_norm = run.ranks.gradient_norm(run.wrapped, config.optimizer.clip_norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.samples_seen += config.train.global_batch_size
+    update_ema(run)
+
+
+@torch.no_grad()
+def update_ema(run: Run) -> None:
+    """Let the averaged weights follow: ema += (1 - decay) (weights - ema)."""
+    config = run.config
+    decay = schedule.ema_decay(run.samples_seen, config.train.global_batch_size, config.optimizer.ema_halflife_samples)
+    torch._foreach_lerp_(list(run.ema.parameters()), list(run.model.parameters()), 1 - decay)
+
+
+def learning_rate(config: Config, samples_seen: int) -> float:
+    """The rate for the step that begins at samples_seen; the warm-up counts the samples of that step as seen."""
+    plan = config.optimizer
+    if plan.schedule == "step":
+        return plan.learning_rate * schedule.step_decay(samples_seen, plan.step_every_samples, plan.step_factor)
+    ahead = samples_seen + config.train.global_batch_size
+    return plan.learning_rate * schedule.warmup_cosine(ahead, config.train.total_samples, plan.warmup_samples)
+
+
+def micro_batches(run: Run) -> Iterator[np.ndarray]:
+    """Global positions of this rank's portions, from samples_seen on, without end."""
+    batch_size = run.config.train.global_batch_size
+    for step in itertools.count(run.samples_seen // batch_size):
+        mine = order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size)
+        yield from mine.reshape(-1, run.micro_batch)
+
+
+def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
+    """Check the interval's losses, log what happened in it and begin the next one."""
+    now, done = run.interval, run.samples_seen
+    losses = torch.cat(now.losses).double().cpu().numpy()
+    stop_if_not_finite(run, losses)
+    elapsed = time.perf_counter() - now.started
+    loss_sum, wait_sum, count = run.ranks.sum([float(losses.sum()), now.data_wait_sec / elapsed, float(losses.size)])
+    assert now.gradient_norm is not None
+    metrics = {
+        "loss": loss_sum / count,
+        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "sigma_a": float(np.mean(now.sigma_a)),
+        "gradient_norm": float(now.gradient_norm),
+        "samples_per_sec": count / elapsed,
+        "data_wait_frac": wait_sum / run.ranks.world_size,
+    }
+    tracker.log(done, metrics)
+    progress.set_postfix(loss=f"{metrics['loss']:.4f}", psnr_db=f"{run.last_validation[1]:.2f}", refresh=False)
+    run.interval = Interval()
+
+
+def stop_if_not_finite(run: Run, losses: np.ndarray) -> None:
+    """Stop all ranks when any loss since the last check is not finite, and say where; nothing later was saved."""
+    bad = np.flatnonzero(~np.isfinite(losses))
+    here = [(int(np.concatenate(run.interval.positions)[bad[0]]), run.ranks.rank)] if bad.size else []
+    found = run.ranks.gather(here)
+    if found:
+        position, rank = min(found)
+        raise RunFailed(
+            f"the loss at position {position} (rank {rank}) is not finite; the newest checkpoint is "
+            f"{checkpoint.newest_valid(run.run_dir) or 'none'}: lower optimizer.learning_rate or use more precision"
+        )
+
+
+def measure(run: Run, tracker: NullTracker) -> None:
+    """Validate the averaged weights, if some images were held out."""
+    if run.validation is None:
+        return
+    paused = time.perf_counter()
+    metrics, triptych = validate(run.ema, run.validation, run.config.train.validation_tiles, run.config.seed, run.ranks)
+    tracker.log(run.samples_seen, metrics)
+    tracker.picture(run.samples_seen, "validation", triptych)
+    run.last_validation = (run.samples_seen, metrics["val_psnr_db"])
+    run.interval.started += time.perf_counter() - paused  # throughput is of training alone
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint on rank 0; the others wait until it is whole."""
+    if run.interval.losses:  # metrics were not written in this very step
+        stop_if_not_finite(run, torch.cat(run.interval.losses).double().cpu().numpy())
+    paused = time.perf_counter()
+    if run.ranks.is_main:
+        measured_at, psnr = run.last_validation
+        state = {
+            "weights": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "loss_scale": run.ranks.scaler_state,
+        }
+        checkpoint.save(
+            run.run_dir, run.config, run.shards.manifest.channels, run.samples_seen, run.ema.state_dict(), state,
+            psnr if measured_at == run.samples_seen else None,
+        )  # fmt: skip
+        checkpoint.retain(run.run_dir, run.config.train.keep_checkpoints)
+    run.ranks.barrier()
+    run.interval.started += time.perf_counter() - paused
+
+
+def start(config: Config) -> Run:
+    """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
+    if not config.run_dir:
+        raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
+    if not config.data.shards:
+        raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
+    shards = ShardSet(config.data.shards)
+    validation = ShardSet(config.data.shards, "validation") if "validation" in shards.manifest.splits else None
+    run_dir = Path(config.run_dir)
+    found = checkpoint.newest_valid(run_dir)
+    if found is not None:
+        check_same_run(config, checkpoint.load(found).config, run_dir)
+
+    ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
+    micro_batch = portion_size(config, ranks.world_size)
+    torch.manual_seed(int(order.hash64(config.seed, order.STREAM_WEIGHTS)) >> 1)
+    model = build_score_model(config, shards.manifest.channels).to(ranks.device)
+    ema = copy.deepcopy(model).requires_grad_(False).eval()
+    plan = config.optimizer
+    options = dict(lr=plan.learning_rate, betas=tuple(plan.betas), fused=True)
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.Adam(model.parameters(), **options)  # type: ignore[arg-type]
+        if plan.name == "adam"
+        else torch.optim.AdamW(model.parameters(), weight_decay=plan.weight_decay, **options)  # type: ignore[arg-type]
+    )
+    wrapped, optimizer = ranks.prepare(model, optimizer)
+    run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch)
+    if found is not None:
+        resume(run, found)
+    if ranks.is_main:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+        portions = config.train.global_batch_size // ranks.world_size // micro_batch
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        print(
+            f"{config.network.name}, {parameters / 1e6:.2f} M parameters; {len(shards)} tiles of {shards.split.images} "
+            f"images; {ranks.world_size} rank(s) on {ranks.device.type}, each {portions} x {micro_batch} crops a step\n"
+            + (f"going on from {found}" if found else f"starting {run_dir}")
+        )
+    return run
+
+
+def resume(run: Run, path: Path) -> None:
+    """Take up weights, average, optimizer and loss scale; all else follows from samples_seen."""
+    loaded, state = checkpoint.load(path), checkpoint.load_training_state(path)
+    run.ema.load_state_dict(loaded.model.state_dict())
+    run.model.load_state_dict(state["weights"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.ranks.load_scaler_state(state["loss_scale"])
+    run.samples_seen = loaded.samples_seen
+
+
+def portion_size(config: Config, world_size: int) -> int:
+    """Crops a rank holds at a time: at most device_batch_size, and a divisor of its share of the global batch."""
+    share, rest = divmod(config.train.global_batch_size, world_size)
+    if rest:
+        raise UserError(
+            f"train.global_batch_size {config.train.global_batch_size} does not divide over {world_size} ranks: "
+            f"take a multiple of {world_size}"
+        )
+    return next(size for size in range(min(config.train.device_batch_size, share), 0, -1) if share % size == 0)
+
+
+def check_same_run(config: Config, before: Config, run_dir: Path) -> None:
+    """A run is continued with the settings it began with."""
+
+    def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        nested = [flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in settings.items()]
+        return {key: value for part in nested for key, value in part.items()}
+
+    now, then = flat(to_dict(config)), flat(to_dict(before))
+    for key in now:
+        if now[key] != then[key] and not key.startswith(_MAY_CHANGE):
+            raise UserError(
+                f"{run_dir} was trained with {key} {then[key]}, not {now[key]}: "
+                "go on with the same settings, or choose another --run_dir"
+            )
+
+
+def main() -> None:
+    config = read_config()
+    last = train(config)
+    if Ranks().is_main:
+        print(f"trained {config.train.total_samples} samples: {last}")
+
+
+if __name__ == "__main__":
+    run_command(main)
