@@ -35,7 +35,7 @@ class DataConfig:
     shards: str = ""
     crop_size: int = 64
     resample_noise: bool = False
-    num_threads: int = 2
+    num_threads: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Frozen noise as DALI arithmetic: each pixel's noise is a pure function of (seed, image, row, column, channel).
 
-    row keys (host) ──┐
-                      ├─► combine ──► mix ──► 32 random bits a pixel ──► tables ──► noise
-    column keys (host)┘
+    row keys (host) ────┐
+                        ├──► XOR ──► mix ──► 32 random bits a pixel ──► tables ──► noise
+    column keys (host) ─┘
 
 DALI's own generators depend on the pipeline's seed and iteration, so their noise can't be frozen,
 resumed or shared by overlapping crops. Here the host hashes only rows and columns (order.py); all
@@ -32,6 +32,7 @@ class ArrayMath:
     """What arithmetic needs beyond operators: typed constants, table look-ups, casts and functions."""
 
     u32: Callable[[int], Any]  # a uint32 scalar
+    f32: Callable[[float], Any]  # a float32 scalar
     to_u32: Callable[[Any], Any]
     to_f32: Callable[[Any], Any]
     lookup: Callable[[Any, np.ndarray], Any]  # (uint32 indices below 65536, float32 table [65536]) -> float32
@@ -41,6 +42,7 @@ class ArrayMath:
 def numpy_math() -> ArrayMath:
     return ArrayMath(
         np.uint32,
+        np.float32,
         lambda x: x.astype(np.uint32),
         lambda x: x.astype(np.float32),
         lambda index, table: table[index],
@@ -55,6 +57,7 @@ def dali_math() -> ArrayMath:
     keys = list(range(_TABLE_SIZE))
     return ArrayMath(
         lambda value: types.Constant(value).uint32(),
+        lambda value: types.Constant(value).float32(),
         lambda x: fn.cast(x, dtype=types.UINT32),
         lambda x: fn.cast(x, dtype=types.FLOAT),
         lambda index, table: fn.lookup_table(index, keys=keys, values=table.tolist(), dtype=types.FLOAT),
@@ -63,28 +66,31 @@ def dali_math() -> ArrayMath:
 
 
 def mix32(x: Any, math: ArrayMath) -> Any:
-    """The lowbias32 finaliser (Wellons 2018): a bijection of uint32 in which each bit depends on all bits."""
-    x = (x ^ (x >> math.u32(16))) * math.u32(0x7FEB352D)
-    x = (x ^ (x >> math.u32(15))) * math.u32(0x846CA68B)
+    """A bijection of uint32 in which each bit depends on all: MurmurHash3's finaliser but for its first shift.
+
+    That shift would mix what the host's hash has mixed already (order.py).
+    """
+    x = x * math.u32(0x85EBCA6B)
+    x = (x ^ (x >> math.u32(13))) * math.u32(0xC2B2AE35)
     return x ^ (x >> math.u32(16))
 
 
 class PixelBits:
     """A stream of independent 32-bit words for each pixel.
 
-    row_keys: uint32 [H, 1, 1], column_keys: uint32 [1, W, C]: hashes of (seed, image, row) and
+    down_keys: uint32 [C, H, 1], across_keys: uint32 [C, 1, W]: hashes of (seed, image, row) and of
     (seed, image, column, channel). Their XOR is uniform but linear in rows and columns; the mixing
     removes the linearity.
     """
 
-    def __init__(self, row_keys: Any, column_keys: Any, math: ArrayMath) -> None:
+    def __init__(self, down_keys: Any, across_keys: Any, math: ArrayMath) -> None:
         self._math = math
-        self._next = row_keys ^ column_keys
+        self._next = down_keys ^ across_keys
 
     def draw(self) -> Any:
-        """The next word of every pixel: uint32 [H, W, C]."""
+        """The next word of every pixel: uint32 [C, H, W]."""
         word = mix32(self._next, self._math)
-        self._next = word + self._math.u32(0x9E3779B9)
+        self._next = (word ^ (word >> self._math.u32(15))) + self._math.u32(0x9E3779B9)
         return word
 
 
@@ -100,10 +106,10 @@ def normal_table() -> np.ndarray:
     return (means / means.std() / np.sqrt(2)).astype(np.float32)
 
 
-def draw_normal(bits: PixelBits, math: ArrayMath) -> Any:
-    """N(0, 1) from one word a pixel: float32."""
+def draw_normal(bits: PixelBits, math: ArrayMath, scale: float = 1.0) -> Any:
+    """N(0, scale^2) from one word a pixel: float32."""
     word = bits.draw()
-    table = normal_table()
+    table = normal_table() * np.float32(scale)
     return math.lookup(word & math.u32(0xFFFF), table) + math.lookup(word >> math.u32(16), table)
 
 
@@ -165,11 +171,11 @@ def draw_poisson(zeta: float, clean: Any, bits: PixelBits, math: ArrayMath) -> A
 
 
 def corrupt(noise: NoiseModel, clean: Any, bits: PixelBits, math: ArrayMath) -> Any:
-    """Noisy image on the 0-1 scale, unclipped. clean: uint8 [H, W, C]; returns float32 [H, W, C]."""
+    """Noisy image on the 0-1 scale, unclipped. clean: uint8 [C, H, W]; returns float32 [C, H, W]."""
     match noise:
         case Gaussian(sigma):
-            return math.to_f32(clean) * (1 / 255) + draw_normal(bits, math) * sigma
+            return clean * math.f32(1 / 255) + draw_normal(bits, math, scale=sigma)
         case Poisson(zeta):
             return draw_poisson(zeta, clean, bits, math) * zeta
         case Gamma(k):
-            return math.to_f32(clean) * (1 / (255 * k)) * draw_gamma(k, bits, math)
+            return clean * math.f32(1 / (255 * k)) * draw_gamma(k, bits, math)

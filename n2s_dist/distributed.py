@@ -57,8 +57,8 @@ class Ranks:
 
     def gradient_norm(self, model: nn.Module, clip_norm: float) -> Tensor:
         """Norm of all gradients before they are clipped to clip_norm; 0 only measures."""
-        norm = self._accelerator.clip_grad_norm_(model.parameters(), clip_norm or float("inf"))
-        return torch.as_tensor(norm).detach()
+        self._accelerator.unscale_gradients()
+        return nn.utils.clip_grad_norm_(model.parameters(), clip_norm or float("inf")).detach()
 
     @property
     def scaler_state(self) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """Noisy crops by global position: the same DALI graph on the CPU and on the GPU.
 
-    position ──► tile (memory-mapped, zero copy) ──► crop ──► noise ──► flips, transpose ──► [B, C, H, W]
-                 order.py picks tile, place and flips;        keyed by the pixel's place in its source image
+    position ──► tile (memory-mapped, zero copy) ──► crop ──► flips, transpose ──► noise ──► [B, C, H, W]
+                 order.py picks tile, place and flips         keyed by the pixel's place in its source image
 
-Noise comes before the flips, so that it belongs to the image: overlapping crops, of one tile or of
-two, see one noisy version where they overlap. Nothing has state but the next position.
+Noise comes last, where pixels are already few, but its keys go through the same flips: it belongs to
+the source image's pixels, so overlapping crops, of one tile or of two, see one noisy version where
+they overlap. Nothing has state but the next position.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from n2s_dist import dali_noise, order
 from n2s_dist.errors import UserError
 from n2s_dist.noise import NoiseModel
 from n2s_dist.shards import ShardSet
+
+T = TypeVar("T")
 
 _PREFETCH = 2
 _ORDER_BLOCK = 32  # batches
@@ -40,8 +43,8 @@ def crop_inputs(
 ) -> Iterator[tuple]:
     """What the graph needs for each batch of global positions; a pure function of (seed, position).
 
-    Yields tiles (views, uint8 [H, W, C]), crop corners int32 [B, 2], row keys uint32 [B, S, 1, 1],
-    column keys uint32 [B, 1, S, C], and flips left-right, up-down int32 [B] and transpose bool [B].
+    Yields tiles (views, uint8 [H, W, C]), crop corners int32 [B, 2], noise keys along the crop's two
+    sides uint32 [B, C, S, 1] and [B, C, 1, S], and flips left-right, up-down int32 [B], transpose bool [B].
     Order is worked out for many batches at a time, where NumPy's overhead per call no longer counts.
     """
     pixels, channels = np.arange(crop_size), np.arange(shards.manifest.channels)
@@ -52,24 +55,27 @@ def crop_inputs(
             samples = [shards[i] for i in index]
             places = np.array([sample.tile.shape[:2] for sample in samples], np.uint64) - np.uint64(crop_size - 1)
             corners = (choice[:, :2] % places).astype(np.int32)
-            flips = np.ascontiguousarray(choice[:, 2:].T & np.uint64(1))
+            left_right, up_down, transposed = choice[:, 2:].T & np.uint64(1) == 1
 
-            image_keys = np.array([sample.image_key for sample in samples], np.uint64)
+            image_keys = np.array([sample.image_key for sample in samples], np.uint64)[:, None, None]
             if resample_noise:
-                image_keys = order.hash64(image_keys, batch)
+                image_keys = order.hash64(image_keys, batch[:, None, None])
             rows, columns = (corners + np.array([(sample.row, sample.column) for sample in samples])).T
-            rows = rows[:, None] + pixels
-            columns = (columns[:, None] + pixels)[:, :, None] * len(channels) + channels
-            row_keys = order.hash64(image_keys[:, None], seed, order.STREAM_ROW, rows)
-            column_keys = order.hash64(image_keys[:, None, None], seed, order.STREAM_COLUMN, columns)
+            rows = rows[:, None] + np.where(up_down[:, None], pixels[::-1], pixels)
+            columns = columns[:, None] + np.where(left_right[:, None], pixels[::-1], pixels)
+            subpixels = columns[:, None, :] * len(channels) + channels[:, None]
+            row_keys = order.hash64(image_keys, seed, order.STREAM_ROW, np.repeat(rows[:, None], len(channels), axis=1))
+            column_keys = order.hash64(image_keys, seed, order.STREAM_COLUMN, subpixels)
+            swap = transposed[:, None, None]
+            down, across = np.where(swap, column_keys, row_keys), np.where(swap, row_keys, column_keys)
             yield (
                 [sample.tile for sample in samples],
                 corners,
-                (row_keys >> np.uint64(32)).astype(np.uint32)[:, :, None, None],
-                (column_keys >> np.uint64(32)).astype(np.uint32)[:, None],
-                flips[0].astype(np.int32),
-                flips[1].astype(np.int32),
-                flips[2].astype(bool),
+                (down >> np.uint64(32)).astype(np.uint32)[:, :, :, None],
+                (across >> np.uint64(32)).astype(np.uint32)[:, :, None, :],
+                left_right.astype(np.int32),
+                up_down.astype(np.int32),
+                transposed.copy(),
             )
 
 
@@ -80,7 +86,7 @@ def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device:
     source: what feeds DALI's external source with `crop_inputs`. noise None gives clean crops, for
     measuring and for supervised baselines.
     """
-    tile, corner, row_keys, column_keys, left_right, up_down, transposed = fn.external_source(
+    tile, corner, down_keys, across_keys, left_right, up_down, transposed = fn.external_source(
         source=source,
         num_outputs=7,
         batch=True,
@@ -90,28 +96,25 @@ def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device:
         no_copy=True,
     )
     if device == "gpu":
-        tile, row_keys, column_keys = tile.gpu(), row_keys.gpu(), column_keys.gpu()
+        tile, down_keys, across_keys = tile.gpu(), down_keys.gpu(), across_keys.gpu()
     crop = fn.slice(tile, corner, [crop_size, crop_size], axes=[0, 1])
-    math = dali_noise.dali_math()
-    if noise is None:
-        crop = fn.cast(crop, dtype=types.FLOAT) * (1 / 255)
-    else:
-        bits = dali_noise.PixelBits(row_keys, column_keys, math)
-        crop = do_not_convert(dali_noise.corrupt)(noise, crop, bits, math)
     crop = fn.flip(crop, horizontal=left_right, vertical=up_down)
     if transposed:
         crop = fn.transpose(crop, perm=[2, 1, 0], transpose_layout=False)
     else:
         crop = fn.transpose(crop, perm=[2, 0, 1], transpose_layout=False)
-    return crop
+    if noise is None:
+        return crop * (1 / 255)
+    math = dali_noise.dali_math()
+    bits = dali_noise.PixelBits(down_keys, across_keys, math)
+    return do_not_convert(dali_noise.corrupt)(noise, crop, bits, math)
 
 
 class CropLoader:
     """Float32 batches [B, C, S, S] on a device, for a given sequence of positions; noisy, unless noise is None.
 
     `positions` yields one int64 array a batch, all of one length; an endless one makes an endless
-    loader. One thread runs ahead by a batch, so that the host's part of the work overlaps with training.
-    Raises UserError when a tile is smaller than the crop.
+    loader. Raises UserError when a tile is smaller than the crop.
     """
 
     def __init__(
@@ -155,17 +158,23 @@ class CropLoader:
             prefetch_queue_depth=_PREFETCH,
         )
         self._pipeline.build()
-        self._ahead = ThreadPoolExecutor(1, "loader")
-        self._next = self._ahead.submit(self._run)
-
-    def _run(self) -> Tensor:
-        (batch,) = self._pipeline.run()
-        return torch.from_dlpack(batch.as_tensor()).clone()  # DALI reuses its buffers
 
     def __iter__(self) -> "CropLoader":
         return self
 
     def __next__(self) -> Tensor:
-        batch = self._next.result()
-        self._next = self._ahead.submit(self._run)
-        return batch
+        (batch,) = self._pipeline.run()
+        return torch.from_dlpack(batch.as_tensor()).clone()  # DALI reuses its buffers
+
+
+def run_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made by one other thread while its predecessor is in use; errors arrive in their place."""
+    with ThreadPoolExecutor(1, "run_ahead") as thread:
+        following = thread.submit(next, items)
+        while True:
+            try:
+                item = following.result()
+            except StopIteration:
+                return
+            following = thread.submit(next, items)
+            yield item

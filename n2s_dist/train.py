@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from n2s_dist.ardae import ardae_loss, perturbations, sigma_a_law
 from n2s_dist.config import Config, read_config, to_dict
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import RunFailed, UserError, run_command
-from n2s_dist.loader import CropLoader
+from n2s_dist.loader import CropLoader, run_ahead
 from n2s_dist.noise import parse_noise
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
@@ -38,6 +38,18 @@ _MAY_CHANGE = ("run_dir", "data.shards", "data.num_threads", "train.device_batch
                "train.keep_checkpoints", "train.validate_every_samples", "train.validation_tiles",
                "train.log_every_samples", "train.num_threads", "tracking")  # fmt: skip
 
+# The average moves by thousands of samples; following every small batch would cost 1 % of a CPU's time.
+_EMA_EVERY_SAMPLES = 64
+
+
+class Batch(NamedTuple):
+    """What one rank computes a loss on at a time."""
+
+    positions: np.ndarray  # int64 [B], global
+    noisy: Tensor  # [B, C, S, S] on the 0-1 scale
+    u: Tensor  # the perturbation, N(0, I), of the same shape
+    sigma_a: Tensor  # [B, 1, 1, 1]
+
 
 @dataclass
 class Interval:
@@ -46,7 +58,7 @@ class Interval:
     started: float = field(default_factory=time.perf_counter)
     positions: list[np.ndarray] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
-    sigma_a: list[float] = field(default_factory=list)
+    sigma_a: list[Tensor] = field(default_factory=list)
     data_wait_sec: float = 0.0
     gradient_norm: Tensor | None = None
 
@@ -79,14 +91,14 @@ def train(config: Config) -> Path:
     tracker = open_tracker(config, run.run_dir, run.samples_seen, run.ranks.is_main)
     progress = tqdm(total=config.train.total_samples, initial=run.samples_seen, unit=" samples", smoothing=0.05,
                     disable=not run.ranks.is_main, mininterval=0.5 if sys.stderr.isatty() else 30)  # fmt: skip
-    loop(run, open_loader(run), tracker, progress, config.train.total_samples)
+    loop(run, open_batches(run), tracker, progress, config.train.total_samples)
     progress.close()
     tracker.close()
     run.ranks.close()
     return checkpoint.locate(run.run_dir)
 
 
-def loop(run: Run, batches: Iterator[Tensor], tracker: NullTracker, progress: tqdm, until: int) -> None:
+def loop(run: Run, batches: Iterator[Batch], tracker: NullTracker, progress: tqdm, until: int) -> None:
     """The training loop: a step, then whatever is due."""
     plan, batch_size = run.config.train, run.config.train.global_batch_size
 
@@ -104,52 +116,62 @@ def loop(run: Run, batches: Iterator[Tensor], tracker: NullTracker, progress: tq
             save(run)
 
 
-def open_loader(run: Run) -> CropLoader:
-    """This rank's batches from samples_seen on."""
-    config = run.config
-    return CropLoader(
-        run.shards, micro_batches(run), run.micro_batch, config.data.crop_size, run.model.noise, config.seed,
-        resample_noise=config.data.resample_noise, device=run.ranks.device, num_threads=config.data.num_threads,
+def open_batches(run: Run) -> Iterator[Batch]:
+    """This rank's portions from samples_seen on, without end, made one ahead of their use."""
+    config, device = run.config, run.ranks.device
+    for_loader, for_loss = itertools.tee(portions(run))
+    crops = CropLoader(
+        run.shards, for_loader, run.micro_batch, config.data.crop_size, run.model.noise, config.seed,
+        resample_noise=config.data.resample_noise, device=device, num_threads=config.data.num_threads,
     )  # fmt: skip
 
+    def make(positions: np.ndarray, noisy: Tensor) -> Batch:
+        law = config.ardae.coordinates
+        sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
+        u = perturbations(config.seed, positions, noisy.shape, device)
+        return Batch(positions, noisy, u, torch.tensor(sigma_a, dtype=torch.float32, device=device).view(-1, 1, 1, 1))
 
-def train_step(run: Run, batches: Iterator[Tensor]) -> None:
+    return run_ahead(make(positions, noisy) for noisy, positions in zip(crops, for_loss, strict=False))
+
+
+def portions(run: Run) -> Iterator[np.ndarray]:
+    """Global positions of this rank's portions of each global batch, from samples_seen on, without end."""
+    batch_size = run.config.train.global_batch_size
+    for step in itertools.count(run.samples_seen // batch_size):
+        yield from order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size).reshape(-1, run.micro_batch)
+
+
+def train_step(run: Run, batches: Iterator[Batch]) -> None:
     """One optimizer step on one global batch, in as many portions as memory asks for."""
-    config, law = run.config, run.config.ardae.coordinates
-    positions = order.rank_positions(
-        run.samples_seen // config.train.global_batch_size, config.train.global_batch_size, run.ranks.rank, run.ranks.world_size
-    )
-    portions = positions.reshape(-1, run.micro_batch)
+    config = run.config
+    count = config.train.global_batch_size // run.ranks.world_size // run.micro_batch
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(config, run.samples_seen)
 
-    for number, portion in enumerate(portions):
+    for number in range(count):
         waiting = time.perf_counter()
-        noisy = next(batches)
+        batch = next(batches)
         run.interval.data_wait_sec += time.perf_counter() - waiting
-        w = run.model.working(noisy)
-        u = perturbations(config.seed, portion, w.shape, w.device)
-        scale = sigma_a_law(law, config.seed, portion, config.train.total_samples, config.sigma_a)
-        sigma_a = torch.tensor(scale, dtype=torch.float32, device=w.device).view(-1, 1, 1, 1)
-        with run.ranks.accumulating(run.wrapped, last=number == len(portions) - 1):
-            losses = ardae_loss(run.wrapped, w, u, sigma_a)
-            run.ranks.backward(losses.mean() / len(portions))
-        run.interval.positions.append(portion)
+        with run.ranks.accumulating(run.wrapped, last=number == count - 1):
+            losses = ardae_loss(run.wrapped, run.model.working(batch.noisy), batch.u, batch.sigma_a)
+            run.ranks.backward(losses.mean() / count)
+        run.interval.positions.append(batch.positions)
         run.interval.losses.append(losses.detach())
-        run.interval.sigma_a += scale.tolist()
+        run.interval.sigma_a.append(batch.sigma_a)
 
     run.interval.gradient_norm = run.ranks.gradient_norm(run.wrapped, config.optimizer.clip_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.samples_seen += config.train.global_batch_size
-    update_ema(run)
+    if schedule.is_due(run.samples_seen, config.train.global_batch_size, _EMA_EVERY_SAMPLES, config.train.total_samples):
+        update_ema(run)
 
 
 @torch.no_grad()
 def update_ema(run: Run) -> None:
     """Let the averaged weights follow: ema += (1 - decay) (weights - ema)."""
-    config = run.config
-    decay = schedule.ema_decay(run.samples_seen, config.train.global_batch_size, config.optimizer.ema_halflife_samples)
+    between = max(_EMA_EVERY_SAMPLES, run.config.train.global_batch_size)
+    decay = schedule.ema_decay(run.samples_seen, between, run.config.optimizer.ema_halflife_samples)
     torch._foreach_lerp_(list(run.ema.parameters()), list(run.model.parameters()), 1 - decay)
 
 
@@ -160,14 +182,6 @@ def learning_rate(config: Config, samples_seen: int) -> float:
         return plan.learning_rate * schedule.step_decay(samples_seen, plan.step_every_samples, plan.step_factor)
     ahead = samples_seen + config.train.global_batch_size
     return plan.learning_rate * schedule.warmup_cosine(ahead, config.train.total_samples, plan.warmup_samples)
-
-
-def micro_batches(run: Run) -> Iterator[np.ndarray]:
-    """Global positions of this rank's portions, from samples_seen on, without end."""
-    batch_size = run.config.train.global_batch_size
-    for step in itertools.count(run.samples_seen // batch_size):
-        mine = order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size)
-        yield from mine.reshape(-1, run.micro_batch)
 
 
 def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
@@ -181,7 +195,7 @@ def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
     metrics = {
         "loss": loss_sum / count,
         "learning_rate": run.optimizer.param_groups[0]["lr"],
-        "sigma_a": float(np.mean(now.sigma_a)),
+        "sigma_a": float(torch.cat(now.sigma_a).mean()),
         "gradient_norm": float(now.gradient_norm),
         "samples_per_sec": count / elapsed,
         "data_wait_frac": wait_sum / run.ranks.world_size,
