@@ -4,13 +4,14 @@ For u ~ N(0, I) the loss || u + sigma_a R(w + sigma_a u) ||^2 is least when R is
 w + sigma_a u, which tends to the score of w as sigma_a goes to 0.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from n2s_dist import order
 from n2s_dist.noise import Coordinates
-from n2s_dist.score import ScoreModel
 
 
 def sigma_a_law(
@@ -43,11 +44,11 @@ def perturbations(seed: int, positions: np.ndarray, shape: torch.Size, device: t
     return u
 
 
-def ardae_loss(model: ScoreModel, w: Tensor, u: Tensor, sigma_a: Tensor) -> Tensor:
+def ardae_loss(model: Callable[[Tensor, Tensor], Tensor], w: Tensor, u: Tensor, sigma_a: Tensor) -> Tensor:
     """AR-DAE loss, the mean over pixels of (u + sigma_a R(w + sigma_a u))^2: one value a sample, [B].
 
-    w: noisy in working coordinates, [B, C, H, W]. u: N(0, I) of the same shape. sigma_a: [B, 1, 1, 1].
-    A model that knows nothing scores 1; the least value is below 1 by the share of u that can be told
+    model: w and sigma_a to score (score.ScoreModel, or the same behind data parallelism). w: noisy in
+    working coordinates, [B, C, H, W]. u: N(0, I) of the same shape. sigma_a: [B, 1, 1, 1]. A model that knows nothing scores 1; the least value is below 1 by the share of u that can be told
     from the noise.
     """
     residual = u + sigma_a * model(w + sigma_a * u, sigma_a)

@@ -239,7 +239,8 @@ def build_shards(sources: list[str], out: str | Path, options: BuildOptions, wor
                 **{
                     **vars(split),
                     "shards": tuple(
-                        ShardEntry(s.name, s.samples, s.bytes, shards.sha256_file(folder / s.name)) for s in split.shards
+                        ShardEntry(s.name, s.samples, s.bytes, shards.sha256_file(folder / s.name))
+                        for s in split.shards
                     ),
                 }
             )

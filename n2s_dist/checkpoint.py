@@ -165,7 +165,9 @@ def locate(path: str | Path, which: str = "last") -> Path:
         return path
     found = best(path) if which == "best" else newest_valid(path)
     if found is None:
-        raise UserError(f"{path} holds no checkpoint: give a run directory, or a folder such as RUN_DIR/checkpoints/samples-000040000")
+        raise UserError(
+            f"{path} holds no checkpoint: give a run directory or a folder like RUN_DIR/checkpoints/samples-000040000"
+        )
     return found
 
 

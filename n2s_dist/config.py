@@ -267,7 +267,7 @@ def read_config(arguments: list[str] | None = None) -> Config:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = [word[2:].split("=")[0] for word in arguments if word.startswith("--")]
     _reject_unknown([key for key in options if key not in ("config", "help", "print_config")], "on the command line")
-    for word, following in zip(arguments, arguments[1:] + [""], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if word == "--config" or word.startswith("--config="):
             path = Path(word.partition("=")[2] or following)
             _reject_unknown(_file_keys(path), f"in {path}")
@@ -294,7 +294,9 @@ def from_dict(data: str | dict[str, Any], where: str) -> Config:
     values.pop("config", None)
     try:
         sections = {
-            f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING
+            f.name: f.default_factory
+            for f in dataclasses.fields(Config)
+            if f.default_factory is not dataclasses.MISSING
         }
         return Config(**{key: sections[key](**value) if key in sections else value for key, value in values.items()})
     except TypeError as error:

@@ -97,7 +97,7 @@ def read_image(image: ImageFile, channels: int | None = None) -> np.ndarray:
             upright = ImageOps.exif_transpose(opened)
             if "A" in upright.getbands() or "transparency" in upright.info:
                 upright = upright.convert("RGBA")
-                if upright.getextrema()[3] != (255, 255):  # type: ignore[index]
+                if upright.getchannel("A").getextrema() != (255, 255):
                     raise UserError(f"{path} is transparent in places: flatten it onto a background first")
                 upright = upright.convert("RGB")
             if mode in ("I;16", "I;16B"):

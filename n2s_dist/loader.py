@@ -27,6 +27,7 @@ from n2s_dist.shards import ShardSet
 
 T = TypeVar("T")
 
+_CPU = torch.device("cpu")
 _PREFETCH = 2
 _ORDER_BLOCK = 32  # batches
 
@@ -127,7 +128,7 @@ class CropLoader:
         seed: int,
         *,
         resample_noise: bool = False,
-        device: torch.device = torch.device("cpu"),
+        device: torch.device = _CPU,
         num_threads: int = 2,
     ) -> None:
         smallest = min(shards.split.min_height, shards.split.min_width)

@@ -7,22 +7,22 @@ from skimage.metrics import structural_similarity
 
 
 def psnr_db(clean: np.ndarray, estimate: np.ndarray) -> float:
-    """10 log10(1 / MSE) in dB of floats on the 0-1 scale, the estimate clamped to [0, 1]; infinite when equal."""
-    error = float(np.mean((clean.astype(np.float64) - np.clip(estimate, 0, 1)) ** 2))
+    """10 log10(1 / MSE) in dB of floats on the 0-1 scale; infinite when equal. Clamping is the caller's choice."""
+    error = float(np.mean((clean.astype(np.float64) - estimate) ** 2))
     return 10 * math.log10(1 / error) if error > 0 else math.inf
 
 
 def ssim(clean: np.ndarray, estimate: np.ndarray) -> float:
     """Structural similarity of [H, W, C] on the 0-1 scale as Wang et al. (2004) define it: Gaussian window, sigma 1.5.
 
-    The mean over channels, the estimate clamped to [0, 1]. Images narrower than the 11-pixel window give NaN.
+    The mean over channels. Images narrower than the 11-pixel window give NaN.
     """
     if min(clean.shape[:2]) < 11:
         return math.nan
     return float(
         structural_similarity(
             clean.astype(np.float64),
-            np.clip(estimate, 0, 1).astype(np.float64),
+            estimate.astype(np.float64),
             gaussian_weights=True,
             sigma=1.5,
             use_sample_covariance=False,

@@ -4,6 +4,7 @@ Each says by `multiple` which sides it can take; `run_padded` lets it take any.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,9 @@ class UNetN2N(nn.Module):
     """
 
     multiple = 32
+    # Pixels that one output pixel can depend on, to each side: 3x3 convolutions at steps 1, 1, 2, 4, 8, 16 and
+    # 32 on the way down, two at each step on the way up, one more at the end, and the poolings' own width.
+    receptive_radius = (1 + 1 + 2 + 4 + 8 + 16 + 32) + 2 * (16 + 8 + 4 + 2 + 1) + 1 + 31 + 31
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -99,10 +103,16 @@ class ResUNet(nn.Module):
     way down, and again on the way up; the coarsest level has them once.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2
+    ) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        # Pixels that one output pixel can depend on, to each side: a level's 3x3 convolutions reach
+        # 2 x blocks of its pixels, down and up again; resampling and the first and last layer reach a pixel each.
+        steps = [2 ** (level + 1) for level in range(len(widths))]
+        self.receptive_radius = sum(4 * blocks * step for step in steps) + 2 * sum(steps) + 2 * steps[0]
+        pairs = list(pairwise(widths))
 
         def level(width: int) -> nn.Sequential:
             return nn.Sequential(*(_ResidualBlock(width) for _ in range(blocks)))
@@ -111,7 +121,9 @@ class ResUNet(nn.Module):
         self.down_levels = nn.ModuleList(level(fine) for fine, _ in pairs)
         self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2, bias=False) for fine, coarse in pairs)
         self.bottom = level(widths[-1])
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in pairs[::-1])
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in pairs[::-1]
+        )
         self.up_levels = nn.ModuleList(level(fine) for fine, _ in pairs[::-1])
         self.tail = nn.Conv2d(widths[0], 4 * out_channels, 3, padding=1, bias=False)
 

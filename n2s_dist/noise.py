@@ -150,6 +150,17 @@ def parse_noise(text: str) -> NoiseModel:
     )
 
 
+def format_noise(noise: NoiseModel) -> str:
+    """The text that parse_noise reads, with the level as people write it: "gaussian:25"."""
+    match noise:
+        case Gaussian(sigma):
+            return f"gaussian:{sigma * 255:.6g}"
+        case Poisson(zeta):
+            return f"poisson:{zeta:.6g}"
+        case Gamma(k):
+            return f"gamma:{k:.6g}"
+
+
 def frozen_rng(*key: int) -> np.random.Generator:
     """A NumPy generator that depends on the key's non-negative integers alone."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

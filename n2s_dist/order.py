@@ -28,7 +28,7 @@ def mix64(x: np.ndarray) -> np.ndarray:
 def hash64(*words: int | np.ndarray) -> np.ndarray:
     """Hash non-negative integers or uint64 arrays, which broadcast together, to uint64."""
     with np.errstate(over="ignore"):  # arithmetic is modulo 2**64 by design
-        state = np.uint64(0)
+        state = np.zeros((), np.uint64)
         for word in words:
             state = mix64((state ^ np.asarray(word, dtype=np.uint64)) + _GOLDEN)
     return state
@@ -39,7 +39,7 @@ def name_key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def permute(index: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
+def permute(index: np.ndarray, count: int, key: np.ndarray | np.uint64) -> np.ndarray:
     """Send each index in [0, count) to its place in a pseudo-random permutation of [0, count).
 
     A Feistel network on the smallest even number of bits that holds `count`, walked along its

@@ -5,7 +5,9 @@ Only rank 0 has a tracker that does anything; the others hold a null object.
 
 import json
 import math
+import netrc
 import os
+import secrets
 import socket
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,6 @@ class NullTracker:
     def log(self, samples_seen: int, metrics: dict[str, float]) -> None: ...
 
     def picture(self, samples_seen: int, name: str, image: np.ndarray) -> None: ...
-
-    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -54,12 +54,6 @@ class Tracker(NullTracker):
             import wandb
 
             self._wandb.log({"samples_seen": samples_seen, name: wandb.Image(image)})
-
-    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        if self._wandb:
-            import wandb
-
-            self._wandb.log({name: wandb.Table(columns=columns, data=rows)})
 
     def close(self) -> None:
         self._stream.close()
@@ -97,9 +91,9 @@ def _wandb_mode() -> str:
 
     if "WANDB_MODE" in os.environ:
         return os.environ["WANDB_MODE"]
-    if not wandb.api.api_key:
+    server = urlparse(wandb.setup().settings.base_url)
+    if not (os.environ.get("WANDB_API_KEY") or _has_netrc_entry(server.hostname or "")):
         return "offline"
-    server = urlparse(wandb.api.settings("base_url"))
     try:
         port = server.port or (443 if server.scheme == "https" else 80)
         socket.create_connection((server.hostname or "", port), _CONNECT_TIMEOUT_SEC).close()
@@ -108,12 +102,20 @@ def _wandb_mode() -> str:
     return "online"
 
 
+def _has_netrc_entry(host: str) -> bool:
+    """Whether `wandb login` has stored a key for this host."""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
 def _open_wandb(config: Config, run_dir: Path, job: str) -> Any:
     import wandb
 
     id_file = run_dir / "wandb_id"
     if not id_file.exists():
-        id_file.write_text(wandb.util.generate_id())
+        id_file.write_text(secrets.token_hex(4))
     mode = _wandb_mode()
     for attempt in (mode, "offline"):
         try:
@@ -138,3 +140,24 @@ def _open_wandb(config: Config, run_dir: Path, job: str) -> Any:
             print(f"wandb is {attempt}; `wandb sync {run_dir}/wandb/offline-run-*` uploads it later")
         return run
     return None
+
+
+def log_results(
+    config: Config, run_dir: Path, benchmarks: dict[str, dict[str, Any]], measures: tuple[str, ...]
+) -> None:
+    """Add an evaluation's means and per-image table to the wandb run that training began, if it began one."""
+    if not (config.tracking.wandb and (run_dir / "wandb_id").exists()):
+        return
+    import wandb
+
+    run = _open_wandb(config, run_dir, "evaluate")
+    if run is None:
+        return
+    rows = [
+        [name, image["name"], *(image[key] for key in measures)]
+        for name in benchmarks
+        for image in benchmarks[name]["images"]
+    ]
+    run.log({"results": wandb.Table(columns=["benchmark", "image", *measures], data=rows)})
+    run.summary.update({f"{name}/{key}": benchmarks[name][key] for name in benchmarks for key in measures})
+    run.finish()

@@ -27,16 +27,25 @@ from n2s_dist.config import Config, read_config, to_dict
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import RunFailed, UserError, run_command
 from n2s_dist.loader import CropLoader, run_ahead
-from n2s_dist.noise import parse_noise
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
 from n2s_dist.tracking import NullTracker, open_tracker
 from n2s_dist.validation import validate
 
 # What may change when a run is continued; anything else would make it another run.
-_MAY_CHANGE = ("run_dir", "data.shards", "data.num_threads", "train.device_batch_size", "train.checkpoint_every_samples",
-               "train.keep_checkpoints", "train.validate_every_samples", "train.validation_tiles",
-               "train.log_every_samples", "train.num_threads", "tracking")  # fmt: skip
+_MAY_CHANGE = (
+    "run_dir",
+    "data.shards",
+    "data.num_threads",
+    "train.device_batch_size",
+    "train.num_threads",
+    "train.checkpoint_every_samples",
+    "train.keep_checkpoints",
+    "train.validate_every_samples",
+    "train.validation_tiles",
+    "train.log_every_samples",
+    "tracking.",
+)
 
 # The average moves by thousands of samples; following every small batch would cost 1 % of a CPU's time.
 _EMA_EVERY_SAMPLES = 64
@@ -94,8 +103,11 @@ def train(config: Config) -> Path:
     loop(run, open_batches(run), tracker, progress, config.train.total_samples)
     progress.close()
     tracker.close()
+    last = checkpoint.locate(run.run_dir)
+    if run.ranks.is_main:
+        print(f"trained {run.samples_seen} samples: {last}")
     run.ranks.close()
-    return checkpoint.locate(run.run_dir)
+    return last
 
 
 def loop(run: Run, batches: Iterator[Batch], tracker: NullTracker, progress: tqdm, until: int) -> None:
@@ -138,7 +150,9 @@ def portions(run: Run) -> Iterator[np.ndarray]:
     """Global positions of this rank's portions of each global batch, from samples_seen on, without end."""
     batch_size = run.config.train.global_batch_size
     for step in itertools.count(run.samples_seen // batch_size):
-        yield from order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size).reshape(-1, run.micro_batch)
+        yield from order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size).reshape(
+            -1, run.micro_batch
+        )
 
 
 def train_step(run: Run, batches: Iterator[Batch]) -> None:
@@ -163,7 +177,9 @@ def train_step(run: Run, batches: Iterator[Batch]) -> None:
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.samples_seen += config.train.global_batch_size
-    if schedule.is_due(run.samples_seen, config.train.global_batch_size, _EMA_EVERY_SAMPLES, config.train.total_samples):
+    if schedule.is_due(
+        run.samples_seen, config.train.global_batch_size, _EMA_EVERY_SAMPLES, config.train.total_samples
+    ):
         update_ema(run)
 
 
@@ -270,11 +286,11 @@ def start(config: Config) -> Run:
     model = build_score_model(config, shards.manifest.channels).to(ranks.device)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     plan = config.optimizer
-    options = dict(lr=plan.learning_rate, betas=tuple(plan.betas), fused=True)
+    options: dict[str, Any] = {"lr": plan.learning_rate, "betas": tuple(plan.betas), "fused": True}
     optimizer: torch.optim.Optimizer = (
-        torch.optim.Adam(model.parameters(), **options)  # type: ignore[arg-type]
+        torch.optim.Adam(model.parameters(), **options)
         if plan.name == "adam"
-        else torch.optim.AdamW(model.parameters(), weight_decay=plan.weight_decay, **options)  # type: ignore[arg-type]
+        else torch.optim.AdamW(model.parameters(), weight_decay=plan.weight_decay, **options)
     )
     wrapped, optimizer = ranks.prepare(model, optimizer)
     run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch)
@@ -331,10 +347,7 @@ def check_same_run(config: Config, before: Config, run_dir: Path) -> None:
 
 
 def main() -> None:
-    config = read_config()
-    last = train(config)
-    if Ranks().is_main:
-        print(f"trained {config.train.total_samples} samples: {last}")
+    train(read_config())
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def validate(
         noisy = model.noise.corrupt(clean, frozen_rng(seed, sample.image_key, sample.row, sample.column))
         y = torch.from_numpy(noisy.astype(np.float32)).permute(2, 0, 1)[None].to(ranks.device)
         with ranks.autocast():
-            estimate = model.denoise(y)[0].permute(1, 2, 0).cpu().numpy()
+            estimate = model.denoise(y)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
             w = model.working(y)
             u = perturbations(seed, order.hash64(index) >> np.array([1], np.uint64), w.shape, ranks.device)
             sigma_a = torch.full((1, 1, 1, 1), _probe_sigma_a(model), device=ranks.device)

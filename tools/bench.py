@@ -29,7 +29,9 @@ def photograph_of_size(height: int, width: int) -> np.ndarray:
 
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     return {
         "processor": names[0] if names else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),

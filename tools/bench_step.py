@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from n2s_dist.ardae import ardae_loss
 from n2s_dist.build import BuildOptions, build_shards
-from n2s_dist.config import Config, DataConfig, TrackingConfig, TrainConfig, read_config
+from n2s_dist.config import read_config
 from n2s_dist.errors import run_command
 from n2s_dist.tracking import Tracker
 from n2s_dist.train import Run, loop, open_batches, start
@@ -48,7 +48,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         build_shards([str(photographs_folder(scratch))], f"{scratch}/shards", BuildOptions(validation_fraction=0))
-        config = read_config(["--config", args.config, "--run_dir", f"{scratch}/run", "--data.shards", f"{scratch}/shards"])
+        config = read_config(
+            ["--config", args.config, "--run_dir", f"{scratch}/run", "--data.shards", f"{scratch}/shards"]
+        )
         batch = config.train.global_batch_size
         total = batch * args.steps * (args.turns + 1)
         plan = dataclasses.replace(config.train, total_samples=total, checkpoint_every_samples=2 * total,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Turn folders or zip archives of images into webdataset shards of uint8 tiles.
 
-    tools/build_shards.py photographs/ --out shards/photographs
+tools/build_shards.py photographs/ --out shards/photographs
 """
 
 import argparse
@@ -15,7 +15,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folder or zip of PNG, JPEG or TIFF images")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
-    parser.add_argument("--tile-size", type=int, default=defaults.tile_size, help="side of a tile in pixels (%(default)s)")
+    parser.add_argument(
+        "--tile-size", type=int, default=defaults.tile_size, help="side of a tile in pixels (%(default)s)"
+    )
     parser.add_argument("--gray", action="store_true", help="one channel: colour is converted to luma")
     parser.add_argument(
         "--validation-fraction",

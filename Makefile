@@ -1,0 +1,36 @@
+# Each target sets up .venv by itself when it is missing or older than what it is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+.venv/.ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: .venv/.ready
+	@$(BIN)/python tools/demo_photographs.py $(DEMO)/photographs
+	@$(BIN)/python tools/build_shards.py $(DEMO)/photographs/train --out $(DEMO)/shards --validation-fraction 0
+	@$(LAUNCH) -m n2s_dist.train --config configs/demo.yaml --run_dir $(DEMO) --data.shards $(DEMO)/shards
+	@$(LAUNCH) -m n2s_dist.evaluate --checkpoint $(DEMO) --benchmark held-out=$(DEMO)/photographs/held-out --out $(DEMO)/evaluation --pictures
+	@$(BIN)/python -m n2s_dist.report --run_dir $(DEMO) --results $(DEMO)/evaluation --out $(DEMO)
+
+test: .venv/.ready
+	@$(BIN)/python -m pytest
+
+lint: .venv/.ready
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: .venv/.ready
+	@$(BIN)/python tools/bench_loader.py --json runs/bench/loader.json
+	@$(BIN)/python tools/bench_step.py --json runs/bench/step.json
+
+clean:
+	rm -rf .venv runs
