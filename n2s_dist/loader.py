@@ -50,34 +50,30 @@ def crop_inputs(
     """
     pixels, channels = np.arange(crop_size), np.arange(shards.manifest.channels)
     for block in batched(positions, _ORDER_BLOCK):
-        indices = order.sample_index(seed, np.stack(block), len(shards))
-        choices = order.crop_choice(seed, np.concatenate(block)).reshape(*indices.shape, 5)
-        for batch, index, choice in zip(block, indices.tolist(), choices, strict=True):
-            samples = [shards[i] for i in index]
-            places = np.array([sample.tile.shape[:2] for sample in samples], np.uint64) - np.uint64(crop_size - 1)
-            corners = (choice[:, :2] % places).astype(np.int32)
-            left_right, up_down, transposed = choice[:, 2:].T & np.uint64(1) == 1
+        batch_size, at = len(block[0]), np.concatenate(block)
+        samples = [shards[i] for i in order.sample_index(seed, at, len(shards)).tolist()]
+        choice = order.crop_choice(seed, at)
+        places = np.array([sample.tile.shape[:2] for sample in samples], np.uint64) - np.uint64(crop_size - 1)
+        corners = (choice[:, :2] % places).astype(np.int32)
+        left_right, up_down, transposed = choice[:, 2:].T & np.uint64(1) == 1
 
-            image_keys = np.array([sample.image_key for sample in samples], np.uint64)[:, None, None]
-            if resample_noise:
-                image_keys = order.hash64(image_keys, batch[:, None, None])
-            rows, columns = (corners + np.array([(sample.row, sample.column) for sample in samples])).T
-            rows = rows[:, None] + np.where(up_down[:, None], pixels[::-1], pixels)
-            columns = columns[:, None] + np.where(left_right[:, None], pixels[::-1], pixels)
-            subpixels = columns[:, None, :] * len(channels) + channels[:, None]
-            row_keys = order.hash64(image_keys, seed, order.STREAM_ROW, np.repeat(rows[:, None], len(channels), axis=1))
-            column_keys = order.hash64(image_keys, seed, order.STREAM_COLUMN, subpixels)
-            swap = transposed[:, None, None]
-            down, across = np.where(swap, column_keys, row_keys), np.where(swap, row_keys, column_keys)
-            yield (
-                [sample.tile for sample in samples],
-                corners,
-                (down >> np.uint64(32)).astype(np.uint32)[:, :, :, None],
-                (across >> np.uint64(32)).astype(np.uint32)[:, :, None, :],
-                left_right.astype(np.int32),
-                up_down.astype(np.int32),
-                transposed.copy(),
-            )
+        image_keys = np.array([sample.image_key for sample in samples], np.uint64)[:, None, None]
+        if resample_noise:
+            image_keys = order.hash64(image_keys, at[:, None, None])
+        rows, columns = (corners + np.array([(sample.row, sample.column) for sample in samples])).T
+        rows = rows[:, None] + np.where(up_down[:, None], pixels[::-1], pixels)
+        columns = columns[:, None] + np.where(left_right[:, None], pixels[::-1], pixels)
+        subpixels = columns[:, None, :] * len(channels) + channels[:, None]
+        row_keys = order.hash64(image_keys, seed, order.STREAM_ROW, rows[:, None, :]).repeat(len(channels), axis=1)
+        column_keys = order.hash64(image_keys, seed, order.STREAM_COLUMN, subpixels)
+        swap = transposed[:, None, None]
+        down = (np.where(swap, column_keys, row_keys) >> np.uint64(32)).astype(np.uint32)[:, :, :, None]
+        across = (np.where(swap, row_keys, column_keys) >> np.uint64(32)).astype(np.uint32)[:, :, None, :]
+        tiles = [sample.tile for sample in samples]
+        flips = left_right.astype(np.int32), up_down.astype(np.int32), transposed.copy()
+        for begin in range(0, len(at), batch_size):
+            part = slice(begin, begin + batch_size)
+            yield tiles[part], corners[part], down[part], across[part], *(flip[part] for flip in flips)
 
 
 @pipeline_def(enable_conditionals=True)

@@ -11,6 +11,7 @@ shards/README.md specifies it in full.
 import hashlib
 import io
 import json
+import math
 import mmap
 import tarfile
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ FORMAT_VERSION = 1
 INDEX_VERSION = "v1.2"
 SPLITS = ("train", "validation")
 _BLOCK = 512
+_MOST_DESCRIBED = 10_000  # samples of a shard whose description is kept in memory
 _RECORD = 10240  # tar pads archives to whole records of 20 blocks
 
 
@@ -171,6 +173,7 @@ class Shard:
 
     def __init__(self, folder: Path, entry: ShardEntry) -> None:
         self.path, self.entry = folder / entry.name, entry
+        self._described: dict[int, tuple[int, tuple[int, ...], tuple[str, int, int, int]]] = {}
         if not self.path.is_file():
             raise UserError(f"{self.path} is missing, but the manifest names it: build the shards again")
         if self.path.stat().st_size != entry.bytes:
@@ -203,15 +206,25 @@ class Shard:
         return spans
 
     def __getitem__(self, index: int) -> Sample:
+        offset, shape, about = self._describe(index)
+        return Sample(np.frombuffer(self._map, np.uint8, math.prod(shape), offset).reshape(shape), *about)
+
+    def _describe(self, index: int) -> tuple[int, tuple[int, ...], tuple[str, int, int, int]]:
+        """Where a tile's pixels begin, their shape, and image, image_key, row and column; remembered once parsed."""
+        if index in self._described:
+            return self._described[index]
         npy_offset, npy_size, json_offset, json_size = self._spans[index].tolist()
         buffer = self._map
         header_size = 10 + int.from_bytes(buffer[npy_offset + 8 : npy_offset + 10], "little")
         shape, dtype = _parse_npy_header(buffer[npy_offset : npy_offset + header_size])
         if dtype != np.uint8 or len(shape) != 3 or header_size + int(np.prod(shape)) != npy_size:
             raise UserError(f"{self.path}, sample {index}: expected a uint8 tile [H, W, C], found {dtype} {shape}")
-        tile = np.frombuffer(buffer, np.uint8, npy_size - header_size, npy_offset + header_size).reshape(shape)
-        about = json.loads(buffer[json_offset : json_offset + json_size])
-        return Sample(tile, about["image"], name_key(about["image"]), about["row"], about["column"])
+        text = json.loads(buffer[json_offset : json_offset + json_size])
+        about = (text["image"], name_key(text["image"]), text["row"], text["column"])
+        if len(self._described) >= _MOST_DESCRIBED:
+            self._described.clear()
+        self._described[index] = npy_offset + header_size, shape, about
+        return self._described[index]
 
 
 _npy_headers: dict[bytes, tuple[tuple[int, ...], np.dtype]] = {}

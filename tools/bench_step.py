@@ -22,8 +22,9 @@ from n2s_dist.ardae import ardae_loss
 from n2s_dist.build import BuildOptions, build_shards
 from n2s_dist.config import read_config
 from n2s_dist.errors import run_command
+from n2s_dist.run import Run, start
 from n2s_dist.tracking import Tracker
-from n2s_dist.train import Run, loop, open_batches, start
+from n2s_dist.train import loop, open_batches
 
 
 def bare_steps(run: Run, noisy: torch.Tensor, steps: int) -> None:

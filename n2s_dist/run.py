@@ -1,0 +1,151 @@
+"""A training run made ready on one rank: shards, model, its average, optimizer, and where it stands.
+
+Starting and resuming are one function: all but weights, their average and the optimizer's moments
+follows from samples_seen.
+"""
+
+import copy
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from n2s_dist import checkpoint, order
+from n2s_dist.config import Config, to_dict
+from n2s_dist.distributed import Ranks
+from n2s_dist.errors import UserError
+from n2s_dist.score import ScoreModel, build_score_model
+from n2s_dist.shards import ShardSet
+
+# What may change when a run is continued; anything else would make it another run.
+_MAY_CHANGE = (
+    "run_dir",
+    "data.shards",
+    "data.num_threads",
+    "train.device_batch_size",
+    "train.num_threads",
+    "train.checkpoint_every_samples",
+    "train.keep_checkpoints",
+    "train.validate_every_samples",
+    "train.validation_tiles",
+    "train.log_every_samples",
+    "tracking.",
+)
+
+
+@dataclass
+class Interval:
+    """Sums since metrics were last written."""
+
+    started: float = field(default_factory=time.perf_counter)
+    positions: list[np.ndarray] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    sigma_a: list[Tensor] = field(default_factory=list)
+    data_wait_sec: float = 0.0
+    gradient_norm: Tensor | None = None
+
+
+@dataclass
+class Run:
+    """A training run in flight: what its configuration describes, made ready on this rank."""
+
+    config: Config
+    ranks: Ranks
+    shards: ShardSet
+    validation: ShardSet | None
+    model: ScoreModel
+    ema: ScoreModel
+    wrapped: torch.nn.Module  # the model as accelerate runs it
+    optimizer: Any
+    micro_batch: int
+    samples_seen: int = 0
+    last_validation: tuple[int, float] = (-1, 0.0)  # samples_seen, PSNR in dB
+    interval: Interval = field(default_factory=Interval)
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.config.run_dir)
+
+
+def start(config: Config) -> Run:
+    """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
+    if not config.run_dir:
+        raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
+    if not config.data.shards:
+        raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
+    shards = ShardSet(config.data.shards)
+    validation = ShardSet(config.data.shards, "validation") if "validation" in shards.manifest.splits else None
+    run_dir = Path(config.run_dir)
+    found = checkpoint.newest_valid(run_dir)
+    if found is not None:
+        check_same_run(config, checkpoint.load(found).config, run_dir)
+
+    ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
+    micro_batch = portion_size(config, ranks.world_size)
+    torch.manual_seed(int(order.hash64(config.seed, order.STREAM_WEIGHTS)) >> 1)
+    model = build_score_model(config, shards.manifest.channels).to(ranks.device)
+    ema = copy.deepcopy(model).requires_grad_(False).eval()
+    plan = config.optimizer
+    options: dict[str, Any] = {"lr": plan.learning_rate, "betas": tuple(plan.betas), "fused": True}
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.Adam(model.parameters(), **options)
+        if plan.name == "adam"
+        else torch.optim.AdamW(model.parameters(), weight_decay=plan.weight_decay, **options)
+    )
+    wrapped, optimizer = ranks.prepare(model, optimizer)
+    run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch)
+    if found is not None:
+        resume(run, found)
+    if ranks.is_main:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+        portions = config.train.global_batch_size // ranks.world_size // micro_batch
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        print(
+            f"{config.network.name}, {parameters / 1e6:.2f} M parameters; {len(shards)} tiles of {shards.split.images} "
+            f"images; {ranks.world_size} rank(s) on {ranks.device.type}, each {portions} x {micro_batch} crops a step\n"
+            + (f"going on from {found}" if found else f"starting {run_dir}")
+        )
+    return run
+
+
+def resume(run: Run, path: Path) -> None:
+    """Take up weights, average, optimizer and loss scale; all else follows from samples_seen."""
+    loaded, state = checkpoint.load(path), checkpoint.load_training_state(path)
+    run.ema.load_state_dict(loaded.model.state_dict())
+    run.model.load_state_dict(state["weights"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.ranks.load_scaler_state(state["loss_scale"])
+    run.samples_seen = loaded.samples_seen
+
+
+def portion_size(config: Config, world_size: int) -> int:
+    """Crops a rank holds at a time: at most device_batch_size, and a divisor of its share of the global batch."""
+    share, rest = divmod(config.train.global_batch_size, world_size)
+    if rest:
+        raise UserError(
+            f"train.global_batch_size {config.train.global_batch_size} does not divide over {world_size} ranks: "
+            f"take a multiple of {world_size}"
+        )
+    return next(size for size in range(min(config.train.device_batch_size, share), 0, -1) if share % size == 0)
+
+
+def check_same_run(config: Config, before: Config, run_dir: Path) -> None:
+    """A run is continued with the settings it began with."""
+
+    def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        nested = [flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in settings.items()]
+        return {key: value for part in nested for key, value in part.items()}
+
+    now, then = flat(to_dict(config)), flat(to_dict(before))
+    for key in now:
+        if now[key] != then[key] and not key.startswith(_MAY_CHANGE):
+            raise UserError(
+                f"{run_dir} was trained with {key} {then[key]}, not {now[key]}: "
+                "go on with the same settings, or choose another --run_dir"
+            )
