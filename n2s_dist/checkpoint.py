@@ -43,6 +43,7 @@ class Loaded:
     path: Path
     config: Config
     channels: int
+    shards_fingerprint: str
     samples_seen: int
     model: ScoreModel
 
@@ -61,6 +62,7 @@ def save(
     run_dir: Path,
     config: Config,
     channels: int,
+    shards_fingerprint: str,
     samples_seen: int,
     weights: dict[str, Tensor],
     training_state: dict[str, Any],
@@ -78,6 +80,7 @@ def save(
         about = {
             "samples_seen": samples_seen,
             "channels": channels,
+            "shards_fingerprint": shards_fingerprint,
             "val_psnr_db": val_psnr_db,
             "config": to_dict(config),
             "versions": versions(),
@@ -183,7 +186,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
             raise
         raise UserError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
     load_weights(model, weights, path)
-    return Loaded(path, config, about["channels"], about["samples_seen"], model.to(device).eval())
+    fingerprint, samples_seen = about["shards_fingerprint"], about["samples_seen"]
+    return Loaded(path, config, about["channels"], fingerprint, samples_seen, model.to(device).eval())
 
 
 def load_weights(model: ScoreModel, weights: dict[str, Tensor], path: Path) -> None:

@@ -84,23 +84,25 @@ def draw_comparison(pictures: list[tuple[dict[str, Any], list[np.ndarray]]]) -> 
 
 
 def draw_curves(metrics: list[dict[str, float]]) -> Figure:
-    """Training loss and the PSNR on held-out images, over samples seen."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    loss, psnr = figure.subplots(1, 2)
-    for panel, title, keys in (
-        (loss, "AR-DAE loss", {"loss": "training", "val_loss": "held out, fixed perturbation"}),
-        (psnr, "PSNR on held-out tiles (dB)", {"val_psnr_db": "denoised", "val_psnr_noisy_db": "noisy"}),
-    ):
-        for key, label in keys.items():
-            points = [(row["samples_seen"], row[key]) for row in metrics if row.get(key) is not None]
+    """Training loss and, where images were held out, their PSNR, over samples seen."""
+    panels = {
+        "AR-DAE loss": {"loss": "training", "val_loss": "held out, fixed perturbation"},
+        "PSNR on held-out tiles (dB)": {"val_psnr_db": "denoised", "val_psnr_noisy_db": "noisy"},
+    }
+    curves = {
+        title: {label: [(row["samples_seen"], row[key]) for row in metrics if row.get(key) is not None]
+                for key, label in keys.items()}
+        for title, keys in panels.items()
+    }  # fmt: skip
+    drawn = {title: lines for title, lines in curves.items() if any(lines.values())}
+    figure = Figure(figsize=(6 * max(1, len(drawn)), 3.6), layout="constrained")
+    for panel, (title, lines) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
+        for label, points in lines.items():
             if points:
-                panel.plot(
-                    *zip(*points, strict=True), marker="o" if len(points) < 30 else "", markersize=3, label=label
-                )
+                panel.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "", label=label)
         panel.set(title=title, xlabel="samples seen")
         panel.grid(alpha=0.3)
-        if panel.lines:
-            panel.legend()
+        panel.legend()
     return figure
 
 
@@ -136,7 +138,7 @@ def render(results: dict[str, Any], metrics: list[dict[str, float]], config: str
     ]
     if comparison:
         parts += ["<h2>Clean, noisy, denoised</h2>", comparison]
-    if metrics:
+    if any("loss" in row for row in metrics):
         parts += ["<h2>Training</h2>", embed(draw_curves(metrics), "training loss and held-out PSNR over samples seen")]
     versions = "\n".join(f"{name} {version}" for name, version in results["versions"].items())
     parts += ["<h2>Configuration</h2>", f"<pre>{html.escape(config)}</pre>", f"<pre>{html.escape(versions)}</pre>"]

@@ -83,7 +83,12 @@ def start(config: Config) -> Run:
     run_dir = Path(config.run_dir)
     found = checkpoint.newest_valid(run_dir)
     if found is not None:
-        check_same_run(config, checkpoint.load(found).config, run_dir)
+        before = checkpoint.load(found)
+        check_same_run(config, before.config, run_dir)
+        if before.shards_fingerprint != shards.manifest.source_fingerprint:
+            raise UserError(
+                f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run_dir"
+            )
 
     ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
     micro_batch = portion_size(config, ranks.world_size)

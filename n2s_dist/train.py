@@ -204,10 +204,17 @@ def save(run: Run) -> None:
             "optimizer": run.optimizer.state_dict(),
             "loss_scale": run.ranks.scaler_state,
         }
+        manifest = run.shards.manifest
         checkpoint.save(
-            run.run_dir, run.config, run.shards.manifest.channels, run.samples_seen, run.ema.state_dict(), state,
+            run.run_dir,
+            run.config,
+            manifest.channels,
+            manifest.source_fingerprint,
+            run.samples_seen,
+            run.ema.state_dict(),
+            state,
             psnr if measured_at == run.samples_seen else None,
-        )  # fmt: skip
+        )
         checkpoint.retain(run.run_dir, run.config.train.keep_checkpoints)
     run.ranks.barrier()
     run.interval.started += time.perf_counter() - paused
