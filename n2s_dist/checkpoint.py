@@ -9,6 +9,7 @@
 A checkpoint is written under a temporary name, synced to disk and renamed.
 """
 
+import io
 import json
 import os
 import platform
@@ -21,9 +22,10 @@ from typing import Any
 
 import accelerate
 import numpy as np
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 import n2s_dist
@@ -76,7 +78,9 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
+        # Serialised in memory and written by Python, so that a full disk is an OSError whoever serialised.
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        (partial / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
         about = {
             "samples_seen": samples_seen,
             "channels": channels,
@@ -86,7 +90,9 @@ def save(
             "versions": versions(),
         }
         (partial / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-        torch.save(training_state, partial / STATE)
+        stream = io.BytesIO()
+        torch.save(training_state, stream)
+        (partial / STATE).write_bytes(stream.getbuffer())
         hashes = {name: sha256_file(partial / name) for name in (WEIGHTS, ABOUT, STATE)}
         (partial / MARKER).write_text(json.dumps(hashes, indent=1) + "\n")
         for path in [*partial.iterdir(), partial]:

@@ -110,11 +110,15 @@ def start(config: Config) -> Run:
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
         portions = config.train.global_batch_size // ranks.world_size // micro_batch
+        standing = f"starting {run_dir}"
+        if found:
+            done = run.samples_seen >= config.train.total_samples
+            standing = f"{found} is complete: nothing to do" if done else f"going on from {found}"
         parameters = sum(parameter.numel() for parameter in model.parameters())
         print(
             f"{config.network.name}, {parameters / 1e6:.2f} M parameters; {len(shards)} tiles of {shards.split.images} "
             f"images; {ranks.world_size} rank(s) on {ranks.device.type}, each {portions} x {micro_batch} crops a step\n"
-            + (f"going on from {found}" if found else f"starting {run_dir}")
+            + standing
         )
     return run
 

@@ -43,15 +43,23 @@ class Batch(NamedTuple):
 def train(config: Config) -> Path:
     """Train to the end, or go on from where the run directory says; returns the last checkpoint."""
     run = start(config)
-    tracker = open_tracker(config, run.run_dir, run.samples_seen, run.ranks.is_main)
-    progress = tqdm(total=config.train.total_samples, initial=run.samples_seen, unit=" samples", smoothing=0.05,
-                    disable=not run.ranks.is_main, mininterval=0.5 if sys.stderr.isatty() else 30)  # fmt: skip
-    loop(run, open_batches(run), tracker, progress, config.train.total_samples)
-    progress.close()
-    tracker.close()
+    total = config.train.total_samples
+    if run.samples_seen < total:
+        tracker = open_tracker(config, run.run_dir, run.samples_seen, run.ranks.is_main)
+        progress = tqdm(
+            total=total,
+            initial=run.samples_seen,
+            unit=" samples",
+            smoothing=0.05,
+            disable=not run.ranks.is_main,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+        )
+        loop(run, open_batches(run), tracker, progress, total)
+        progress.close()
+        tracker.close()
     last = checkpoint.locate(run.run_dir)
     if run.ranks.is_main:
-        print(f"trained {run.samples_seen} samples: {last}")
+        print(f"trained on {run.samples_seen:,} samples: {last}")
     run.ranks.close()
     return last
 
