@@ -30,7 +30,7 @@ from torch import Tensor
 
 import n2s_dist
 from n2s_dist.config import Config, from_dict, to_dict
-from n2s_dist.errors import UserError
+from n2s_dist.errors import UserError, say
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import sha256_file
 
@@ -137,7 +137,7 @@ def newest_valid(run_dir: Path) -> Path | None:
         problem = damage(path)
         if problem is None:
             return path
-        print(f"passing over {path}: {problem}")
+        say(f"passing over {path}: {problem}")
     return None
 
 

@@ -25,6 +25,12 @@ def nearest(word: str, valid: list[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
+def say(message: str) -> None:
+    """Print on rank 0 alone; for what every rank finds out by itself, before or without ranks that talk."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message)
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command-line program: user errors become one line on stderr and exit code 2, without a traceback.
 

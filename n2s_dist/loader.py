@@ -76,6 +76,16 @@ def crop_inputs(
             yield tiles[part], corners[part], down[part], across[part], *(flip[part] for flip in flips)
 
 
+def check_crop_size(shards: ShardSet, crop_size: int) -> None:
+    """UserError when some tile is smaller than the crop."""
+    smallest = min(shards.split.min_height, shards.split.min_width)
+    if crop_size > smallest:
+        raise UserError(
+            f"data.crop_size is {crop_size}, but {shards.folder} holds a tile with a side of {smallest} pixels: "
+            f"crop at most {smallest}, or build shards from larger images"
+        )
+
+
 @pipeline_def(enable_conditionals=True)
 def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device: str):
     """Build the graph. device: "cpu" or "gpu"; every operator in it has both backends.
@@ -127,14 +137,7 @@ class CropLoader:
         device: torch.device = _CPU,
         num_threads: int = 2,
     ) -> None:
-        smallest = min(shards.split.min_height, shards.split.min_width)
-        if crop_size > smallest:
-            raise UserError(
-                f"data.crop_size is {crop_size}, but {shards.folder} holds a tile with a side of {smallest} pixels: "
-                f"crop at most {smallest}, or build shards from larger images"
-            )
-        self._device = device
-
+        check_crop_size(shards, crop_size)
         inputs = crop_inputs(shards, positions, crop_size, seed, resample_noise)
         # DALI reads the host arrays in place while batches are in flight: keep them until it has done so.
         in_flight: deque = deque(maxlen=2 * _PREFETCH + 1)

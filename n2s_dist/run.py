@@ -19,6 +19,7 @@ from n2s_dist import checkpoint, order
 from n2s_dist.config import Config, to_dict
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
+from n2s_dist.loader import check_crop_size
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
 
@@ -79,6 +80,7 @@ def start(config: Config) -> Run:
     if not config.data.shards:
         raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
     shards = ShardSet(config.data.shards)
+    check_crop_size(shards, config.data.crop_size)
     validation = ShardSet(config.data.shards, "validation") if "validation" in shards.manifest.splits else None
     run_dir = Path(config.run_dir)
     found = checkpoint.newest_valid(run_dir)

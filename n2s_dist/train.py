@@ -171,7 +171,9 @@ def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
         "data_wait_frac": wait_sum / run.ranks.world_size,
     }
     tracker.log(done, metrics)
-    progress.set_postfix(loss=f"{metrics['loss']:.4f}", psnr_db=f"{run.last_validation[1]:.2f}", refresh=False)
+    measured_at, psnr = run.last_validation
+    shown = {"loss": f"{metrics['loss']:.4f}"} | ({"psnr_db": f"{psnr:.2f}"} if measured_at >= 0 else {})
+    progress.set_postfix(shown, refresh=False)
     run.interval = Interval()
 
 
