@@ -1,0 +1,170 @@
+"""What tests share: small photographs, shards and a trained run made from them, and ways to run the programs.
+
+Everything runs on the CPU with one thread, where a repeated run is equal to the last bit.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from n2s_dist import evaluate
+from n2s_dist.build import BuildOptions, build_shards
+from n2s_dist.errors import run_command
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Top left corners of pieces with something to see in them.
+CORNERS = {
+    "astronaut": (20, 130),
+    "chelsea": (60, 110),
+    "coffee": (100, 200),
+    "rocket": (60, 220),
+    "immunohistochemistry": (120, 120),
+}
+HEIGHT, WIDTH = 160, 192
+
+torch.set_num_threads(1)
+
+
+class Finished(NamedTuple):
+    """A program that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def error(self, code: int = 2) -> str:
+        """The one line that says what was wrong; fails unless the program ended with `code` and such a line."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert (self.code, len(lines)) == (code, 1) and "Traceback" not in self.err, f"exit {self.code}: {self.err}"
+        return lines[0]
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """No GPU for this test: only the CPU repeats convolutions to the last bit."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Of programs that tests start: on the CPU, and with nothing of a launcher or of wandb."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "ACCELERATE_", "TORCHELASTIC_"))}
+    for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        inherited.pop(key, None)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {
+        **inherited,
+        "PYTHONPATH": path,
+        "CUDA_VISIBLE_DEVICES": "",
+        "WANDB_MODE": "disabled",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def run_module(environment) -> Callable[..., Finished]:
+    """Run `python -m MODULE ARGUMENTS` as a process of its own."""
+
+    def run(module: str, *arguments: object, timeout: float = 120) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch) -> Callable[..., Finished]:
+    """Run a program's main() in this process, which saves the seconds that imports take."""
+
+    def run(main: Callable[[], int | None], *arguments: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run_command(main)
+        out, err = capsys.readouterr()
+        return Finished(int(stop.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory) -> Path:
+    """A folder of five small colour photographs, PNG, 160 x 192."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, (top, left) in CORNERS.items():
+        image = getattr(skimage.data, name)()[top : top + HEIGHT, left : left + WIDTH]
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards(photographs, tmp_path_factory) -> Path:
+    """Shards of the photographs, tiles of 64 x 64; one photograph is held out for validation."""
+    folder = tmp_path_factory.mktemp("shards") / "photographs"
+    build_shards([str(photographs)], folder, BuildOptions(tile_size=64, validation_fraction=0.2))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(shards) -> list[str]:
+    """Command line options for a run of 20 steps that takes a fraction of a second; --run_dir is the caller's."""
+    options = {
+        "data.shards": shards,
+        "data.crop_size": 32,
+        "network.widths": [12, 24],  # 12 channels hold three colours of 2 x 2 unshuffled pixels, 8 would lose some
+        "network.blocks": 1,
+        "optimizer.learning_rate": 3e-3,
+        "optimizer.ema_halflife_samples": 400,
+        "train.total_samples": 160,
+        "train.global_batch_size": 8,
+        "train.device_batch_size": 8,
+        "train.num_threads": 1,
+        "train.checkpoint_every_samples": 80,
+        "train.validate_every_samples": 80,
+        "train.validation_tiles": 2,
+        "train.log_every_samples": 40,
+        "tracking.wandb": "false",
+    }
+    return [f"--{key}={value}" for key, value in options.items()]
+
+
+@pytest.fixture(scope="session")
+def trained(run_module, tiny, tmp_path_factory) -> Path:
+    """The run directory of a finished tiny run on Gaussian noise, trained by the program itself."""
+    run_dir = tmp_path_factory.mktemp("runs") / "trained"
+    done = run_module("n2s_dist.train", *tiny, "--run_dir", run_dir)
+    assert done.code == 0, done.err
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def evaluated(trained, photographs, tmp_path_factory) -> Path:
+    """A folder with results.json and pictures of the trained run on two benchmarks, one of them named cbsd68."""
+    out = tmp_path_factory.mktemp("evaluated") / "evaluation"
+    small = tmp_path_factory.mktemp("benchmark") / "small"
+    small.mkdir()
+    for name, box in {"coffee": (0, 0, 101, 67), "rocket": (50, 40, 123, 131)}.items():  # left, top, right, bottom
+        Image.open(photographs / f"{name}.png").crop(box).save(small / f"{name}.png")
+    arguments = [f"--benchmark=cbsd68={photographs}", f"--benchmark=small={small}", "--pictures", "--no-wandb"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(sys, "argv", ["program", f"--checkpoint={trained}", f"--out={out}", *arguments])
+        evaluate.main()
+    return out

@@ -1,0 +1,79 @@
+"""How programs end: exit codes, one line on stderr, and tracebacks only for broken promises of our own."""
+
+import errno
+
+import pytest
+
+from n2s_dist.errors import RunFailed, UserError, nearest, run_command
+
+
+def raising(error: BaseException):
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("seed is -1: it can't be negative"), 2, "seed is -1: it can't be negative"),
+        (RunFailed("the loss is not finite"), 1, "the loss is not finite"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_expected_ends_are_one_line(cli, error, code, message):
+    done = cli(raising(error))
+    assert done.error(code) == f"error: {message}" and done.err == f"error: {message}\n" and done.out == ""
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_names_the_path(cli, number):
+    line = cli(raising(OSError(number, "full", "/runs/a/model.safetensors"))).error(2)
+    assert "disk is full" in line and "/runs/a/model.safetensors" in line
+    assert "disk is full" in cli(raising(OSError(number, "full"))).error(2)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EACCES, "denied"), ValueError("bug"), AssertionError("bug"), KeyError("bug")]
+)
+def test_anything_else_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        run_command(raising(error))
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_the_return_value_is_the_exit_code(cli, returned, code):
+    done = cli(lambda: returned)
+    assert (done.code, done.out, done.err) == (code, "", "")
+
+
+def test_rank_0_alone_speaks_but_all_end_alike(cli, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    done = cli(raising(UserError("wrong")))
+    assert (done.code, done.err) == (2, "")
+    monkeypatch.setenv("RANK", "0")
+    assert cli(raising(UserError("wrong"))).error(2) == "error: wrong"
+
+
+VALID = ["seed", "run_dir", "data.shards", "data.crop_size", "train.total_samples"]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("data.crop_sise", "data.crop_size"),
+        ("crop_sise", "data.crop_size"),
+        ("dta.crop_size", "data.crop_size"),
+        ("model.total_samples", "train.total_samples"),
+        ("sed", "seed"),
+        ("run-dir", "run_dir"),
+    ],
+)
+def test_nearest_finds_what_was_meant(word, expected):
+    assert nearest(word, VALID) == f", did you mean '{expected}'?"
+
+
+@pytest.mark.parametrize("word", ["", "x", "completely.different"])
+def test_nearest_says_nothing_when_nothing_is_close(word):
+    assert nearest(word, VALID) == ""

@@ -1,0 +1,116 @@
+"""Order: every sample once an epoch, the same on any number of ranks, and never silently another one."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from n2s_dist import order
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 16, 17, 255, 1000, 4097])
+def test_permute_is_a_bijection(count):
+    for key in range(5):
+        places = order.permute(np.arange(count), count, order.hash64(key))
+        np.testing.assert_array_equal(np.sort(places), np.arange(count))
+
+
+def test_permute_takes_one_key_a_position():
+    """Positions of different epochs share one call; each must get what its own key gives alone."""
+    index, keys = np.arange(50) % 10, order.hash64(np.arange(50) // 10)
+    alone = [order.permute(i, 10, key) for i, key in zip(index, keys, strict=True)]
+    np.testing.assert_array_equal(order.permute(index, 10, keys), alone)
+
+
+def test_permute_needs_no_table():
+    count = 10**12
+    index = np.concatenate([np.arange(500), count - 1 - np.arange(500)])
+    tracemalloc.start()
+    places = order.permute(index, count, np.uint64(5))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(set(places.tolist())) == 1000 and places.min() >= 0 and places.max() < count
+    assert places.max() > 0.99 * count and places.min() < 0.01 * count  # spread over the whole range
+    assert peak < 2**20
+
+
+def test_each_sample_is_equally_likely_at_each_place():
+    epochs, count = 2000, 1000
+    keys = order.hash64(0, order.STREAM_ORDER, np.arange(epochs))[:, None]
+    places = order.permute(np.arange(count)[None], count, keys)
+    index = np.broadcast_to(np.arange(count), places.shape)
+    table = np.histogram2d(index.ravel(), places.ravel(), bins=10)[0]
+    assert stats.chisquare(table.ravel()).pvalue > 1e-4
+    neighbours = np.corrcoef(places[:, :-1].ravel(), places[:, 1:].ravel())[0, 1]
+    assert abs(neighbours + 1 / count) < 5 / np.sqrt(places.size)  # -1/(count-1): drawn without replacement
+
+
+@pytest.mark.parametrize("count", [1, 6, 100])
+def test_every_epoch_sees_each_sample_exactly_once(count):
+    epochs = order.sample_index(3, np.arange(4 * count), count).reshape(4, count)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(count), (4, 1)))
+
+
+def test_epochs_and_seeds_differ():
+    first, second = order.sample_index(0, np.arange(200), 100).reshape(2, 100)
+    other_seed = order.sample_index(1, np.arange(100), 100)
+    for one, two in ((first, second), (first, other_seed), (second, other_seed), (first, np.arange(100))):
+        assert (one == two).mean() < 0.1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_one_global_order(world_size):
+    for step in (0, 1, 7):
+        parts = [order.rank_positions(step, 8, rank, world_size) for rank in range(world_size)]
+        assert {len(part) for part in parts} == {8 // world_size}
+        np.testing.assert_array_equal(np.concatenate(parts), np.arange(8 * step, 8 * step + 8))
+
+
+def test_the_global_batch_divides_over_the_ranks():
+    with pytest.raises(AssertionError):
+        order.rank_positions(0, 8, 0, 3)
+
+
+def test_order_is_pinned():
+    """These values are in every run that was ever resumed: a change of them is a change of format."""
+    assert order.sample_index(0, np.arange(12), 5).tolist() == [1, 3, 0, 2, 4, 0, 3, 2, 4, 1, 2, 1]
+    assert order.permute(np.arange(10), 10, np.uint64(7)).tolist() == [4, 2, 1, 9, 5, 3, 7, 8, 0, 6]
+    far = order.permute(np.array([0, 1, 10**12 - 1]), 10**12, np.uint64(5))
+    assert far.tolist() == [808725314443, 998840078329, 689906471003]
+    assert order.crop_choice(0, np.array([1])).tolist() == [
+        [13766154714751083392, 8926643892764739002, 10309894372081931025, 3578504115025692570, 13427796846654541029]
+    ]
+    assert int(order.hash64(1, 2, 3)) == 0xD0734750FDE362B3
+    assert order.name_key("a.png") == 6266261796961190882
+
+
+def test_hash_arguments_are_not_interchangeable():
+    words = [order.hash64(1, 2), order.hash64(2, 1), order.hash64(1), order.hash64(1, 0), order.hash64(0, 1, 2)]
+    assert len({int(word) for word in words}) == len(words)
+
+
+def test_mix64_is_splitmix64():
+    """The reference outputs of splitmix64 with seed 1234567 (Vigna's splitmix64.c)."""
+    golden = 0x9E3779B97F4A7C15
+    states = np.array([(1234567 + (i + 1) * golden) % 2**64 for i in range(3)], np.uint64)
+    assert order.mix64(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_crop_choice_bits_are_fair_and_independent():
+    positions = 4096
+    words = order.crop_choice(0, np.arange(positions))
+    bits = (words[:, :, None] >> np.arange(64, dtype=np.uint64) & np.uint64(1)).reshape(positions, -1)
+    signs = 1 - 2 * bits.astype(np.float64)
+    bias = signs.sum(0) / np.sqrt(positions)
+    assert stats.chi2.sf((bias**2).sum(), bias.size) > 1e-4
+    between = (signs.T @ signs / np.sqrt(positions))[np.triu_indices(bias.size, 1)]
+    assert stats.chi2.sf((between**2).sum(), between.size) > 1e-4
+    following = (signs[1:] * signs[:-1]).sum(0) / np.sqrt(positions - 1)
+    assert stats.chi2.sf((following**2).sum(), following.size) > 1e-4
+
+
+def test_crop_choice_is_a_function_of_seed_and_position():
+    all_at_once = order.crop_choice(4, np.arange(20))
+    np.testing.assert_array_equal(order.crop_choice(4, np.array([13, 2])), all_at_once[[13, 2]])
+    assert not (order.crop_choice(5, np.arange(20)) == all_at_once).any()

@@ -1,0 +1,183 @@
+"""Two and three ranks, each a process of its own: the same training and the same table as one."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from n2s_dist import checkpoint, evaluate
+from n2s_dist.config import read_config
+from n2s_dist.run import start
+from n2s_dist.train import train
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_SEC = 120
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Launched:
+    """Ranks of one program, started with the variables that torchrun sets."""
+
+    def __init__(self, count: int, arguments: list[str], environment: dict[str, str]) -> None:
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "1"}
+        self.ranks = []
+        for rank in range(count):
+            own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, **shared}
+            variables = environment | {key: str(value) for key, value in own.items()}
+            command, pipe = [sys.executable, "-m", *arguments], subprocess.PIPE
+            self.ranks.append(
+                subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+            )
+
+    def wait(self) -> tuple[list[int], str, str]:
+        """Exit codes, and all that the ranks wrote."""
+        try:
+            written = [rank.communicate(timeout=TIMEOUT_SEC) for rank in self.ranks]
+        finally:
+            self.kill()
+        return (
+            [rank.returncode for rank in self.ranks],
+            "".join(out for out, _ in written),
+            "".join(e for _, e in written),
+        )
+
+    def kill(self) -> None:
+        for rank in self.ranks:
+            rank.kill()
+            rank.wait()
+
+
+@pytest.fixture
+def launch(environment):
+    """Start ranks; none outlives the test."""
+    started = []
+
+    def run(count: int, *arguments: object) -> Launched:
+        started.append(Launched(count, [str(word) for word in arguments], environment))
+        return started[-1]
+
+    yield run
+    for ranks in started:
+        ranks.kill()
+
+
+def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in weights.values()])
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tiny, environment, tmp_path_factory) -> tuple[Path, str]:
+    """The last checkpoint of an undisturbed run on two ranks, and what was printed."""
+    run_dir = tmp_path_factory.mktemp("ranks") / "two"
+    codes, out, err = Launched(2, ["n2s_dist.train", *tiny, *MANY, "--run_dir", str(run_dir)], environment).wait()
+    assert codes == [0, 0], err
+    return checkpoint.locate(run_dir), out
+
+
+# Long enough that a kill lands in the middle.
+MANY = ["--train.total_samples=1200", "--train.checkpoint_every_samples=160", "--train.keep_checkpoints=99"]
+
+
+def test_two_ranks_train_as_one(two_ranks, tiny, tmp_path):
+    """After 20 steps the weights agree to float32's rounding, measured against how far they moved."""
+    path, out = two_ranks
+    assert "2 rank(s) on cpu, each 1 x 4 crops a step" in out and out.count("rank(s)") == 1
+    arguments = [*tiny, *MANY, "--run_dir", str(tmp_path / "one")]
+    begin = flat(start(read_config([*tiny, *MANY, "--run_dir", str(tmp_path / "begin")])).model.state_dict())
+    train(read_config(arguments))
+    name = "samples-000000160"
+    one, two = (
+        flat(checkpoint.load_training_state(folder / name)["weights"])
+        for folder in (tmp_path / "one" / "checkpoints", path.parent)
+    )
+    assert (one - two).norm() < 2e-5 * (one - begin).norm()
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][:4]
+        for folder in (tmp_path / "one", path.parents[1])
+    ]
+    for a, b in zip(*rows, strict=True):
+        assert a["samples_seen"] == b["samples_seen"]
+        for key in {"loss", "val_psnr_db", "val_psnr_noisy_db", "val_loss"} & a.keys():
+            assert a[key] == pytest.approx(b[key], rel=1e-4)
+
+
+def test_two_ranks_killed_and_resumed_end_as_if_nothing_had_happened(two_ranks, tiny, launch, tmp_path):
+    """SIGKILL to one rank, as when its node dies; the other can't go on alone and is ended by the launcher."""
+    run_dir = tmp_path / "killed"
+    arguments = ["n2s_dist.train", *tiny, *MANY, "--run_dir", run_dir]
+    first = launch(2, *arguments)
+    deadline = time.monotonic() + TIMEOUT_SEC
+    while len(checkpoint.newest_first(run_dir)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    first.ranks[1].send_signal(signal.SIGKILL)
+    assert first.ranks[1].wait() == -signal.SIGKILL
+    assert first.ranks[0].poll() in (None, 1)
+    first.kill()
+    assert not (run_dir / "checkpoints" / "samples-000001200").exists()
+
+    codes, out, err = launch(2, *arguments).wait()
+    assert codes == [0, 0], err
+    assert "going on from" in out
+    assert (checkpoint.locate(run_dir) / "model.safetensors").read_bytes() == (
+        two_ranks[0] / "model.safetensors"
+    ).read_bytes()
+
+
+def test_the_table_is_the_same_on_one_two_and_three_ranks(trained, photographs, launch, cli, tmp_path):
+    """To the last bit, with images of odd sizes, and with a rank that gets none."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, box in {"coffee": (0, 0, 121, 87), "rocket": (50, 40, 113, 131)}.items():  # left, top, right, bottom
+        Image.open(photographs / f"{name}.png").crop(box).save(folder / f"{name}.png")
+    results = []
+    for count in (1, 2, 3):
+        out = tmp_path / str(count)
+        arguments = [f"--checkpoint={trained}", f"--benchmark=two={folder}", f"--out={out}", "--no-wandb"]
+        if count == 1:
+            assert cli(evaluate.main, *arguments).code == 0
+        else:
+            codes, printed, err = launch(count, "n2s_dist.evaluate", *arguments).wait()
+            assert codes == [0] * count and printed.count("wrote") == 1, err
+        results.append((out / "results.json").read_text())
+    assert results[0] == results[1] == results[2]
+    assert json.loads(results[0])["benchmarks"]["two"]["num_images"] == 2
+
+
+def test_a_users_error_on_one_rank_ends_all_with_one_line(trained, photographs, launch, tmp_path):
+    """The image that no colour checkpoint takes falls to the second rank; the first must not wait for ever."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.open(photographs / "coffee.png").save(folder / "large.png")
+    Image.open(photographs / "coffee.png").convert("L").crop((0, 0, 50, 50)).save(folder / "small-grey.png")
+    arguments = [f"--checkpoint={trained}", f"--benchmark=two={folder}", f"--out={tmp_path / 'out'}", "--no-wandb"]
+    codes, _, err = launch(2, "n2s_dist.evaluate", *arguments).wait()
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert codes == [2, 2] and len(errors) == 1 and "small-grey.png is grey" in errors[0] and "Traceback" not in err
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_the_launch_file_starts_two_ranks(tiny, environment, tmp_path):
+    """accelerate starts one process, without a word, for the settings that look right for two on a CPU."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    arguments = [*tiny, "--train.total_samples=8", "--run_dir", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*launcher, str(ROOT / "launch" / "accelerate" / "2cpu.yaml"), "-m", "n2s_dist.train", *arguments],
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_SEC, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 rank(s) on cpu" in done.stdout and done.stdout.count("rank(s)") == 1
+    assert checkpoint.locate(tmp_path / "run").name == "samples-000000008"

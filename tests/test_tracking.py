@@ -1,0 +1,102 @@
+"""Trackers: a metrics file that survives kills, and wandb that never asks and never blocks."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from n2s_dist.config import read_config
+from n2s_dist.tracking import NullTracker, Tracker, open_tracker
+
+WITHOUT_WANDB = ["--tracking.wandb=false"]
+
+
+def rows(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_metrics_are_one_json_object_a_line_as_soon_as_logged(tmp_path):
+    tracker = open_tracker(read_config(WITHOUT_WANDB), tmp_path, 0, is_main=True)
+    tracker.log(40, {"loss": 0.5, "learning_rate": 1e-3})
+    assert rows(tmp_path) == [{"samples_seen": 40, "loss": 0.5, "learning_rate": 1e-3}]  # before it is closed
+    tracker.log(80, {"loss": 0.25})
+    tracker.picture(80, "validation", np.zeros((2, 2, 3), np.uint8))
+    tracker.close()
+    assert rows(tmp_path)[1:] == [{"samples_seen": 80, "loss": 0.25}]
+
+
+def test_not_a_number_and_infinity_become_null(tmp_path):
+    tracker = Tracker(tmp_path, 0)
+    tracker.log(40, {"loss": math.nan, "psnr": math.inf, "low": -math.inf, "rate": 1.0})
+    tracker.close()
+    expected = {"samples_seen": 40, "loss": None, "psnr": None, "low": None, "rate": 1.0}
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON")) == expected
+
+
+def test_lines_past_the_checkpoint_are_forgotten_on_resume(tmp_path):
+    tracker = Tracker(tmp_path, 0)
+    for seen in (40, 80, 80, 120, 160):
+        tracker.log(seen, {"loss": seen / 10})
+    tracker.close()
+    tracker = Tracker(tmp_path, 80)
+    tracker.log(120, {"loss": -1.0})
+    tracker.close()
+    assert [(row["samples_seen"], row["loss"]) for row in rows(tmp_path)] == [(40, 4), (80, 8), (80, 8), (120, -1)]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_a_line_that_a_kill_cut_short_is_dropped_and_the_rest_survives(tmp_path, cut):
+    whole = '{"samples_seen": 40, "loss": 1.0}\n'
+    (tmp_path / "metrics.jsonl").write_text(whole + '{"samples_seen": 80, "loss": 0.5}'[:cut])
+    tracker = Tracker(tmp_path, 80)
+    tracker.log(120, {"loss": 0.25})
+    tracker.close()
+    assert rows(tmp_path) == [{"samples_seen": 40, "loss": 1.0}, {"samples_seen": 120, "loss": 0.25}]
+
+
+def test_other_ranks_write_nothing(tmp_path):
+    tracker = open_tracker(read_config(WITHOUT_WANDB), tmp_path, 0, is_main=False)
+    assert type(tracker) is NullTracker
+    tracker.log(40, {"loss": 1.0})
+    tracker.picture(40, "validation", np.zeros((2, 2, 3), np.uint8))
+    tracker.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_wandb_without_a_key_goes_offline_and_keeps_its_id(tmp_path, environment):
+    """In a process without key, home or terminal: nothing may be asked. Two starts share one id; a second joins it."""
+    program = """
+import pathlib, sys
+import numpy as np
+from n2s_dist.config import Config
+from n2s_dist.tracking import open_tracker
+run_dir = pathlib.Path(sys.argv[1])
+for samples_seen in (0, 40):
+    tracker = open_tracker(Config(), run_dir, samples_seen, is_main=True)
+    tracker.log(samples_seen + 40, {"loss": 1.0})
+    tracker.picture(samples_seen + 40, "validation", np.zeros((2, 2, 3), np.uint8))
+    tracker.close()
+    print("id", (run_dir / "wandb_id").read_text().strip())
+"""
+    home, run_dir = tmp_path / "home", tmp_path / "run"
+    home.mkdir()
+    run_dir.mkdir()
+    bare = {k: v for k, v in environment.items() if not k.startswith(("WANDB_", "NETRC", "XDG_"))} | {"HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run_dir)],
+        env=bare, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "wandb is offline" in done.stdout and "(1)" not in done.stdout + done.stderr  # no numbered choices
+    ids = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("id ")}
+    assert len(ids) == 1 and ids != {""}
+    runs = sorted(path.name for path in (run_dir / "wandb").glob("offline-run-*"))
+    assert runs and all(name.endswith(next(iter(ids))) for name in runs)
+    assert [row["samples_seen"] for row in rows(run_dir)] == [40, 80]
+    assert not (tmp_path / "wandb").exists()
