@@ -44,6 +44,8 @@ class BuildOptions:
             raise UserError(f"--tile-size is {self.tile_size}: tiles have at least 16 pixels a side")
         if not 0 <= self.validation_fraction < 1:
             raise UserError(f"--validation-fraction is {self.validation_fraction}: give a number in [0, 1)")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed is {self.seed}: give a whole number, not negative and below 2^63")
         if self.shard_mib < 1:
             raise UserError(f"--shard-mib is {self.shard_mib}: a shard has at least 1 MiB")
 
@@ -206,7 +208,7 @@ def build_shards(sources: list[str], out: str | Path, options: BuildOptions, wor
 
     Raises UserError for anything the user can mend; nothing half-written is left behind.
     """
-    out = Path(out)
+    out = Path(out).absolute()
     images, names = gather(sources)
     origin = fingerprint(images, names, options)
     if (out / "manifest.json").is_file():
@@ -218,8 +220,12 @@ def build_shards(sources: list[str], out: str | Path, options: BuildOptions, wor
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists and holds no shards: choose another --out")
 
+    parent = next(p for p in out.parents if p.exists())
+    if not parent.is_dir():
+        raise UserError(f"{parent} is not a folder: choose another --out")
+
     plan = make_plan(names, [image_size(image) for image in tqdm(images, "sizes", unit="image", leave=False)], options)
-    need, parent = sum(plan.shard_bytes.values()), next(p for p in out.absolute().parents if p.exists())
+    need = sum(plan.shard_bytes.values())
     if need > shutil.disk_usage(parent).free:
         raise UserError(f"the shards need {need / 2**20:.0f} MiB, more than {parent} has free")
 

@@ -1,5 +1,6 @@
 """Image files in and out: 8-bit arrays [H, W, C] in the orientation that a viewer shows."""
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from n2s_dist.errors import UserError
 
@@ -60,12 +62,14 @@ def list_images(source: str | Path) -> list[ImageFile]:
 def _open(image: ImageFile, stream: BinaryIO) -> Image.Image:
     try:
         return Image.open(stream)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, BadZipFile, zlib.error) as error:
         raise UserError(f"{image.source / image.name} is not a readable image ({error})") from None
 
 
-def _is_16_bit_colour_png(stream: BinaryIO) -> bool:
-    """Pillow reads 16-bit colour PNGs as 8-bit without a word; their header says what they are."""
+def _loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
+    """Pillow reads 16 bits a channel as 8 without a word, but for plain grey; the file's header says what it holds."""
+    if isinstance(opened, TiffImageFile):
+        return opened.mode not in ("I;16", "I;16B") and max(opened.tag_v2.get(258, (8,))) == 16
     stream.seek(0)
     header = stream.read(26)
     return header[:8] == b"\x89PNG\r\n\x1a\n" and header[24] == 16 and header[25] != 0
@@ -75,7 +79,10 @@ def image_size(image: ImageFile) -> tuple[int, int]:
     """(height, width) as `read_image` will return them, from the header alone."""
     with image.open() as stream, _open(image, stream) as opened:
         width, height = opened.size
-        on_its_side = opened.getexif().get(_ORIENTATION_TAG) in _ORIENTATIONS_ON_THE_SIDE
+        if opened.format == "TIFF":
+            return height, width  # Pillow has turned it already
+        exif = Image.Image.getexif(opened)  # PngImageFile's own would decode the whole image
+        on_its_side = exif.get(_ORIENTATION_TAG) in _ORIENTATIONS_ON_THE_SIDE
         return (width, height) if on_its_side else (height, width)
 
 
@@ -89,7 +96,7 @@ def read_image(image: ImageFile, channels: int | None = None) -> np.ndarray:
     path = image.source / image.name
     with image.open() as stream, _open(image, stream) as opened:
         mode = opened.mode
-        if mode == "RGB" and opened.format == "PNG" and _is_16_bit_colour_png(stream):
+        if _loses_bits(opened, stream):
             raise UserError(f"{path} has 16 bits a channel: convert it to 8 bits first")
         if mode in ("F", "I") or (mode.startswith("I;") and mode != "I;16" and mode != "I;16B"):
             raise UserError(f"{path} has pixels of type '{mode}': convert it to 8-bit grey or colour first")
@@ -99,14 +106,14 @@ def read_image(image: ImageFile, channels: int | None = None) -> np.ndarray:
                 upright = upright.convert("RGBA")
                 if upright.getchannel("A").getextrema() != (255, 255):
                     raise UserError(f"{path} is transparent in places: flatten it onto a background first")
-                upright = upright.convert("RGB")
+                upright = upright.convert("L" if mode == "LA" else "RGB")
             if mode in ("I;16", "I;16B"):
                 wide = np.asarray(upright).astype(np.float64)
                 pixels = np.round(wide / 257).astype(np.uint8)
                 upright = Image.fromarray(pixels)
             grey = upright.mode in ("L", "1", "LA") if channels is None else channels == 1
             pixels = np.asarray(upright.convert("L" if grey else "RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, BadZipFile, zlib.error) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{path} can't be decoded ({error})") from None

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import NamedTuple
 
 import numpy as np
@@ -143,6 +144,8 @@ class Manifest:
                 name: Split(**{**split, "shards": tuple(ShardEntry(**entry) for entry in split["shards"])})
                 for name, split in data.pop("splits").items()
             }
+            for split in splits.values():
+                sum(entry.samples + entry.bytes for entry in split.shards)  # TypeError unless they are numbers
             return Manifest(**data, splits=splits)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise UserError(f"{where} is not a manifest of shards ({error!r}): build the shards again") from None
@@ -152,7 +155,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no manifest.json: build shards with tools/build_shards.py SOURCE --out DIR")
-    return Manifest.from_json(path.read_text(), path)
+    return Manifest.from_json(path.read_text(errors="replace"), path)
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -196,7 +199,7 @@ class Shard:
             head, *lines = path.read_text().splitlines()
             words = [line.split(" ") for line in lines]
             spans = np.array([(w[1], w[2], w[5], w[6]) for w in words], np.int64).reshape(-1, 4)
-        except (OSError, ValueError, IndexError):
+        except (OSError, ValueError, IndexError, OverflowError):
             raise broken from None
         ends = spans[:, [0, 2]] + spans[:, [1, 3]]
         if head != f"{INDEX_VERSION} {self.entry.samples}" or len(spans) != self.entry.samples:
@@ -211,8 +214,17 @@ class Shard:
 
     def _describe(self, index: int) -> tuple[int, tuple[int, ...], tuple[str, int, int, int]]:
         """Where a tile's pixels begin, their shape, and image, image_key, row and column; remembered once parsed."""
-        if index in self._described:
-            return self._described[index]
+        if index not in self._described:
+            try:
+                described = self._parse(index)
+            except (ValueError, KeyError, TypeError, SyntaxError, TokenError) as error:
+                raise UserError(f"{self.path}, sample {index} is damaged ({error}): build the shards again") from None
+            if len(self._described) >= _MOST_DESCRIBED:
+                self._described.clear()
+            self._described[index] = described
+        return self._described[index]
+
+    def _parse(self, index: int) -> tuple[int, tuple[int, ...], tuple[str, int, int, int]]:
         npy_offset, npy_size, json_offset, json_size = self._spans[index].tolist()
         buffer = self._map
         header_size = 10 + int.from_bytes(buffer[npy_offset + 8 : npy_offset + 10], "little")
@@ -221,10 +233,7 @@ class Shard:
             raise UserError(f"{self.path}, sample {index}: expected a uint8 tile [H, W, C], found {dtype} {shape}")
         text = json.loads(buffer[json_offset : json_offset + json_size])
         about = (text["image"], name_key(text["image"]), text["row"], text["column"])
-        if len(self._described) >= _MOST_DESCRIBED:
-            self._described.clear()
-        self._described[index] = npy_offset + header_size, shape, about
-        return self._described[index]
+        return npy_offset + header_size, shape, about
 
 
 _npy_headers: dict[bytes, tuple[tuple[int, ...], np.dtype]] = {}
@@ -251,6 +260,8 @@ class ShardSet:
     def __init__(self, folder: str | Path, split: str = "train") -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(folder)
+        if self.manifest.noise is not None:
+            raise UserError(f"{folder} holds noisy tiles ({self.manifest.noise}); this program reads clean ones")
         if split not in self.manifest.splits:
             raise UserError(f"{folder} has no '{split}' split; its manifest names {list(self.manifest.splits)}")
         self.split = self.manifest.splits[split]
@@ -263,5 +274,6 @@ class ShardSet:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Sample:
+        assert 0 <= index < len(self)
         shard = int(np.searchsorted(self._ends, index, side="right"))
         return self._shards[shard][index - (int(self._ends[shard - 1]) if shard else 0)]
