@@ -11,12 +11,13 @@ A checkpoint is written under a temporary name, synced to disk and renamed.
 
 import io
 import json
+import math
 import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +143,10 @@ def newest_valid(run_dir: Path) -> Path | None:
 
 
 def retain(run_dir: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and the one with the best validation PSNR."""
-    newest = newest_first(run_dir)
-    spared = set(newest[:keep]) | {best(run_dir)}
-    for path in newest:
+    """Remove all but the newest `keep` whole checkpoints and the whole one with the best validation PSNR."""
+    whole = (path for path in newest_first(run_dir) if damage(path) is None)
+    spared = {*islice(whole, keep), best(run_dir)}
+    for path in newest_first(run_dir):
         if path not in spared:
             doomed = path.with_name(f".{path.name}.partial")  # a kill here leaves nothing that looks like a checkpoint
             path.rename(doomed)
@@ -155,13 +156,15 @@ def retain(run_dir: Path, keep: int) -> None:
 def best(run_dir: Path) -> Path | None:
     """The whole checkpoint with the best validation PSNR; the newest one where none was measured."""
 
-    def scored() -> Iterator[tuple[float, Path]]:
-        for path in newest_first(run_dir):
-            if (path / MARKER).is_file():
-                psnr = json.loads((path / ABOUT).read_text())["val_psnr_db"]
-                yield (-float("inf") if psnr is None else psnr, path)
+    def psnr_db(path: Path) -> float:
+        try:
+            psnr = json.loads((path / ABOUT).read_text())["val_psnr_db"]
+        except (OSError, ValueError, KeyError, TypeError):
+            psnr = None
+        return -math.inf if psnr is None else psnr
 
-    return max(scored(), key=lambda pair: pair[0], default=(0.0, None))[1]
+    ranked = sorted(newest_first(run_dir), key=psnr_db, reverse=True)  # stable: equals stay newest first
+    return next((path for path in ranked if damage(path) is None), None)
 
 
 def locate(path: str | Path, which: str = "last") -> Path:
@@ -184,16 +187,16 @@ def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
     """Load the averaged model of one checkpoint, in evaluation mode."""
     try:
         about = json.loads((path / ABOUT).read_text())
-        config = from_dict(about["config"], f"{path / ABOUT}")
-        model = build_score_model(config, about["channels"])
+        config, channels = from_dict(about["config"], f"{path / ABOUT}"), about["channels"]
+        fingerprint, samples_seen = about["shards_fingerprint"], about["samples_seen"]
+        model = build_score_model(config, channels)
         weights = load_file(path / WEIGHTS)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
     load_weights(model, weights, path)
-    fingerprint, samples_seen = about["shards_fingerprint"], about["samples_seen"]
-    return Loaded(path, config, about["channels"], fingerprint, samples_seen, model.to(device).eval())
+    return Loaded(path, config, channels, fingerprint, samples_seen, model.to(device).eval())
 
 
 def load_weights(model: ScoreModel, weights: dict[str, Tensor], path: Path) -> None:

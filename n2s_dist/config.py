@@ -8,6 +8,8 @@ Unknown keys and settings that contradict each other are refused before any devi
 """
 
 import dataclasses
+import json
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,8 +193,8 @@ def check(config: Config) -> None:
         "train.log_every_samples": train.log_every_samples,
     }
     for key, value in positive.items():
-        if value <= 0:
-            raise UserError(f"{key} is {value}: it must be above 0")
+        if not 0 < value < math.inf:
+            raise UserError(f"{key} is {value}: it must be a number above 0")
     for key, value in {
         "seed": config.seed,
         "train.num_threads": train.num_threads,
@@ -201,8 +203,10 @@ def check(config: Config) -> None:
         "optimizer.clip_norm": optimizer.clip_norm,
         "optimizer.ema_halflife_samples": optimizer.ema_halflife_samples,
     }.items():
-        if value < 0:
-            raise UserError(f"{key} is {value}: it can't be negative")
+        if not 0 <= value < math.inf:
+            raise UserError(f"{key} is {value}: it must be a number, not negative")
+    if config.seed >= 2**63:
+        raise UserError(f"seed is {config.seed}: it must be below 2^63")
     if not config.network.widths or min(config.network.widths) <= 0:
         raise UserError(f"network.widths is {config.network.widths}: give one positive width a level")
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
@@ -267,7 +271,7 @@ def read_config(arguments: list[str] | None = None) -> Config:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = [word[2:].split("=")[0] for word in arguments if word.startswith("--")]
     _reject_unknown([key for key in options if key not in ("config", "help", "print_config")], "on the command line")
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if word == "--config" or word.startswith("--config="):
             path = Path(word.partition("=")[2] or following)
             _reject_unknown(_file_keys(path), f"in {path}")
@@ -275,7 +279,7 @@ def read_config(arguments: list[str] | None = None) -> Config:
         parsed = parser().parse_args(arguments)
     except _ArgumentError as error:
         raise UserError(_first_sentence(str(error))) from None
-    return from_dict(parser().dump(parsed, format="json"), "the command line")
+    return from_dict(json.loads(parser().dump(parsed, format="json")), "the command line")
 
 
 def _first_sentence(message: str) -> str:
@@ -288,16 +292,15 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(data: str | dict[str, Any], where: str) -> Config:
-    """A Config from its dictionary or JSON text (as in a checkpoint); UserError when it isn't one."""
-    values = yaml.safe_load(data) if isinstance(data, str) else dict(data)
-    values.pop("config", None)
+def from_dict(data: dict[str, Any], where: str) -> Config:
+    """A Config from its dictionary (as in a checkpoint); UserError when it isn't one."""
     try:
+        values = {key: value for key, value in data.items() if key != "config"}
         sections = {
             f.name: f.default_factory
             for f in dataclasses.fields(Config)
             if f.default_factory is not dataclasses.MISSING
         }
         return Config(**{key: sections[key](**value) if key in sections else value for key, value in values.items()})
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise UserError(f"{where} is not a configuration of this program: {error}") from None

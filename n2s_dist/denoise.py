@@ -96,6 +96,8 @@ def main() -> None:
         images = list_images(args.input)
         # Denoised images are written losslessly, whatever the noisy ones were.
         targets = [(args.output / image.name).with_suffix(".png") for image in images]
+        if args.output.is_file():
+            raise UserError(f"{args.output} is a file: {args.input} holds several images, so OUT is a folder")
     if len(set(targets)) < len(targets):
         raise UserError(f"{args.input} holds images that differ only in their suffix: rename one of them")
     for image, target in tqdm(list(zip(images, targets, strict=True)), unit="image", disable=single):

@@ -120,9 +120,15 @@ def evaluate(
     }
     for name in benchmarks:
         images = [row for row in rows if row["benchmark"] == name]
-        means = {key: float(np.mean([row[key] for row in images])) for key in MEASURES}
+        means = {key: mean([row[key] for row in images]) for key in MEASURES}
         results["benchmarks"][name] = {"num_images": len(images), **means, **published(noise, name), "images": images}
     return results
+
+
+def mean(values: list[float | None]) -> float | None:
+    """The mean of what could be measured."""
+    measured = [value for value in values if value is not None]
+    return float(np.mean(measured)) if measured else None
 
 
 def published(noise: str, benchmark: str) -> dict[str, float]:
@@ -143,7 +149,8 @@ def format_table(results: dict[str, Any]) -> str:
         paper, reproduction = row.get("paper_db"), row.get("reproduction_db")
         lines.append(
             f"{name[:14]:<14}{row['num_images']:>6}{row['psnr_noisy_db']:>8.2f}{row['psnr_db']:>10.2f}"
-            f"{row['psnr_uint8_db']:>8.2f}{row['ssim']:>8.4f}"
+            f"{row['psnr_uint8_db']:>8.2f}"
+            + (f"{row['ssim']:>8.4f}" if row["ssim"] is not None else f"{'-':>8}")
             + (f"{paper:>8.2f}{row['psnr_db'] - paper:>+9.2f}" if paper else f"{'-':>8}{'-':>9}")
             + (f"{reproduction:>9.2f}" if reproduction else f"{'-':>9}")
         )

@@ -12,13 +12,13 @@ def psnr_db(clean: np.ndarray, estimate: np.ndarray) -> float:
     return 10 * math.log10(1 / error) if error > 0 else math.inf
 
 
-def ssim(clean: np.ndarray, estimate: np.ndarray) -> float:
+def ssim(clean: np.ndarray, estimate: np.ndarray) -> float | None:
     """Structural similarity of [H, W, C] on the 0-1 scale as Wang et al. (2004) define it: Gaussian window, sigma 1.5.
 
-    The mean over channels. Images narrower than the 11-pixel window give NaN.
+    The mean over channels. None for images narrower than the 11-pixel window.
     """
     if min(clean.shape[:2]) < 11:
-        return math.nan
+        return None
     return float(
         structural_similarity(
             clean.astype(np.float64),

@@ -7,6 +7,7 @@ Writes OUT/report.html and OUT/comparison.png (clean, noisy and denoised side by
 
 import argparse
 import base64
+import contextlib
 import html
 import io
 import json
@@ -28,7 +29,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 p.lead { color: var(--quiet); margin-top: 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
+th, td { padding: .25rem min(.8rem, 1.6vw); text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 tr.mean td { font-weight: 600; }
 img { max-width: 100%; border-radius: 4px; background: #fff; }
@@ -39,11 +40,12 @@ pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem; overflo
 
 def image_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the per-image table: each benchmark's images, then their mean."""
-    header = ["image", "noisy PSNR", "denoised PSNR", "SSIM"]
+    header = ["image", "noisy dB", "denoised dB", "SSIM"]
     rows = []
     for name, benchmark in results["benchmarks"].items():
         for row in [*benchmark["images"], {"name": f"mean of {name}", **benchmark}]:
-            rows.append([row["name"], f"{row['psnr_noisy_db']:.2f}", f"{row['psnr_db']:.2f}", f"{row['ssim']:.4f}"])
+            ssim = "-" if row["ssim"] is None else f"{row['ssim']:.4f}"
+            rows.append([row["name"], f"{row['psnr_noisy_db']:.2f}", f"{row['psnr_db']:.2f}", ssim])
     return header, rows
 
 
@@ -153,9 +155,25 @@ def render(results: dict[str, Any], metrics: list[dict[str, float]], config: str
 
 def read_results(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "results.json").read_text())
+        results = json.loads((folder / "results.json").read_text())
     except FileNotFoundError:
         raise UserError(f"{folder} holds no results.json: run n2s_dist.evaluate with --out {folder} first") from None
+    except ValueError as error:
+        raise UserError(
+            f"{folder}/results.json is not readable as JSON ({error}): run n2s_dist.evaluate again"
+        ) from None
+    if not {"benchmarks", "noise", "samples_seen", "protocol", "versions"} <= results.keys():
+        raise UserError(f"{folder}/results.json is not an evaluation's: run n2s_dist.evaluate again")
+    return results
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl; one that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def main() -> None:
@@ -166,8 +184,7 @@ def main() -> None:
     args = parser.parse_args()
 
     results = read_results(args.results)
-    log, config = args.run_dir / "metrics.jsonl", args.run_dir / "config.yaml"
-    metrics = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    metrics, config = read_metrics(args.run_dir / "metrics.jsonl"), args.run_dir / "config.yaml"
     pictures = read_pictures(args.results, results)
     args.out.mkdir(parents=True, exist_ok=True)
     comparison = None

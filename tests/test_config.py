@@ -193,7 +193,7 @@ def test_the_perturbation_follows_the_noise_unless_given():
 def test_round_trip_through_a_dictionary_json_and_yaml(write):
     config = read_config(["--noise", "gamma:50", "--seed", "7", "--network.widths", "[8,16]", "--run_dir", "runs/a"])
     assert from_dict(to_dict(config), "here") == config
-    assert from_dict(json.dumps(to_dict(config)), "here") == config
+    assert from_dict(json.loads(json.dumps(to_dict(config))), "here") == config
     assert read_config(write(yaml.safe_dump(to_dict(config)))) == config
 
 
@@ -211,7 +211,7 @@ def test_numbers_may_be_written_as_people_write_them(write, value):
         read_config(write(f"optimizer: {{learning_rate: {value}}}")),
     ):
         assert config.optimizer.learning_rate == float(value)
-        assert from_dict(json.dumps(to_dict(config)), "here") == from_dict(to_dict(config), "here") == config
+        assert from_dict(json.loads(json.dumps(to_dict(config)), "here") == from_dict(to_dict(config)), "here") == config
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -97,6 +97,6 @@ for samples_seen in (0, 40):
     ids = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("id ")}
     assert len(ids) == 1 and ids != {""}
     runs = sorted(path.name for path in (run_dir / "wandb").glob("offline-run-*"))
-    assert runs and all(name.endswith(next(iter(ids))) for name in runs)
+    assert runs and all(next(iter(ids)) in name for name in runs)
     assert [row["samples_seen"] for row in rows(run_dir)] == [40, 80]
     assert not (tmp_path / "wandb").exists()

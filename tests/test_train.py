@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -122,15 +123,17 @@ def test_without_an_average_the_weights_themselves_are_kept(configure):
 LONG = ["--train.total_samples=2400", "--train.checkpoint_every_samples=160", "--train.validate_every_samples=800"]
 
 
-def kill_when(ready, arguments: list[str], environment: dict[str, str]) -> int:
+def kill_when(ready: Callable[[], bool], arguments: list[str], environment: dict[str, str]) -> int:
     """Start training in a process of its own, SIGKILL it when ready() says so, and return its exit code."""
     command = [sys.executable, "-m", "n2s_dist.train", *arguments]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
-    while process.poll() is None and not ready():
-        assert time.monotonic() < deadline, "the run made no progress"
-    process.kill()
-    return process.wait()
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert any(line.startswith(("starting", "going on from")) for line in process.stdout)
+        while process.poll() is None and not ready():
+            pass
+        process.kill()
+    return process.returncode
 
 
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
@@ -152,12 +155,16 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
 
         return ready
 
-    def saving() -> bool:
-        seen = metrics(run_dir)[-1]["samples_seen"] if (run_dir / "metrics.jsonl").exists() else 0
-        return seen > 1_700 and any((run_dir / "checkpoints").glob(".*.partial"))
+    def partials() -> set[Path]:
+        return set((run_dir / "checkpoints").glob(".*.partial"))
 
-    moments = [reached(chance.randrange(*span), chance.uniform(0, 0.1)) for span in ((40, 800), (900, 1_600))]
+    def saving() -> bool:
+        return bool(partials() - left_over)
+
+    spans = ((40, 600), (700, 1_200))  # samples_seen
+    moments = [reached(chance.randrange(*span), chance.uniform(0, 0.1)) for span in spans]
     for ready in [*moments, saving]:
+        left_over = partials()
         assert kill_when(ready, arguments, environment) == -signal.SIGKILL
     done = run_module("n2s_dist.train", *arguments)
     assert done.code == 0 and "going on from" in done.out
