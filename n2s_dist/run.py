@@ -48,7 +48,7 @@ class Interval:
     losses: list[Tensor] = field(default_factory=list)
     sigma_a: list[Tensor] = field(default_factory=list)
     data_wait_sec: float = 0.0
-    gradient_norm: Tensor | None = None
+    gradient_norms: list[Tensor] = field(default_factory=list)
 
 
 @dataclass

@@ -127,13 +127,12 @@ def train_step(run: Run, batches: Iterator[Batch]) -> None:
         run.interval.losses.append(losses.detach())
         run.interval.sigma_a.append(batch.sigma_a)
 
-    run.interval.gradient_norm = run.ranks.gradient_norm(run.wrapped, config.optimizer.clip_norm)
+    run.interval.gradient_norms.append(run.ranks.gradient_norm(run.wrapped, config.optimizer.clip_norm))
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.samples_seen += config.train.global_batch_size
-    if schedule.is_due(
-        run.samples_seen, config.train.global_batch_size, _EMA_EVERY_SAMPLES, config.train.total_samples
-    ):
+    follow_every = _EMA_EVERY_SAMPLES if config.optimizer.ema_halflife_samples else 1
+    if schedule.is_due(run.samples_seen, config.train.global_batch_size, follow_every, config.train.total_samples):
         update_ema(run)
 
 
@@ -156,36 +155,45 @@ def learning_rate(config: Config, samples_seen: int) -> float:
 
 def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
     """Check the interval's losses, log what happened in it and begin the next one."""
-    now, done = run.interval, run.samples_seen
+    stop_if_not_finite(run)
+    now = run.interval
     losses = torch.cat(now.losses).double().cpu().numpy()
-    stop_if_not_finite(run, losses)
     elapsed = time.perf_counter() - now.started
     loss_sum, wait_sum, count = run.ranks.sum([float(losses.sum()), now.data_wait_sec / elapsed, float(losses.size)])
-    assert now.gradient_norm is not None
     metrics = {
         "loss": loss_sum / count,
         "learning_rate": run.optimizer.param_groups[0]["lr"],
         "sigma_a": float(torch.cat(now.sigma_a).mean()),
-        "gradient_norm": float(now.gradient_norm),
+        "gradient_norm": float(now.gradient_norms[-1]),
         "samples_per_sec": count / elapsed,
         "data_wait_frac": wait_sum / run.ranks.world_size,
     }
-    tracker.log(done, metrics)
+    tracker.log(run.samples_seen, metrics)
     measured_at, psnr = run.last_validation
     shown = {"loss": f"{metrics['loss']:.4f}"} | ({"psnr_db": f"{psnr:.2f}"} if measured_at >= 0 else {})
     progress.set_postfix(shown, refresh=False)
     run.interval = Interval()
 
 
-def stop_if_not_finite(run: Run, losses: np.ndarray) -> None:
-    """Stop all ranks when any loss since the last check is not finite, and say where; nothing later was saved."""
-    bad = np.flatnonzero(~np.isfinite(losses))
-    here = [(int(np.concatenate(run.interval.positions)[bad[0]]), run.ranks.rank)] if bad.size else []
-    found = run.ranks.gather(here)
-    if found:
-        position, rank = min(found)
+def stop_if_not_finite(run: Run) -> None:
+    """Stop all ranks when a loss or gradient since the last check is not finite, and say where; it was not saved yet.
+
+    Under fp16 gradients may overflow: the loss scale then skips the step.
+    """
+    now, share = run.interval, run.config.train.global_batch_size // run.ranks.world_size
+    if not now.losses:
+        return
+    losses = torch.cat(now.losses).isfinite().cpu().numpy()
+    found = [("loss", int(np.concatenate(now.positions)[i]), run.ranks.rank) for i in np.flatnonzero(~losses)[:1]]
+    if run.config.train.mixed_precision != "fp16":
+        norms = torch.stack(now.gradient_norms).isfinite().cpu().numpy()
+        steps = np.concatenate(now.positions).reshape(-1, share)[:, 0]
+        found += [("gradient", int(steps[i]), run.ranks.rank) for i in np.flatnonzero(~norms)[:1]]
+    everywhere = run.ranks.gather(found)
+    if everywhere:
+        what, position, rank = min(everywhere, key=lambda row: (row[1], row[0] == "gradient"))
         raise RunFailed(
-            f"the loss at position {position} (rank {rank}) is not finite; the newest checkpoint is "
+            f"the {what} at position {position} (rank {rank}) is not finite; the newest checkpoint is "
             f"{checkpoint.newest_valid(run.run_dir) or 'none'}: lower optimizer.learning_rate or use more precision"
         )
 
@@ -204,8 +212,7 @@ def measure(run: Run, tracker: NullTracker) -> None:
 
 def save(run: Run) -> None:
     """Write a checkpoint on rank 0; the others wait until it is whole."""
-    if run.interval.losses:  # metrics were not written in this very step
-        stop_if_not_finite(run, torch.cat(run.interval.losses).double().cpu().numpy())
+    stop_if_not_finite(run)
     paused = time.perf_counter()
     if run.ranks.is_main:
         measured_at, psnr = run.last_validation

@@ -211,7 +211,8 @@ def test_numbers_may_be_written_as_people_write_them(write, value):
         read_config(write(f"optimizer: {{learning_rate: {value}}}")),
     ):
         assert config.optimizer.learning_rate == float(value)
-        assert from_dict(json.loads(json.dumps(to_dict(config)), "here") == from_dict(to_dict(config)), "here") == config
+        again = from_dict(json.loads(json.dumps(to_dict(config))), "here")
+        assert again == from_dict(to_dict(config), "here") == config
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

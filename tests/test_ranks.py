@@ -75,6 +75,10 @@ def launch(environment):
         ranks.kill()
 
 
+def raw_weights(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load_training_state(path)["weights"]
+
+
 def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.flatten() for tensor in weights.values()])
 
@@ -100,10 +104,7 @@ def test_two_ranks_train_as_one(two_ranks, tiny, tmp_path):
     begin = flat(start(read_config([*tiny, *MANY, "--run_dir", str(tmp_path / "begin")])).model.state_dict())
     train(read_config(arguments))
     name = "samples-000000160"
-    one, two = (
-        flat(checkpoint.load_training_state(folder / name)["weights"])
-        for folder in (tmp_path / "one" / "checkpoints", path.parent)
-    )
+    one, two = (flat(raw_weights(folder / name)) for folder in (tmp_path / "one" / "checkpoints", path.parent))
     assert (one - two).norm() < 2e-5 * (one - begin).norm()
     rows = [
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][:4]
@@ -171,13 +172,20 @@ def test_a_users_error_on_one_rank_ends_all_with_one_line(trained, photographs, 
 
 
 def test_the_launch_file_starts_two_ranks(tiny, environment, tmp_path):
-    """accelerate starts one process, without a word, for the settings that look right for two on a CPU."""
+    """accelerate starts one process, without a word, for the settings that look right for two on a CPU.
+
+    Each rank takes its share in two portions: gradients must be exchanged, once, after the second.
+    """
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    arguments = [*tiny, "--train.total_samples=8", "--run_dir", str(tmp_path / "run")]
+    arguments = [*tiny, "--train.device_batch_size=2", "--run_dir", str(tmp_path / "two")]
     done = subprocess.run(
         [*launcher, str(ROOT / "launch" / "accelerate" / "2cpu.yaml"), "-m", "n2s_dist.train", *arguments],
         env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_SEC, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "2 rank(s) on cpu" in done.stdout and done.stdout.count("rank(s)") == 1
-    assert checkpoint.locate(tmp_path / "run").name == "samples-000000008"
+    assert "2 rank(s) on cpu, each 2 x 2 crops" in done.stdout and done.stdout.count("rank(s)") == 1
+
+    config = read_config([*tiny, "--run_dir", str(tmp_path / "one")])
+    begin = flat(start(config).model.state_dict())
+    one, two = (flat(raw_weights(path)) for path in (train(config), checkpoint.locate(tmp_path / "two")))
+    assert (one - two).norm() < 2e-5 * (one - begin).norm()
