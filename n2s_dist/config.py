@@ -183,6 +183,7 @@ def check(config: Config) -> None:
         "network.blocks": config.network.blocks,
         "optimizer.learning_rate": optimizer.learning_rate,
         "optimizer.step_every_samples": optimizer.step_every_samples,
+        "optimizer.step_factor": optimizer.step_factor,
         "train.total_samples": train.total_samples,
         "train.global_batch_size": train.global_batch_size,
         "train.device_batch_size": train.device_batch_size,
@@ -212,7 +213,7 @@ def check(config: Config) -> None:
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
         raise UserError(f"optimizer.betas is {optimizer.betas}: give two numbers in [0, 1)")
     sigma_a = config.ardae.sigma_a
-    if sigma_a and (len(sigma_a) != 2 or min(sigma_a) < 0 or max(sigma_a) == 0):
+    if sigma_a and (len(sigma_a) != 2 or not all(0 <= s < math.inf for s in sigma_a) or max(sigma_a) == 0):
         raise UserError(f"ardae.sigma_a is {sigma_a}: give two numbers, not negative and not both 0")
 
 

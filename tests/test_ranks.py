@@ -167,7 +167,8 @@ def test_a_users_error_on_one_rank_ends_all_with_one_line(trained, photographs, 
     arguments = [f"--checkpoint={trained}", f"--benchmark=two={folder}", f"--out={tmp_path / 'out'}", "--no-wandb"]
     codes, _, err = launch(2, "n2s_dist.evaluate", *arguments).wait()
     errors = [line for line in err.splitlines() if line.startswith("error:")]
-    assert codes == [2, 2] and len(errors) == 1 and "small-grey.png is grey" in errors[0] and "Traceback" not in err
+    assert codes == [2, 2] and len(errors) == 1 and "Traceback" not in err, err
+    assert "small-grey.png is grey" in errors[0]
     assert not (tmp_path / "out" / "results.json").exists()
 
 

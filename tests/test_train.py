@@ -58,10 +58,10 @@ def flat_weights(path: Path) -> Tensor:
 @pytest.mark.parametrize(
     ("noise", "coordinates", "least_gain_db"),
     [
-        ("gaussian:25", "stable", 4),
-        ("poisson:0.05", "stable", 4),
-        ("gamma:50", "stable", 3),
-        ("gaussian:25", "image", 1),
+        ("gaussian:25", "stable", 3.5),
+        ("poisson:0.05", "stable", 3.5),
+        ("gamma:50", "stable", 2.5),
+        ("gaussian:25", "image", 0.8),
     ],
 )
 def test_a_short_run_lowers_the_loss_and_denoises(configure, noise, coordinates, least_gain_db):
