@@ -34,7 +34,7 @@ def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
     kinds = {1: "grey", 3: "colour"}
     if pixels.shape[2] != channels:
         raise UserError(
-            f"{image.source / image.name} is {kinds[pixels.shape[2]]}, but the checkpoint was trained on "
+            f"{image.path} is {kinds[pixels.shape[2]]}, but the checkpoint was trained on "
             f"{kinds[channels]} images: take a {kinds[pixels.shape[2]]} checkpoint or convert the image"
         )
 

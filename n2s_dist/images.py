@@ -1,8 +1,10 @@
 """Image files in and out: 8-bit arrays [H, W, C] in the orientation that a viewer shows."""
 
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile
@@ -11,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from n2s_dist import tars
 from n2s_dist.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -20,50 +23,86 @@ Image.MAX_IMAGE_PIXELS = None  # scientific images are large; Pillow's limit gua
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image in a folder, or a member of a zip archive. `name` is unique within its source."""
+    """An image in a folder, or a member of a zip or tar archive. `name` is unique within its source."""
 
     source: Path
     name: str
     num_bytes: int
+    offset: int | None = None  # where its bytes begin in a tar
+
+    @property
+    def path(self) -> Path:
+        """What a person calls it."""
+        return self.source / self.name
 
     def open(self) -> BinaryIO:
+        if self.offset is not None:
+            with self.source.open("rb") as stream:
+                stream.seek(self.offset)
+                return io.BytesIO(stream.read(self.num_bytes))
         if self.source.is_dir():
-            return (self.source / self.name).open("rb")
-        return ZipFile(self.source).open(self.name)  # type: ignore[return-value]
+            return self.path.open("rb")
+        return _zip(self.source).open(self.name)  # type: ignore[return-value]
+
+
+@lru_cache(4)
+def _zip(path: Path) -> ZipFile:
+    """An open archive: its list of members is read once in each process."""
+    return ZipFile(path)
 
 
 def list_images(source: str | Path) -> list[ImageFile]:
-    """All images below a folder or in a zip archive, sorted by name; hidden files are left out.
+    """All images below a folder or in a zip or tar archive, sorted by name; hidden files are left out.
 
-    Raises UserError when the source is missing, is neither, or holds no image.
+    Raises UserError when the source is missing, is none of these, or holds no image.
     """
     source = Path(source)
     if not source.exists():
-        raise UserError(f"{source} does not exist: give a folder or a zip archive of images")
+        raise UserError(f"{source} does not exist: give a folder, or a zip or tar archive, of images")
     if source.is_dir():
         paths = (path for path in source.rglob("*") if path.is_file())
-        entries = [(path.relative_to(source).as_posix(), path.stat().st_size) for path in paths]
+        found = [ImageFile(source, path.relative_to(source).as_posix(), path.stat().st_size) for path in paths]
     else:
-        try:
-            with ZipFile(source) as archive:
-                entries = [(info.filename, info.file_size) for info in archive.infolist() if not info.is_dir()]
-        except (BadZipFile, OSError) as error:
-            raise UserError(f"{source} is neither a folder nor a readable zip archive ({error})") from None
+        found = _list_zip(source) if _begins_with(source, b"PK") else _list_tar(source)
     images = [
-        ImageFile(source, name, num_bytes)
-        for name, num_bytes in sorted(entries)
-        if name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "__")) for part in name.split("/"))
+        image
+        for image in sorted(found, key=lambda image: image.name)
+        if image.name.lower().endswith(SUFFIXES)
+        and not any(part.startswith((".", "__")) for part in image.name.split("/"))
     ]
     if not images:
         raise UserError(f"{source} holds no images (looked for {', '.join(SUFFIXES)})")
     return images
 
 
-def _open(image: ImageFile, stream: BinaryIO) -> Image.Image:
+def _begins_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(magic)) == magic
+
+
+def _list_zip(source: Path) -> list[ImageFile]:
+    try:
+        with ZipFile(source) as archive:
+            return [ImageFile(source, i.filename, i.file_size) for i in archive.infolist() if not i.is_dir()]
+    except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{source} is not a readable zip archive ({error})") from None
+
+
+def _list_tar(source: Path) -> list[ImageFile]:
+    if any(_begins_with(source, magic) for magic in (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        raise UserError(f"{source} is compressed, so its images can't be read one by one: decompress it first")
+    try:
+        members = {member.name: member for member in tars.members(source)}  # of one name, the last counts
+    except tars.BrokenTar as error:
+        raise UserError(f"{source} is neither a folder nor a readable zip or tar archive ({error})") from None
+    return [ImageFile(source, name, member.size, member.offset) for name, member in members.items()]
+
+
+def _open(stream: BinaryIO, path: Path) -> Image.Image:
     try:
         return Image.open(stream)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{image.source / image.name} is not a readable image ({error})") from None
+        raise UserError(f"{path} is not a readable image ({error})") from None
 
 
 def _loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
@@ -77,24 +116,36 @@ def _loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
 
 def image_size(image: ImageFile) -> tuple[int, int]:
     """(height, width) as `read_image` will return them, from the header alone."""
-    with image.open() as stream, _open(image, stream) as opened:
+    with image.open() as stream:
+        return measure_image(stream, image.path)[:2]
+
+
+def measure_image(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
+    """(height, width, channels) as `decode_image` will return them, from the header alone."""
+    with _open(stream, path) as opened:
         width, height = opened.size
+        channels = 1 if opened.mode in ("1", "L", "LA") or opened.mode.startswith("I;16") else 3
         if opened.format == "TIFF":
-            return height, width  # Pillow has turned it already
+            return height, width, channels  # Pillow has turned it already
         exif = Image.Image.getexif(opened)  # PngImageFile's own would decode the whole image
         on_its_side = exif.get(_ORIENTATION_TAG) in _ORIENTATIONS_ON_THE_SIDE
-        return (width, height) if on_its_side else (height, width)
+        return (width, height, channels) if on_its_side else (height, width, channels)
 
 
 def read_image(image: ImageFile, channels: int | None = None) -> np.ndarray:
-    """Decode to uint8 [H, W, C], C = 1 or 3.
+    """Decode a file to uint8 [H, W, C]; see decode_image."""
+    with image.open() as stream:
+        return decode_image(stream, image.path, channels)
+
+
+def decode_image(stream: BinaryIO, path: Path, channels: int | None = None) -> np.ndarray:
+    """Decode to uint8 [H, W, C], C = 1 or 3. path: what errors call the image.
 
     channels: 1 converts colour to grey (ITU-R 601 luma), 3 repeats grey, None keeps what the file has.
     16-bit grey is scaled to 8 bits (v / 257, rounded). 16-bit colour, floating point and transparent
     images raise UserError by name: their conversion is the user's to choose.
     """
-    path = image.source / image.name
-    with image.open() as stream, _open(image, stream) as opened:
+    with _open(stream, path) as opened:
         mode = opened.mode
         if _loses_bits(opened, stream):
             raise UserError(f"{path} has 16 bits a channel: convert it to 8 bits first")

@@ -48,7 +48,7 @@ def crop_inputs(
     sides uint32 [B, C, S, 1] and [B, C, 1, S], and flips left-right, up-down int32 [B], transpose bool [B].
     Order is worked out for many batches at a time, where NumPy's overhead per call no longer counts.
     """
-    pixels, channels = np.arange(crop_size), np.arange(shards.manifest.channels)
+    pixels = np.arange(crop_size)
     for block in batched(positions, _ORDER_BLOCK):
         batch_size, at = len(block[0]), np.concatenate(block)
         samples = [shards[i] for i in order.sample_index(seed, at, len(shards)).tolist()]
@@ -57,18 +57,16 @@ def crop_inputs(
         corners = (choice[:, :2] % places).astype(np.int32)
         left_right, up_down, transposed = choice[:, 2:].T & np.uint64(1) == 1
 
-        image_keys = np.array([sample.image_key for sample in samples], np.uint64)[:, None, None]
+        image_keys = np.array([sample.image_key for sample in samples], np.uint64)
         if resample_noise:
-            image_keys = order.hash64(image_keys, at[:, None, None])
+            image_keys = order.hash64(image_keys, at)
         rows, columns = (corners + np.array([(sample.row, sample.column) for sample in samples])).T
         rows = rows[:, None] + np.where(up_down[:, None], pixels[::-1], pixels)
         columns = columns[:, None] + np.where(left_right[:, None], pixels[::-1], pixels)
-        subpixels = columns[:, None, :] * len(channels) + channels[:, None]
-        row_keys = order.hash64(image_keys, seed, order.STREAM_ROW, rows[:, None, :]).repeat(len(channels), axis=1)
-        column_keys = order.hash64(image_keys, seed, order.STREAM_COLUMN, subpixels)
+        row_keys, column_keys = order.pixel_keys(seed, image_keys, rows, columns, shards.manifest.channels)
         swap = transposed[:, None, None]
-        down = (np.where(swap, column_keys, row_keys) >> np.uint64(32)).astype(np.uint32)[:, :, :, None]
-        across = (np.where(swap, row_keys, column_keys) >> np.uint64(32)).astype(np.uint32)[:, :, None, :]
+        down = np.where(swap, column_keys, row_keys)[:, :, :, None]
+        across = np.where(swap, row_keys, column_keys)[:, :, None, :]
         tiles = [sample.tile for sample in samples]
         flips = left_right.astype(np.int32), up_down.astype(np.int32), transposed.copy()
         for begin in range(0, len(at), batch_size):

@@ -1,95 +1,35 @@
 """The shard format: plain POSIX tars of raw tiles, an index beside each, one manifest for the set.
 
     DIR/manifest.json             what is here: counts, tile size, channels, bytes and sha256 of each shard
-    DIR/train-000000.tar          per sample KEY.npy (uint8 [H, W, C]) and KEY.json (source image, row, column)
+    DIR/train-000000.tar          per sample KEY.npy (a tile [H, W, C]) and KEY.json (source image, row, column)
     DIR/train-000000.idx          where each component lies, in the form that DALI's webdataset reader takes
     DIR/validation-000000.tar     tiles of images that training never sees
 
-shards/README.md specifies it in full.
+shards/README.md specifies it in full; tars.py knows the bytes.
 """
 
 import hashlib
 import io
 import json
-import math
 import mmap
-import tarfile
-from collections.abc import Sequence
+import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from tokenize import TokenError
 from typing import NamedTuple
 
 import numpy as np
 
+from n2s_dist import tars
 from n2s_dist.errors import UserError
+from n2s_dist.images import decode_image
 from n2s_dist.order import name_key
 
 FORMAT = "n2s_dist shards"
 FORMAT_VERSION = 1
-INDEX_VERSION = "v1.2"
 SPLITS = ("train", "validation")
-_BLOCK = 512
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.tar")
 _MOST_DESCRIBED = 10_000  # samples of a shard whose description is kept in memory
-_RECORD = 10240  # tar pads archives to whole records of 20 blocks
-
-
-# --- what one sample looks like in a tar ------------------------------------------------------------
-
-
-def tar_header(name: str, size: int) -> bytes:
-    """A ustar header with nothing in it that depends on when, where or by whom the shard is built."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = size, 0o644, 0
-    return info.tobuf(tarfile.USTAR_FORMAT)
-
-
-def npy_header(shape: Sequence[int]) -> bytes:
-    """The header of a .npy file of uint8 in C order, padded by NumPy to a multiple of 64 bytes."""
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": "|u1", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
-    )
-    return stream.getvalue()
-
-
-def padded(size: int, unit: int = _BLOCK) -> int:
-    return -(-size // unit) * unit
-
-
-def sample_parts(key: str, shape: Sequence[int], description: dict) -> list[tuple[str, bytes, int]]:
-    """Members of one sample as (name, leading bytes, total size); the pixels follow the first's header."""
-    text = json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
-    header = npy_header(shape)
-    return [
-        (f"{key}.npy", header, len(header) + int(np.prod(shape))),
-        (f"{key}.json", text, len(text)),
-    ]
-
-
-def sample_bytes(key: str, tile: np.ndarray, description: dict) -> bytes:
-    """One sample exactly as it lies in the tar. tile: uint8 [H, W, C]."""
-    out = []
-    (npy_name, header, npy_size), (json_name, text, json_size) = sample_parts(key, tile.shape, description)
-    for name, content, size in ((npy_name, header + tile.tobytes(), npy_size), (json_name, text, json_size)):
-        out += [tar_header(name, size), content, b"\0" * (padded(size) - size)]
-    return b"".join(out)
-
-
-def index_line(offset: int, parts: list[tuple[str, bytes, int]]) -> tuple[str, int]:
-    """The index's line for a sample that starts at `offset` of its tar, and the offset where the next one starts."""
-    words = []
-    for name, _, size in parts:
-        offset += _BLOCK
-        words.append(f"{name.split('.', 1)[1]} {offset} {size} {name}")
-        offset += padded(size)
-    return " ".join(words), offset
-
-
-def tar_size(end_of_samples: int) -> int:
-    """Bytes of a whole tar: two zero blocks, then padding to a whole record."""
-    return padded(end_of_samples + 2 * _BLOCK, _RECORD)
 
 
 def sha256_file(path: Path) -> str:
@@ -110,21 +50,31 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Split:
+    """dtype: of the tiles; uint8 is clean, the others hold noise (baked.py)."""
+
     images: int
     samples: int
     min_height: int
     min_width: int
+    dtype: str
     shards: tuple[ShardEntry, ...]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of shards holds. `noise` is null: the tiles are clean, noise is added by the loader."""
+    """What a folder of shards holds, and the options it was built with.
+
+    noise: null when the training tiles are clean and the loader adds noise; "gaussian:25" when they
+    were stored with noise. validation_fraction and shard_mib are 0 when another program wrote the tars.
+    """
 
     tile_size: int
     channels: int
     noise: str | None
     seed: int
+    validation_fraction: float
+    shard_mib: int
+    skipped: int
     source_fingerprint: str
     splits: dict[str, Split]
 
@@ -133,6 +83,7 @@ class Manifest:
 
     @staticmethod
     def from_json(text: str, where: Path) -> "Manifest":
+        """Raises UserError for anything that is not a manifest of this version with sound figures."""
         try:
             data = json.loads(text)
             if data.pop("format") != FORMAT:
@@ -144,11 +95,38 @@ class Manifest:
                 name: Split(**{**split, "shards": tuple(ShardEntry(**entry) for entry in split["shards"])})
                 for name, split in data.pop("splits").items()
             }
-            for split in splits.values():
-                sum(entry.samples + entry.bytes for entry in split.shards)  # TypeError unless they are numbers
-            return Manifest(**data, splits=splits)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise UserError(f"{where} is not a manifest of shards ({error!r}): build the shards again") from None
+            manifest = Manifest(**data, splits=splits)
+            manifest.check()
+            return manifest
+        except UserError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            reason = str(error)[:200] or type(error).__name__
+            raise UserError(f"{where} is not a manifest of shards ({reason}): build the shards again") from None
+
+    def check(self) -> None:
+        """ValueError or TypeError when a figure can't be right; names are plain, so that nothing outside is read."""
+        whole = [self.tile_size, self.channels, self.seed, self.shard_mib, self.skipped]
+        names: list[str] = []
+        for split in self.splits.values():
+            whole += [split.images, split.samples, split.min_height, split.min_width]
+            if split.dtype not in tars.DTYPES:
+                raise ValueError(f"dtype {split.dtype!r}")
+            for entry in split.shards:
+                if not _SHARD_NAME.fullmatch(entry.name):
+                    raise ValueError(f"a shard with the name {entry.name!r}")
+                if not re.fullmatch("[0-9a-f]{64}", entry.sha256):
+                    raise ValueError(f"{entry.name}: sha256 {entry.sha256!r}")
+                names.append(entry.name)
+                whole += [entry.samples, entry.bytes]
+            if sum(entry.samples for entry in split.shards) != split.samples:
+                raise ValueError(f"it counts {split.samples} samples, its shards' counts add up to another number")
+        if not all(type(number) is int and 0 <= number < 2**63 for number in whole):
+            raise ValueError("a count that is not a whole number")
+        if self.channels not in (1, 3) or len(set(names)) < len(names) or not set(self.splits) <= set(SPLITS):
+            raise ValueError("channels, splits or names of shards that can't be")
+        if not isinstance(self.source_fingerprint, str) or not isinstance(self.noise, str | None):
+            raise ValueError("a fingerprint or noise that is not text")
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -164,19 +142,37 @@ def read_manifest(folder: str | Path) -> Manifest:
 class Sample(NamedTuple):
     """A tile and where in its source image it lies."""
 
-    tile: np.ndarray  # uint8 [H, W, C], a read-only view of the memory-mapped tar
+    tile: np.ndarray  # [H, W, C]; a read-only view of the memory-mapped tar, unless it had to be decoded
     image: str
     image_key: int  # 64-bit hash of the image's name: noise is keyed by it
     row: int
     column: int
 
 
-class Shard:
-    """One tar, memory-mapped when first touched. Pixels are views of the page cache, never copies."""
+class Described(NamedTuple):
+    """What a sample's headers say: where its image lies and what it shows.
 
-    def __init__(self, folder: Path, entry: ShardEntry) -> None:
-        self.path, self.entry = folder / entry.name, entry
-        self._described: dict[int, tuple[int, tuple[int, ...], tuple[str, int, int, int]]] = {}
+    shape None: encoded, not raw. crc32: of the tile, as written by the builder; None in other programs' tars.
+    """
+
+    offset: int
+    size: int
+    shape: tuple[int, int, int] | None
+    dtype: str
+    about: tuple[str, int, int, int]
+    crc32: str | None
+
+
+class Shard:
+    """One tar, memory-mapped when first touched. Pixels are views of the page cache, never copies.
+
+    Samples of other programs may hold a PNG or JPEG instead of a raw tile, which is decoded each time
+    it is read, and no description, for which the sample's own name then stands.
+    """
+
+    def __init__(self, path: Path, entry: ShardEntry, channels: int, dtype: str = "uint8") -> None:
+        self.path, self.entry, self.channels, self.dtype = path, entry, channels, dtype
+        self._described: dict[int, Described] = {}
         if not self.path.is_file():
             raise UserError(f"{self.path} is missing, but the manifest names it: build the shards again")
         if self.path.stat().st_size != entry.bytes:
@@ -188,70 +184,57 @@ class Shard:
     @cached_property
     def _map(self) -> mmap.mmap:
         with self.path.open("rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            return tars.mapped(stream)
 
     @cached_property
     def _spans(self) -> np.ndarray:
-        """int64 [samples, 4]: offset and size of the .npy, offset and size of the .json."""
         path = self.path.with_suffix(".idx")
-        broken = UserError(f"{path} does not match its shard: build the shards again")
         try:
-            head, *lines = path.read_text().splitlines()
-            words = [line.split(" ") for line in lines]
-            spans = np.array([(w[1], w[2], w[5], w[6]) for w in words], np.int64).reshape(-1, 4)
-        except (OSError, ValueError, IndexError, OverflowError):
-            raise broken from None
-        ends = spans[:, [0, 2]] + spans[:, [1, 3]]
-        if head != f"{INDEX_VERSION} {self.entry.samples}" or len(spans) != self.entry.samples:
-            raise broken
-        if (spans < 0).any() or (ends > self.entry.bytes).any():
-            raise broken
+            spans = tars.parse_index(path.read_text(), self.entry.bytes)
+            if len(spans) != self.entry.samples:
+                raise ValueError(f"{len(spans)} samples, the manifest says {self.entry.samples}")
+        except (OSError, ValueError, OverflowError) as error:
+            raise UserError(f"{path} does not match its shard ({error}): build the shards again") from None
         return spans
 
     def __getitem__(self, index: int) -> Sample:
-        offset, shape, about = self._describe(index)
-        return Sample(np.frombuffer(self._map, np.uint8, math.prod(shape), offset).reshape(shape), *about)
+        offset, size, shape, dtype, about, _ = self.describe(index)
+        if shape is None:
+            content = io.BytesIO(self._map[offset : offset + size])
+            return Sample(decode_image(content, self.path / about[0], self.channels), *about)
+        count = shape[0] * shape[1] * shape[2]
+        return Sample(np.frombuffer(self._map, dtype, count, offset).reshape(shape), *about)
 
-    def _describe(self, index: int) -> tuple[int, tuple[int, ...], tuple[str, int, int, int]]:
-        """Where a tile's pixels begin, their shape, and image, image_key, row and column; remembered once parsed."""
+    def describe(self, index: int) -> Described:
+        """A sample's headers, parsed once; UserError when they are damaged."""
         if index not in self._described:
             try:
                 described = self._parse(index)
-            except (ValueError, KeyError, TypeError, SyntaxError, TokenError) as error:
-                raise UserError(f"{self.path}, sample {index} is damaged ({error}): build the shards again") from None
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                reason = str(error)[:200] or type(error).__name__
+                raise UserError(f"{self.path}, sample {index} is damaged ({reason}): build the shards again") from None
             if len(self._described) >= _MOST_DESCRIBED:
                 self._described.clear()
             self._described[index] = described
         return self._described[index]
 
-    def _parse(self, index: int) -> tuple[int, tuple[int, ...], tuple[str, int, int, int]]:
-        npy_offset, npy_size, json_offset, json_size = self._spans[index].tolist()
-        buffer = self._map
-        header_size = 10 + int.from_bytes(buffer[npy_offset + 8 : npy_offset + 10], "little")
-        shape, dtype = _parse_npy_header(buffer[npy_offset : npy_offset + header_size])
-        if dtype != np.uint8 or len(shape) != 3 or header_size + int(np.prod(shape)) != npy_size:
-            raise UserError(f"{self.path}, sample {index}: expected a uint8 tile [H, W, C], found {dtype} {shape}")
-        text = json.loads(buffer[json_offset : json_offset + json_size])
-        about = (text["image"], name_key(text["image"]), text["row"], text["column"])
-        return npy_offset + header_size, shape, about
-
-
-_npy_headers: dict[bytes, tuple[tuple[int, ...], np.dtype]] = {}
-
-
-def _parse_npy_header(header: bytes) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype; remembered, since tiles of one size share one header and parsing takes longer than reading."""
-    if header not in _npy_headers:
-        try:
-            stream = io.BytesIO(header)
-            np.lib.format.read_magic(stream)
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-        except ValueError as error:
-            raise UserError(f"a shard holds a broken .npy header ({error}): build the shards again") from None
-        if fortran_order:
-            raise UserError("a shard holds a tile in Fortran order: write it in C order")
-        _npy_headers[header] = (shape, dtype)
-    return _npy_headers[header]
+    def _parse(self, index: int) -> Described:
+        kind, offset, size, json_offset, json_size = self._spans[index].tolist()
+        text = json.loads(self._map[json_offset : json_offset + json_size].decode()) if json_size else {}
+        if not text.keys() & {"image", "row", "column"}:
+            text = {"image": f"{self.path.name}/{index}", "row": 0, "column": 0}
+        image, row, column = text["image"], text["row"], text["column"]
+        if not (isinstance(image, str) and type(row) is int and type(column) is int and min(row, column) >= 0):
+            raise ValueError("a description with another image, row or column than text and two whole numbers")
+        if max(row, column) >= 2**31:
+            raise ValueError(f"a tile at row {row}, column {column}")
+        about, crc32 = (image, name_key(image), row, column), text.get("crc32")
+        if tars.IMAGE_SUFFIXES[kind] != "npy":
+            return Described(offset, size, None, "uint8", about, None)
+        offset, shape, dtype = tars.parse_npy(self._map, offset, size)
+        if dtype != self.dtype or shape[2] != self.channels:
+            raise ValueError(f"a tile of {dtype} {shape}, expected {self.dtype} with {self.channels} channels")
+        return Described(offset, size, shape, dtype, about, crc32)
 
 
 class ShardSet:
@@ -260,15 +243,15 @@ class ShardSet:
     def __init__(self, folder: str | Path, split: str = "train") -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(folder)
-        if self.manifest.noise is not None:
-            raise UserError(f"{folder} holds noisy tiles ({self.manifest.noise}); this program reads clean ones")
         if split not in self.manifest.splits:
             raise UserError(f"{folder} has no '{split}' split; its manifest names {list(self.manifest.splits)}")
         self.split = self.manifest.splits[split]
-        self._shards = [Shard(self.folder, entry) for entry in self.split.shards]
+        self.noise = self.manifest.noise if self.split.dtype != "uint8" else None
+        self._shards = [
+            Shard(self.folder / entry.name, entry, self.manifest.channels, self.split.dtype)
+            for entry in self.split.shards
+        ]
         self._ends = np.cumsum([entry.samples for entry in self.split.shards])
-        if len(self) != self.split.samples:
-            raise UserError(f"{folder}/manifest.json counts {self.split.samples} samples, its shards hold {len(self)}")
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0

@@ -3,11 +3,13 @@
 Everything runs on the CPU with one thread, where a repeated run is equal to the last bit.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -16,8 +18,9 @@ import torch
 from PIL import Image
 
 from n2s_dist import evaluate
-from n2s_dist.build import BuildOptions, build_shards
+from n2s_dist.build import build_shards
 from n2s_dist.errors import run_command
+from n2s_dist.plan import BuildOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,6 +105,20 @@ def cli(capsys, monkeypatch) -> Callable[..., Finished]:
         return Finished(int(stop.value.code or 0), out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def load_tool() -> Callable[[str], ModuleType]:
+    """A program of tools/, imported under its name."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,19 @@
 """Building shards: every pixel once in its place, the same bytes every time, and nothing left of failures."""
 
+import contextlib
 import errno
 import itertools
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +22,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n2s_dist import build, shards
-from n2s_dist.build import BuildOptions, build_shards
+from n2s_dist import build, layout, plan, shards, tiles
+from n2s_dist.build import build_shards
 from n2s_dist.errors import UserError
+from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet, read_manifest
+from n2s_dist.workshop import workshop
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = [(40, 50), (70, 33), (16, 20), (64, 100), (33, 33), (32, 32), (65, 64), (96, 40), (31, 90), (48, 48)]
@@ -97,7 +104,8 @@ def test_key_json_describes_the_tile(built, pixels):
             sample = ShardSet(built)[index]
             height, width = pixels[sample.image].shape[:2]
             assert json.load(tar.extractfile(member)) == {
-                "image": sample.image, "row": sample.row, "column": sample.column, "height": height, "width": width
+                "image": sample.image, "row": sample.row, "column": sample.column, "height": height, "width": width,
+                "crc32": f"{zlib.crc32(sample.tile.tobytes()):08x}",
             }  # fmt: skip
 
 
@@ -106,7 +114,7 @@ def test_key_json_describes_the_tile(built, pixels):
     [(5, 32, [0]), (32, 32, [0]), (33, 32, [0, 1]), (64, 32, [0, 32]), (70, 32, [0, 32, 38]), (96, 32, [0, 32, 64])],
 )
 def test_the_last_tile_aligns_to_the_border(length, tile, starts):
-    assert build.tile_starts(length, tile) == starts
+    assert plan.tile_starts(length, tile) == starts
 
 
 def test_no_image_is_in_both_splits(built, pixels):
@@ -121,18 +129,18 @@ def test_no_image_is_in_both_splits(built, pixels):
 @pytest.mark.parametrize("fraction, count", [(0, 0), (0.001, 1), (0.02, 2), (0.5, 50), (0.98, 98)])
 def test_validation_fraction_is_a_share_of_the_images(fraction, count):
     names = [f"{number}.png" for number in range(100)]
-    chosen = build.choose_validation(names, fraction, seed=0)
+    chosen = plan.choose_validation(names, fraction, seed=0)
     assert len(chosen) == count and chosen <= set(names)
-    assert build.choose_validation(names[::-1], fraction, seed=0) == chosen  # whatever order they are listed in
+    assert plan.choose_validation(names[::-1], fraction, seed=0) == chosen  # whatever order they are listed in
     if 2 <= count <= 50:
-        assert build.choose_validation(names, fraction, seed=1) != chosen
+        assert plan.choose_validation(names, fraction, seed=1) != chosen
     if count:
         assert chosen != set(sorted(names)[:count])  # not simply the first
 
 
 def test_validation_takes_not_all_images():
     with pytest.raises(UserError, match=r"validation-fraction 0\.5 of 1 images"):
-        build.choose_validation(["a.png"], 0.5, seed=0)
+        plan.choose_validation(["a.png"], 0.5, seed=0)
 
 
 def test_without_validation_there_is_one_split(source, tmp_path, pixels):
@@ -194,10 +202,10 @@ def test_every_build_gives_the_same_bytes(source, built, tmp_path, workers):
 def test_another_seed_gives_another_order_and_split():
     names = [f"{number}.png" for number in range(len(SIZES))]
     for fraction in (0, 0.3):
-        plans = [build.make_plan(names, SIZES, BuildOptions(32, False, fraction, seed)) for seed in (5, 6)]
-        first, second = ([tile.key for image in plan.tiles for tile in image] for plan in plans)
-        assert len(first) == len(second) and np.mean([a == b for a, b in zip(first, second, strict=True)]) < 0.3
-    chosen = [build.choose_validation(names, 0.3, seed) for seed in range(5)]
+        plans = [plan.make_plan(names, SIZES, BuildOptions(32, False, fraction, seed)) for seed in (5, 6)]
+        first, second = (np.concatenate([split.tiles.number for split in splits]) for splits in plans)
+        assert len(first) == len(second) and np.mean(first == second) < 0.3
+    chosen = [plan.choose_validation(names, 0.3, seed) for seed in range(5)]
     assert len({frozenset(split) for split in chosen}) > 2
 
 
@@ -286,43 +294,189 @@ def test_an_unreadable_image_is_named_and_nothing_left_behind(source, tmp_path, 
     assert not list((tmp_path / "new").glob("*")) and not list((tmp_path / "new").glob(".*"))
 
 
-def disk_is_full(folder: Path, job: tuple) -> None:
+def disk_is_full(options: BuildOptions, job: tiles.Job) -> int:
     """Stands in for write_image_tiles in worker processes: half of a sample, then no more."""
-    with (folder / job[3][0].shard).open("r+b") as stream:
+    with job.places.shard(0).open("r+b") as stream:
         stream.write(b"half")
-    raise OSError(errno.ENOSPC, "No space left on device", str(folder / job[3][0].shard))
+    raise OSError(errno.ENOSPC, "No space left on device", str(job.places.shard(0)))
 
 
 def test_a_disk_that_fills_up_leaves_nothing_behind(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "write_image_tiles", disk_is_full)
+    monkeypatch.setattr(layout, "write_image_tiles", disk_is_full)
     with pytest.raises(OSError, match="No space left") as failure:
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
     assert failure.value.errno == errno.ENOSPC  # run_command turns it into one line
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupt_leaves_nothing_behind(source, tmp_path, monkeypatch):
-    def interrupt(path: Path) -> str:
+def test_after_an_interrupt_the_same_command_goes_on(source, built, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shards, "sha256_file", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "publish", interrupt)
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
-    assert not list(tmp_path.iterdir())
+    assert "the same command" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
+    assert contents(tmp_path / "out") == contents(built)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(build.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(layout.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"more than .* has free"):
         build_shards([str(source)], tmp_path / "deep/out", OPTIONS, workers=1)
     assert not list(tmp_path.iterdir())
 
 
+def all_of_one_size(images: list[tiles.Source]) -> list[tuple[int, int]]:
+    """Stands in for measure in worker processes."""
+    return [(40, 40)] * len(images)
+
+
 def test_an_image_that_changes_in_the_meantime_is_named(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "image_size", lambda image: (40, 40))
+    monkeypatch.setattr(build, "measure", all_of_one_size)
     with pytest.raises(UserError, match=r"image\d\.png changed while shards were built"):
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
     assert not list(tmp_path.iterdir())
+
+
+# --- scale ------------------------------------------------------------------------------------------
+
+
+def test_a_tar_builds_the_same_tars_as_its_folder(source, built, tmp_path):
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(source, ".")
+    build_shards([str(tmp_path / "images.tar")], tmp_path / "out", OPTIONS, workers=1)
+    assert contents(tmp_path / "out") == contents(built)
+    with tarfile.open(tmp_path / "images.tar.gz", "w:gz") as archive:
+        archive.add(source, ".")
+    with pytest.raises(UserError, match=r"images\.tar\.gz is compressed"):
+        build_shards([str(tmp_path / "images.tar.gz")], tmp_path / "again", OPTIONS, workers=1)
+
+
+def break_images(folder: Path) -> dict[str, np.ndarray]:
+    """Damage two images, one in its header, one in its pixels; returns what is left to build from."""
+    (folder / "image2.png").write_bytes(b"not an image")
+    data = (folder / "image7.png").read_bytes()
+    (folder / "image7.png").write_bytes(data[: len(data) // 2])
+    return {"image2.png": None, "image7.png": None}
+
+
+def test_unreadable_images_are_skipped_when_asked_and_listed(source, tmp_path, pixels):
+    folder = Path(shutil.copytree(source, tmp_path / "source"))
+    for name in break_images(folder):
+        assert name in pixels
+    manifest = build_shards([str(folder)], tmp_path / "out", OPTIONS, workers=2, on_error="skip")
+    assert manifest.skipped == 2
+    listed = [json.loads(line) for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]
+    assert [line["image"] for line in listed] == ["image2.png", "image7.png"]
+    assert "not a readable image" in listed[0]["reason"] and "can't be decoded" in listed[1]["reason"]
+    for name in break_images(folder):
+        (folder / name).unlink()
+    build_shards([str(folder)], tmp_path / "without", OPTIONS, workers=1)
+    skipped, without = contents(tmp_path / "out"), contents(tmp_path / "without")
+    for name in without.keys() - {"manifest.json"}:  # whose fingerprint counts the damaged ones
+        assert skipped[name] == without[name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source", "without"]
+
+
+def test_when_no_image_can_be_read_nothing_is_skipped(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/a.png").write_bytes(b"not an image")
+    with pytest.raises(UserError, match="none of the 1 images"):
+        build_shards([str(tmp_path / "source")], tmp_path / "out", OPTIONS, workers=1, on_error="skip")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_two_builds_of_one_set_do_not_meet(source, tmp_path):
+    with workshop(tmp_path / "out"), pytest.raises(UserError, match="another process is building"):
+        build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """Sixty images that take a while to decode, one of them damaged."""
+    folder = tmp_path_factory.mktemp("many") / "many"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        Image.fromarray(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    data = (folder / "33.png").read_bytes()
+    (folder / "33.png").write_bytes(data[: len(data) // 2])
+    return folder
+
+
+def start_build(source: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, ROOT / "tools/build_shards.py", source, "--out", out, "--tile-size", "64"]
+    return subprocess.Popen(
+        [*map(str, command), "--on-error", "skip", "--shard-mib", "1", "--workers", "2"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_killed_at_twenty_moments_the_bytes_are_the_same(many, tmp_path):
+    start = time.perf_counter()
+    assert start_build(many, tmp_path / "undisturbed").wait() == 0
+    whole, expected = time.perf_counter() - start, contents(tmp_path / "undisturbed")
+    assert len(expected) > 10 and b"33.png" in expected["skipped.jsonl"]
+    rng, kills = random.Random(0), 0
+    while kills < 20:
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        while kills < 20:
+            build = start_build(many, tmp_path / "out")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                build.wait(rng.uniform(0.15, 1.0) * whole)
+            if build.poll() is None:
+                build.kill()
+                build.wait()
+                kills += 1
+                assert not (tmp_path / "out/manifest.json").exists() or contents(tmp_path / "out") == expected
+            else:
+                assert build.returncode == 0 and contents(tmp_path / "out") == expected
+                break
+    assert start_build(many, tmp_path / "out").wait() == 0
+    assert contents(tmp_path / "out") == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "undisturbed"]
+
+
+def test_workers_end_with_a_build_that_was_killed(many, tmp_path):
+    build = start_build(many, tmp_path / "out")
+    children = Path(f"/proc/{build.pid}/task/{build.pid}/children")
+    while len(workers := children.read_text().split()) < 3:  # two workers, and multiprocessing's own tracker
+        time.sleep(0.01)
+    build.kill()
+    build.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_is_written_already_is_checked_before_it_is_kept(source, built, tmp_path, monkeypatch):
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "publish", interrupt)
+        build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
+    (shard,) = tmp_path.glob(".out.partial/*/*/train-000000.tar")
+    data = bytearray(shard.read_bytes())
+    data[5000:6000] = bytes(1000)  # as a power failure may leave it
+    shard.write_bytes(data)
+    build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
+    assert contents(tmp_path / "out") == contents(built)
+
+
+def test_a_plan_of_many_tiles_is_small():
+    """96,000 tiles of 2,000 images: some arrays, not objects."""
+    names, sizes = [f"{number:04d}.png" for number in range(2000)], [(1404, 2040)] * 2000
+    tracemalloc.start()
+    splits = plan.make_plan(names, sizes, BuildOptions())
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    count = sum(len(split.tiles) for split in splits)
+    assert count == 2000 * 48 and held < 60 * count and peak < 250 * count
 
 
 # --- the program ------------------------------------------------------------------------------------
@@ -360,6 +514,8 @@ def test_the_program_builds_and_counts(tool, source, tmp_path):
         (["SOURCE", "--validation-fraction", "nan"], "--validation-fraction"),
         (["SOURCE", "--shard-mib", "0"], "--shard-mib"),
         (["SOURCE", "--seed", "-1"], "--seed"),
+        (["SOURCE", "--noise", "gaussian"], "gaussian:SIGMA"),
+        (["SOURCE", "--on-error", "ignore"], "--on-error"),
         (["SOURCE", "--seed", str(2**64)], "--seed"),
         (["SOURCE", "--out", "file.txt/out"], "file.txt"),
         ([], "SOURCE"),

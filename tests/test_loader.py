@@ -15,10 +15,11 @@ from PIL import Image
 from scipy import stats
 
 from n2s_dist import dali_noise, order
-from n2s_dist.build import BuildOptions, build_shards
+from n2s_dist.build import build_shards
 from n2s_dist.errors import UserError
 from n2s_dist.loader import CropLoader, crop_inputs, crop_pipeline, run_ahead
 from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise
+from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
 
 TILE, CROP, SEED = 48, 24, 3

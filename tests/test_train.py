@@ -18,11 +18,12 @@ from torch import Tensor
 
 from n2s_dist import checkpoint
 from n2s_dist import train as training
-from n2s_dist.build import BuildOptions, build_shards
+from n2s_dist.build import build_shards
 from n2s_dist.config import Config, read_config
 from n2s_dist.errors import UserError
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import Gaussian
+from n2s_dist.plan import BuildOptions
 from n2s_dist.run import portion_size, start
 from n2s_dist.train import open_batches, portions, train
 

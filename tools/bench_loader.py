@@ -21,10 +21,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from n2s_dist import order
-from n2s_dist.build import BuildOptions, build_shards
+from n2s_dist.build import build_shards
 from n2s_dist.errors import run_command
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import parse_noise
+from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
 
 _HEIGHT, _WIDTH, _CROP, _BATCH = 1404, 2040, 128, 32

@@ -19,9 +19,10 @@ from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
 from n2s_dist.ardae import ardae_loss
-from n2s_dist.build import BuildOptions, build_shards
+from n2s_dist.build import build_shards
 from n2s_dist.config import read_config
 from n2s_dist.errors import run_command
+from n2s_dist.plan import BuildOptions
 from n2s_dist.run import Run, start
 from n2s_dist.tracking import Tracker
 from n2s_dist.train import loop, open_batches

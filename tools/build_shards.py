@@ -1,39 +1,46 @@
 #!/usr/bin/env python3
-"""Turn folders or zip archives of images into webdataset shards of uint8 tiles.
+"""Turn images into webdataset shards of uint8 tiles.
 
-tools/build_shards.py photographs/ --out shards/photographs
+tools/build_shards.py photographs/ more.zip even-more.tar --out shards/photographs
+
+Interrupted in any way, the same command goes on.
 """
 
 import argparse
 
-from n2s_dist.build import BuildOptions, build_shards
+from n2s_dist.build import build_shards, preview
 from n2s_dist.errors import run_command
+from n2s_dist.plan import BuildOptions
 
 
 def main() -> None:
-    defaults = BuildOptions()
+    default = BuildOptions()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folder or zip of PNG, JPEG or TIFF images")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the shards go")
-    parser.add_argument(
-        "--tile-size", type=int, default=defaults.tile_size, help="side of a tile in pixels (%(default)s)"
-    )
-    parser.add_argument("--gray", action="store_true", help="one channel: colour is converted to luma")
-    parser.add_argument(
-        "--validation-fraction",
-        type=float,
-        default=defaults.validation_fraction,
-        metavar="F",
-        help="share of the images kept apart for validation (%(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of the shuffle and of the split (%(default)s)")
-    parser.add_argument("--shard-mib", type=int, default=defaults.shard_mib, help="largest shard (%(default)s)")
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help="folder, zip or tar of PNG, JPEG or TIFF images")
+    add("--out", required=True, metavar="DIR", help="where the shards go")
+    add("--tile-size", type=int, default=default.tile_size, help="side of a tile in pixels (%(default)s)")
+    add("--gray", action="store_true", help="one channel: colour is converted to luma")
+    add("--validation-fraction", type=float, default=default.validation_fraction, metavar="F",
+        help="share of the images kept apart for validation (%(default)s)")  # fmt: skip
+    add("--seed", type=int, default=default.seed, help="of shuffle, split and noise (%(default)s)")
+    add("--shard-mib", type=int, default=default.shard_mib, help="largest shard (%(default)s)")
+    add("--noise", metavar="FAMILY:LEVEL", help="store the training tiles with this noise in them, such as gaussian:25")
+    add("--on-error", choices=("stop", "skip"), default="stop",
+        help="what to do about images that can't be read; skip lists them in skipped.jsonl (%(default)s)")  # fmt: skip
+    add("--workers", type=int, metavar="N", help="processes, each with one image in memory (one a core)")
+    add("--dry-run", action="store_true", help="say what would be built, and write nothing")
     args = parser.parse_args()
-    options = BuildOptions(args.tile_size, args.gray, args.validation_fraction, args.seed, args.shard_mib)
-    manifest = build_shards(args.sources, args.out, options)
+    options = BuildOptions(args.tile_size, args.gray, args.validation_fraction, args.seed, args.shard_mib, args.noise)
+    if args.dry_run:
+        preview(args.sources, args.out, options, args.workers, args.on_error)
+        return
+    manifest = build_shards(args.sources, args.out, options, args.workers, args.on_error)
     for name, split in manifest.splits.items():
         mib = sum(entry.bytes for entry in split.shards) / 2**20
         print(f"{name:>10}: {split.images} images, {split.samples} tiles, {len(split.shards)} shards, {mib:.0f} MiB")
+    if manifest.skipped:
+        print(f"{manifest.skipped:>10} images skipped: see {args.out}/skipped.jsonl")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,236 @@
+"""The bytes of a shard: samples as they lie in a tar, and the index that says where.
+
+    sample number n ──► KEY.npy (a tile) + KEY.json (where it comes from) ──► two tar members
+    tar ──► walk ──► components ──► index, in the form that DALI's webdataset reader takes
+
+Sizes and offsets follow from shapes and names alone, so a builder can write samples in any order.
+Whatever a tar holds, reading it takes no more memory than its largest header and touches no other file.
+"""
+
+import io
+import json
+import math
+import mmap
+import tarfile
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+INDEX_VERSION = "v1.2"
+IMAGE_SUFFIXES = ("npy", "png", "jpg", "jpeg")
+DTYPES = {"uint8": "|u1", "uint16": "<u2", "float16": "<f2"}
+BLOCK = 512
+_RECORD = 10240  # tar pads archives to whole records of 20 blocks
+
+
+# --- writing ----------------------------------------------------------------------------------------
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """A ustar header with nothing in it that depends on when, where or by whom the shard is built."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o644, 0
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@cache
+def npy_header(shape: tuple[int, ...], dtype: str = "uint8") -> bytes:
+    """The header of a .npy file in C order, padded by NumPy to a multiple of 64 bytes."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": DTYPES[dtype], "fortran_order": False, "shape": tuple(map(int, shape))}
+    )
+    return stream.getvalue()
+
+
+def padded(size: Any, unit: int = BLOCK) -> Any:
+    """An integer, or an array of them, rounded up to whole blocks."""
+    return -(-size // unit) * unit
+
+
+def description_json(description: dict) -> bytes:
+    return json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
+
+
+def sample_size(npy_size: Any, json_size: Any) -> Any:
+    """Bytes that one sample takes in its tar."""
+    return 2 * BLOCK + padded(npy_size) + padded(json_size)
+
+
+def sample_bytes(key: str, tile: np.ndarray, description: dict) -> bytes:
+    """One sample exactly as it lies in the tar. tile: uint8, uint16 or float16 [H, W, C]."""
+    out = []
+    npy = npy_header(tile.shape, tile.dtype.name) + tile.tobytes()
+    for name, content in ((f"{key}.npy", npy), (f"{key}.json", description_json(description))):
+        out += [tar_header(name, len(content)), content, b"\0" * (padded(len(content)) - len(content))]
+    return b"".join(out)
+
+
+def tar_size(end_of_samples: int) -> int:
+    """Bytes of a whole tar: two zero blocks, then padding to a whole record."""
+    return padded(end_of_samples + 2 * BLOCK, _RECORD)
+
+
+def samples_room(largest_tar: int) -> int:
+    """Bytes of samples that fit in a tar of at most so many bytes."""
+    return largest_tar // _RECORD * _RECORD - 2 * BLOCK
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+class Component(NamedTuple):
+    """One file of a sample: its suffix in the key's sense ("npy"), where its bytes lie, and its whole name."""
+
+    suffix: str
+    offset: int
+    size: int
+    name: str
+
+
+class Sample(NamedTuple):
+    """A key and its components, in the tar's order."""
+
+    key: str
+    components: tuple[Component, ...]
+
+
+class BrokenTar(ValueError):
+    """What is wrong with a tar, without its path: the caller knows that."""
+
+
+def walk(path: Path) -> Iterator[Sample]:
+    """The samples of a tar: runs of regular members that share what lies before the first dot.
+
+    Raises BrokenTar for anything that another program would read differently or not at all: a broken
+    header, a member beyond the end, a key that comes twice, a missing end.
+    """
+    components: list[Component] = []
+    key, seen = "", set()
+    for component in members(path):
+        folder, _, file = component.name.rpartition("/")
+        stem, _, suffix = file.partition(".")
+        found = f"{folder}/{stem}" if folder else stem
+        if found != key:
+            if components:
+                yield Sample(key, tuple(components))
+            if found in seen:
+                raise BrokenTar(f"the sample {found} comes twice")
+            seen.add(found)
+            key, components = found, []
+        if suffix in {other.suffix for other in components}:
+            raise BrokenTar(f"{component.name} comes twice")
+        components.append(component._replace(suffix=suffix))
+    if components:
+        yield Sample(key, tuple(components))
+
+
+def mapped(file: BinaryIO) -> mmap.mmap:
+    """A file's bytes, without reading them."""
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def component_stream(content: mmap.mmap, part: Component) -> BinaryIO:
+    """One component's bytes, as a file."""
+    return io.BytesIO(content[part.offset : part.offset + part.size])
+
+
+def members(path: Path) -> Iterator[Component]:
+    """The regular members of a tar, their suffixes still empty. Raises BrokenTar.
+
+    tarfile reads long names and PAX headers, but ends quietly at damage, which this does not. It reads
+    a memory map, which a header that promises gigabytes can't make it allocate.
+    """
+    try:
+        with path.open("rb") as file, mapped(file) as stream:
+            with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
+                while (member := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+                    if not member.isreg():
+                        continue
+                    if member.size < 0 or member.offset_data + member.size > len(stream):
+                        raise BrokenTar(f"{member.name[:80]!r} reaches beyond the end")
+                    if member.issparse():
+                        raise BrokenTar(f"{member.name[:80]!r} is a sparse file")
+                    yield Component("", member.offset_data, member.size, member.name.removeprefix("./"))
+                end = tar.offset
+            if stream[end : end + 2 * BLOCK] != bytes(2 * BLOCK):
+                raise BrokenTar(f"there is no tar header at byte {end}, and no end either")
+    except BrokenTar:
+        raise
+    except (tarfile.TarError, ValueError, OSError, EOFError, OverflowError, LookupError, RecursionError) as error:
+        raise BrokenTar(str(error)[:200] or type(error).__name__) from None
+
+
+def index_text(samples: Iterable[Sample]) -> str:
+    """The .idx of a tar: for each sample and component suffix, offset, size and name."""
+    lines = [
+        " ".join(f"{c.suffix} {c.offset} {c.size} {'_'.join(c.name.split())}" for c in sample.components)
+        for sample in samples
+    ]
+    return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines]) + "\n"
+
+
+def parse_index(text: str, tar_bytes: int) -> np.ndarray:
+    """Where each sample's image and description lie: int64 [samples, 5].
+
+    Columns: place of the image's suffix in IMAGE_SUFFIXES, its offset and size, offset and size of the
+    json (0 and 0 without one). Raises ValueError for anything else than an index of a tar of that size.
+    """
+    head, *lines = text.splitlines()
+    if head != f"{INDEX_VERSION} {len(lines)}":
+        raise ValueError(f"it begins with {head[:40]!r} and has {len(lines)} samples")
+    spans = np.zeros((len(lines), 5), np.int64)
+    for number, line in enumerate(lines):
+        words = line.split(" ")
+        if len(words) % 4:
+            raise ValueError(f"line {number + 2} is not made of suffix, offset, size and name")
+        found = {words[at]: (int(words[at + 1]), int(words[at + 2])) for at in range(0, len(words), 4)}
+        suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in found), None)
+        if suffix is None:
+            raise ValueError(f"line {number + 2} names no image ({', '.join(IMAGE_SUFFIXES)})")
+        spans[number] = (IMAGE_SUFFIXES.index(suffix), *found[suffix], *found.get("json", (0, 0)))
+    if (
+        (spans < 0).any()
+        or (spans[:, 1:5] > tar_bytes).any()
+        or (spans[:, [1, 3]] + spans[:, [2, 4]] > tar_bytes).any()
+    ):
+        raise ValueError("it points outside the tar")
+    return spans
+
+
+@lru_cache(4096)
+def _header_of(header: bytes) -> tuple[tuple[int, int, int], str]:
+    stream = io.BytesIO(header)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("a .npy header of another version than 1.0")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    if fortran_order and len(shape) > 1:
+        raise ValueError("a tile in Fortran order: write it in C order")
+    if dtype.name not in DTYPES or dtype.str != DTYPES[dtype.name]:
+        raise ValueError(f"a tile of {dtype.str}: expected one of {', '.join(DTYPES)}")
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise ValueError(f"a tile of shape {shape}: expected [H, W] or [H, W, C]")
+    height, width, channels = shape if len(shape) == 3 else (*shape, 1)
+    return (height, width, channels), dtype.name
+
+
+def parse_npy(buffer: mmap.mmap, offset: int, size: int) -> tuple[int, tuple[int, int, int], str]:
+    """Offset of a tile's pixels, its shape [H, W, C] and its dtype, from the bytes of its .npy in a buffer.
+
+    Tiles of one size share one header, which is parsed once. Raises ValueError for what is not such a tile.
+    """
+    header_size = 10 + int.from_bytes(buffer[offset + 8 : offset + 10], "little")
+    if header_size > size:
+        raise ValueError("a .npy header longer than its file")
+    try:
+        shape, dtype = _header_of(buffer[offset : offset + header_size])
+    except (SyntaxError, TokenError, TypeError, KeyError, MemoryError, RecursionError) as error:
+        raise ValueError(f"a broken .npy header ({type(error).__name__})") from None
+    if header_size + math.prod(shape) * np.dtype(dtype).itemsize != size:
+        raise ValueError(f"a tile of shape {shape} and type {dtype} in {size} bytes")
+    return offset + header_size, shape, dtype

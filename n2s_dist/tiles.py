@@ -1,0 +1,127 @@
+"""What a worker process of a build does with one image: decode, cut into tiles, write each to its place."""
+
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from n2s_dist import plan, shards, tars
+from n2s_dist.errors import UserError
+from n2s_dist.images import ImageFile, image_size, read_image
+from n2s_dist.order import name_key
+from n2s_dist.plan import BuildOptions, Tiles
+from n2s_dist.shards import ShardEntry
+from n2s_dist.workshop import sync
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to build from, and the name it goes by in the shards."""
+
+    file: ImageFile
+    name: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where tiles of one image lie."""
+
+    folder: Path
+    split: str
+    tiles: Tiles
+
+    def shard(self, i: int) -> Path:
+        return self.folder / f"{self.split}-{self.tiles.shard[i]:06d}.tar"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image: what its tiles are made from, and where they go."""
+
+    image: int  # place in the list of images
+    source: Source
+    size: tuple[int, int]
+    places: Places
+    written: int | None = None  # checksum of its tiles at `places`, when the journal has the image
+    before: Places | None = None  # where an earlier layout has the same tiles
+
+
+def measure(sources: list[Source]) -> list[tuple[int, int] | str]:
+    """(height, width) of each image, or why it can't be read."""
+    sizes: list[tuple[int, int] | str] = []
+    for source in sources:
+        try:
+            sizes.append(image_size(source.file))
+        except UserError as error:
+            sizes.append(str(error))
+    return sizes
+
+
+def tile_shape(size: tuple[int, int], options: BuildOptions) -> tuple[int, int, int]:
+    """[H, W, C] of the tiles of an image: all of one shape, since the last ones align to the border."""
+    return min(options.tile_size, size[0]), min(options.tile_size, size[1]), options.channels
+
+
+def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
+    """Decode an image and cut its tiles, with noise in them where the options say so. Raises UserError."""
+    pixels = read_image(job.source.file, options.channels)
+    if pixels.shape[:2] != job.size:
+        raise UserError(f"{job.source.file.path} changed while shards were built: run the command again")
+    height, width, _ = tile_shape(job.size, options)
+    places = job.places
+    for row, column in zip(places.tiles.row.tolist(), places.tiles.column.tolist(), strict=True):
+        tile = pixels[row : row + height, column : column + width]
+        if options.dtype(places.split) != "uint8":
+            from n2s_dist import baked, noise
+
+            assert options.noise is not None
+            model = noise.parse_noise(options.noise)
+            tile = baked.bake(model, tile, options.seed, name_key(job.source.name), row, column)
+        yield np.ascontiguousarray(tile)
+
+
+def read_tiles(places: Places, shape: tuple[int, int, int], dtype: str) -> Iterator[np.ndarray]:
+    """Tiles that are written already."""
+    skip = tars.BLOCK + len(tars.npy_header(shape, dtype))
+    for i, offset in enumerate(places.tiles.offset.tolist()):
+        yield np.fromfile(places.shard(i), dtype, int(np.prod(shape)), offset=offset + skip).reshape(shape)
+
+
+def write_image_tiles(options: BuildOptions, job: Job) -> int | str:
+    """Write one image's tiles to their places. Returns their checksum, or why the image can't be read."""
+    shape, dtype = tile_shape(job.size, options), options.dtype(job.places.split)
+    if job.written is not None:
+        checksums = [zlib.crc32(tile.data) for tile in read_tiles(job.places, shape, dtype)]
+        if combined(checksums) == job.written:
+            return job.written
+    checksums, tiles = [], job.places.tiles
+    try:
+        content = read_tiles(job.before, shape, dtype) if job.before else cut_tiles(job, options)
+        for i, tile in enumerate(content):
+            checksums.append(zlib.crc32(tile.data))
+            description = plan.describe(job.source.name, tiles.row[i], tiles.column[i], job.size, checksums[i])
+            sample = tars.sample_bytes(plan.sample_key(tiles.number[i]), tile, description)
+            assert len(sample) == tars.sample_size(int(tiles.npy_size[i]), int(tiles.json_size[i]))
+            with job.places.shard(i).open("r+b", buffering=0) as stream:
+                os.pwrite(stream.fileno(), sample, tiles.offset[i])
+    except UserError as error:
+        return str(error)
+    return combined(checksums)
+
+
+def combined(checksums: list[int]) -> int:
+    """One checksum for several."""
+    return zlib.crc32(np.array(checksums, np.uint32).data)
+
+
+def finish_shard(folder: Path, work: tuple[plan.ShardPlan, Tiles]) -> ShardEntry:
+    """Write a shard's index, bring both to the disk, and say what the manifest will."""
+    shard, tiles = work
+    path = folder / shard.name
+    path.with_suffix(".idx").write_text(tars.index_text(plan.index_lines(tiles)))
+    sync(path)
+    sync(path.with_suffix(".idx"))
+    return ShardEntry(shard.name, shard.samples, shard.bytes, shards.sha256_file(path))

@@ -1,0 +1,62 @@
+"""The folder a build works in: locked, kept for the next try when interrupted, published whole or not at all."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from n2s_dist.errors import RunFailed, UserError
+
+
+@contextlib.contextmanager
+def workshop(out: Path) -> Iterator[Path]:
+    """The folder a build works in, locked; kept when the build is interrupted, removed when it ends or fails."""
+    folder = out.with_name(f".{out.name}.partial")
+    made = [parent for parent in folder.parents if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is building {out}: wait for it, or stop it") from None
+        try:
+            yield folder
+        except (KeyboardInterrupt, RunFailed):
+            print("\nrun the same command again to go on", file=sys.stderr)
+            raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another program may have put something there
+                for parent in made:
+                    parent.rmdir()
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def begin(folder: Path, origin: str) -> Path:
+    """Where this build writes below its workshop; what a build of something else left there is removed."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != origin[:16]:
+            shutil.rmtree(path)
+    (folder / origin[:16]).mkdir(exist_ok=True)
+    return folder / origin[:16]
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Give a complete folder its name."""
+    for path in (*folder.glob("*.json*"), folder):
+        sync(path)
+    if out.is_dir():
+        out.rmdir()
+    folder.rename(out)
+    sync(out.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
