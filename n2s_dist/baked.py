@@ -39,6 +39,9 @@ class Encoding:
         return stored.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
 
 
+CLEAN = Encoding("uint8", 1 / 255, 0.0)
+
+
 def encoding(noise: NoiseModel) -> Encoding:
     """How tiles with this noise are stored."""
     match noise:

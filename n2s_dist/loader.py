@@ -21,13 +21,16 @@ from nvidia.dali.pipeline import Pipeline, do_not_convert
 from torch import Tensor
 
 from n2s_dist import dali_noise, order
+from n2s_dist.baked import CLEAN, Encoding, encoding
 from n2s_dist.errors import UserError
-from n2s_dist.noise import NoiseModel
+from n2s_dist.noise import NoiseModel, parse_noise
 from n2s_dist.shards import ShardSet
 
 T = TypeVar("T")
 
 _CPU = torch.device("cpu")
+_DALI_KEY_TYPES = [types.INT32, types.UINT32, types.UINT32, types.INT32, types.INT32, types.BOOL]
+_DALI_TYPES = {"uint8": types.UINT8, "uint16": types.UINT16, "float16": types.FLOAT16}
 _PREFETCH = 2
 _ORDER_BLOCK = 32  # batches
 
@@ -44,7 +47,7 @@ def crop_inputs(
 ) -> Iterator[tuple]:
     """What the graph needs for each batch of global positions; a pure function of (seed, position).
 
-    Yields tiles (views, uint8 [H, W, C]), crop corners int32 [B, 2], noise keys along the crop's two
+    Yields tiles (views, [H, W, C]), crop corners int32 [B, 2], noise keys along the crop's two
     sides uint32 [B, C, S, 1] and [B, C, 1, S], and flips left-right, up-down int32 [B], transpose bool [B].
     Order is worked out for many batches at a time, where NumPy's overhead per call no longer counts.
     """
@@ -84,18 +87,36 @@ def check_crop_size(shards: ShardSet, crop_size: int) -> None:
         )
 
 
+def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
+    """UserError when tiles that hold noise hold another than a run asks for, or were to get it anew each time."""
+    if shards.noise is None:
+        return
+    if parse_noise(shards.noise) != parse_noise(noise):
+        raise UserError(f"{shards.folder} holds tiles with noise {shards.noise}: train with that, or on clean tiles")
+    if resample_noise:
+        raise UserError(f"data.resample_noise is true, but {shards.folder} holds tiles with their noise in them")
+
+
 @pipeline_def(enable_conditionals=True)
-def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device: str):
+def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device: str, stored: Encoding = CLEAN):
     """Build the graph. device: "cpu" or "gpu"; every operator in it has both backends.
 
-    source: what feeds DALI's external source with `crop_inputs`. noise None gives clean crops, for
-    measuring and for supervised baselines.
+    source: what feeds DALI's external source with `crop_inputs`. noise: what to add, or None. stored:
+    how tiles hold values on the 0-1 scale.
     """
     tile, corner, down_keys, across_keys, left_right, up_down, transposed = fn.external_source(
         source=source,
         num_outputs=7,
         batch=True,
-        dtype=[types.UINT8, types.INT32, types.UINT32, types.UINT32, types.INT32, types.INT32, types.BOOL],
+        dtype=[
+            _DALI_TYPES[stored.dtype],
+            types.INT32,
+            types.UINT32,
+            types.UINT32,
+            types.INT32,
+            types.INT32,
+            types.BOOL,
+        ],
         ndim=[3, 1, 3, 3, 0, 0, 0],
         layout=["HWC", "", "", "", "", "", ""],
         no_copy=True,
@@ -103,23 +124,26 @@ def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device:
     if device == "gpu":
         tile, down_keys, across_keys = tile.gpu(), down_keys.gpu(), across_keys.gpu()
     crop = fn.slice(tile, corner, [crop_size, crop_size], axes=[0, 1])
+    if stored.dtype == "float16":
+        crop = fn.cast(crop, dtype=types.FLOAT)  # which flips, as float16 does not
     crop = fn.flip(crop, horizontal=left_right, vertical=up_down)
     if transposed:
         crop = fn.transpose(crop, perm=[2, 1, 0], transpose_layout=False)
     else:
         crop = fn.transpose(crop, perm=[2, 0, 1], transpose_layout=False)
     if noise is None:
-        return crop * (1 / 255)
+        return fn.cast(crop, dtype=types.FLOAT) * stored.scale + stored.offset
     math = dali_noise.dali_math()
     bits = dali_noise.PixelBits(down_keys, across_keys, math)
     return do_not_convert(dali_noise.corrupt)(noise, crop, bits, math)
 
 
 class CropLoader:
-    """Float32 batches [B, C, S, S] on a device, for a given sequence of positions; noisy, unless noise is None.
+    """Float32 batches [B, C, S, S] on a device, for a given sequence of positions.
 
-    `positions` yields one int64 array a batch, all of one length; an endless one makes an endless
-    loader. Raises UserError when a tile is smaller than the crop.
+    noise: added to clean tiles; None gives what the tiles hold, clean or noisy. `positions` yields one
+    int64 array a batch, all of one length; an endless one makes an endless loader. Raises UserError
+    when a tile is smaller than the crop.
     """
 
     def __init__(
@@ -136,6 +160,8 @@ class CropLoader:
         num_threads: int = 2,
     ) -> None:
         check_crop_size(shards, crop_size)
+        assert noise is None or shards.noise is None, "tiles that hold noise get no more of it"
+        stored = encoding(parse_noise(shards.noise)) if shards.noise else CLEAN
         inputs = crop_inputs(shards, positions, crop_size, seed, resample_noise)
         # DALI reads the host arrays in place while batches are in flight: keep them until it has done so.
         in_flight: deque = deque(maxlen=2 * _PREFETCH + 1)
@@ -150,6 +176,7 @@ class CropLoader:
             crop_size,
             noise,
             "gpu" if on_gpu else "cpu",
+            stored,
             batch_size=batch_size,
             num_threads=num_threads,
             device_id=(device.index or 0) if on_gpu else None,

@@ -19,7 +19,7 @@ from n2s_dist import checkpoint, order
 from n2s_dist.config import Config, to_dict
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
-from n2s_dist.loader import check_crop_size
+from n2s_dist.loader import check_crop_size, check_noise
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
 
@@ -81,6 +81,7 @@ def start(config: Config) -> Run:
         raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
     shards = ShardSet(config.data.shards)
     check_crop_size(shards, config.data.crop_size)
+    check_noise(shards, config.noise, config.data.resample_noise)
     validation = ShardSet(config.data.shards, "validation") if "validation" in shards.manifest.splits else None
     run_dir = Path(config.run_dir)
     found = checkpoint.newest_valid(run_dir)

@@ -85,9 +85,10 @@ def loop(run: Run, batches: Iterator[Batch], tracker: NullTracker, progress: tqd
 def open_batches(run: Run) -> Iterator[Batch]:
     """This rank's portions from samples_seen on, without end, made one ahead of their use."""
     config, device = run.config, run.ranks.device
+    noise = None if run.shards.noise else run.model.noise
     for_loader, for_loss = itertools.tee(portions(run))
     crops = CropLoader(
-        run.shards, for_loader, run.micro_batch, config.data.crop_size, run.model.noise, config.seed,
+        run.shards, for_loader, run.micro_batch, config.data.crop_size, noise, config.seed,
         resample_noise=config.data.resample_noise, device=device, num_threads=config.data.num_threads,
     )  # fmt: skip
 

@@ -15,9 +15,10 @@ from PIL import Image
 from scipy import stats
 
 from n2s_dist import dali_noise, order
+from n2s_dist.baked import CLEAN, encoding
 from n2s_dist.build import build_shards
 from n2s_dist.errors import UserError
-from n2s_dist.loader import CropLoader, crop_inputs, crop_pipeline, run_ahead
+from n2s_dist.loader import CropLoader, check_noise, crop_inputs, crop_pipeline, run_ahead
 from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The external source node")  # cl
 
 
 def build(folder: Path, images: list[np.ndarray], **options) -> ShardSet:
-    (folder / "source").mkdir()
+    (folder / "source").mkdir(parents=True)
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"source/{number}.png")
     build_shards([str(folder / "source")], folder / "shards", BuildOptions(validation_fraction=0, **options), workers=1)
@@ -266,6 +267,30 @@ def test_resampled_noise_repeats_with_its_position(shards):
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.parametrize("noise, gray", [*((noise, False) for noise in NOISES), (NOISES[0], True)])
+def test_stored_noise_is_the_noise_that_would_be_added(tmp_path, noise, gray):
+    """The same images, seed and order: with noise in the tiles, and added to clean ones."""
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (60, 70, 3), dtype=np.uint8) for _ in range(3)]
+    clean = build(tmp_path / "clean", images, tile_size=TILE, gray=gray, seed=SEED)
+    noisy = build(tmp_path / "noisy", images, tile_size=TILE, gray=gray, seed=SEED, noise=format_noise(noise))
+    assert noisy.noise == format_noise(noise) and clean.noise is None
+    positions = np.arange(64)
+    added, stored = load(clean, positions, noise), load(noisy, positions, None)
+    deviation = added.std(where=added != 0)
+    assert np.abs(stored - added).max() < 2e-3 * max(deviation, np.abs(added).max())
+    assert np.corrcoef(stored.ravel(), added.ravel())[0, 1] > 0.999999
+
+
+def test_stored_noise_is_neither_mixed_with_another_nor_resampled(tmp_path):
+    noisy = build(tmp_path, [np.zeros((48, 48, 3), np.uint8)], tile_size=TILE, noise="gaussian:25")
+    check_noise(noisy, "gaussian:25", resample_noise=False)
+    with pytest.raises(UserError, match="holds tiles with noise gaussian:25"):
+        check_noise(noisy, "gaussian:50", resample_noise=False)
+    with pytest.raises(UserError, match=r"data\.resample_noise"):
+        check_noise(noisy, "gaussian:25", resample_noise=True)
+
+
 # --- the graph --------------------------------------------------------------------------------------
 
 
@@ -274,11 +299,15 @@ def backends(schema_name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-@pytest.mark.parametrize("noise", [*NOISES, None], ids=lambda noise: format_noise(noise) if noise else "clean")
-def test_every_operator_has_a_gpu_backend(noise, device):
+@pytest.mark.parametrize(
+    "noise, stored",
+    [*((noise, CLEAN) for noise in NOISES), (None, CLEAN), *((None, encoding(noise)) for noise in NOISES)],
+    ids=lambda value: getattr(value, "family", getattr(value, "dtype", "none")),
+)
+def test_every_operator_has_a_gpu_backend(noise, stored, device):
     """The GPU's graph can be laid out, if not run, on a machine without one: all but its sources runs there."""
     graph = crop_pipeline(
-        lambda: None, CROP, noise, device, batch_size=2, num_threads=1, device_id=0 if device == "gpu" else None
+        lambda: None, CROP, noise, device, stored, batch_size=2, num_threads=1, device_id=0 if device == "gpu" else None
     )
     graph._build_graph()
     operators = [(op._op.schema.Name(), op._spec.OutputDevice(0)) for op in graph._ops]
