@@ -15,9 +15,10 @@ from typing import NamedTuple
 import pytest
 import skimage.data
 import torch
+import yaml
 from PIL import Image
 
-from n2s_dist import evaluate
+from n2s_dist import datasets, evaluate
 from n2s_dist.build import build_shards
 from n2s_dist.errors import run_command
 from n2s_dist.plan import BuildOptions
@@ -185,3 +186,19 @@ def evaluated(trained, photographs, tmp_path_factory) -> Path:
         patch.setattr(sys, "argv", ["program", f"--checkpoint={trained}", f"--out={out}", *arguments])
         evaluate.main()
     return out
+
+
+@pytest.fixture
+def describe(tmp_path, monkeypatch):
+    """Write the description of a data set `tiny` and make it one of the known ones."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    monkeypatch.setattr(datasets, "DESCRIPTIONS", folder)
+
+    def write(*urls: str, name: str = "tiny", **changes: object) -> None:
+        text = dict.fromkeys(("description", "homepage", "licence", "citation"), "words")
+        given = {**text, "images": 3, "colour": "colour", "archive": "zip", "sha256": None, "urls": list(urls)}
+        given = {key: value for key, value in {**given, **changes}.items() if value != "leave out"}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(given))
+
+    return write

@@ -1,73 +1,30 @@
-"""Fetching data sets from a real server that breaks in many ways, and unpacking archives that mean harm."""
+"""Fetching data sets from a real server that breaks in many ways, with real kills of the real program."""
 
 import errno
 import fcntl
 import hashlib
-import io
 import re
 import runpy
 import signal
-import stat
-import struct
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-import zipfile
-from collections import defaultdict
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import yaml
-from PIL import Image
+from archives import IMAGES, contents, png, tarred, zipped
+from faulty_server import Handler, Server
 
-from n2s_dist import datasets, download
-from n2s_dist.datasets import dataset_folder, find_dataset, known_names, resolve_source
+from n2s_dist import download
 from n2s_dist.download import Network
 from n2s_dist.errors import UserError
 from n2s_dist.fetch import fetch
-from n2s_dist.unpack import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
-REPOSITORY = ROOT / "shards"
 QUICK = Network(timeout_sec=5, tries=3, pause_sec=0.001)
-
-
-def png(seed: int, size: tuple[int, int] = (30, 40), grey: bool = False) -> bytes:
-    """A PNG of random pixels; size is (height, width)."""
-    pixels = np.random.default_rng(seed).integers(0, 256, size if grey else (*size, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-IMAGES = {f"{number}.png": png(number) for number in range(1, 4)}
-
-
-def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def tarred(members: dict[str, bytes | tarfile.TarInfo], mode: str = "w") -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode) as archive:
-        for name, content in members.items():
-            if isinstance(content, tarfile.TarInfo):
-                archive.addfile(content)
-            else:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
 
 
 ZIP = zipped({f"set/{name}": content for name, content in IMAGES.items()})
@@ -75,98 +32,6 @@ ZIP = zipped({f"set/{name}": content for name, content in IMAGES.items()})
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-# --- a server with faults ---------------------------------------------------------------------------
-
-
-@dataclass
-class Served:
-    path: str
-    range: str | None
-    if_range: str | None
-    status: int = 0
-    sent: int = 0
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `files`. Each request to a path uses up one of its `faults`; the last one stays if `forever`.
-
-    Faults: an int is a status; ("drop", n) closes the connection after n bytes; ("wait", n) holds it open after n
-    bytes until `release`; ("length", n) adds n to Content-Length; ("redirect", url); None is no fault.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.faults: dict[str, list] = defaultdict(list)
-        self.forever = False
-        self.log: list[Served] = []
-        self.release = threading.Event()
-        self.validators = {"ETag": '"v1"'}
-        self.ranges, self.chunked, self.minds_if_range = True, False, True
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{path}"
-
-    def next_fault(self, path: str):
-        faults = self.faults[path]
-        return (faults[0] if self.forever and len(faults) == 1 else faults.pop(0)) if faults else None
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def log_message(self, *arguments) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        server, path = self.server, self.path.lstrip("/")
-        served = Served(path, self.headers["Range"], self.headers["If-Range"])
-        server.log.append(served)
-        self.close_connection = True
-        fault = server.next_fault(path)
-        kind, amount = fault if isinstance(fault, tuple) else (None, 0)
-        content = server.files.get(path)
-        same = not server.minds_if_range or served.if_range in server.validators.values()
-        start = int(re.fullmatch(r"bytes=(\d+)-", served.range)[1]) if served.range and server.ranges and same else 0
-        served.status = (
-            fault if isinstance(fault, int)
-            else 302 if kind == "redirect"
-            else 404 if content is None
-            else 416 if start >= len(content)
-            else 206 if start else 200
-        )  # fmt: skip
-        body = content[start:] if served.status in (200, 206) else b"sorry"
-        self.send_response(served.status)
-        if served.status == 302:
-            self.send_header("Location", amount)
-        if served.status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if served.status in (200, 206):
-            for name, value in server.validators.items():
-                self.send_header(name, value)
-        if server.chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-        else:
-            self.send_header("Content-Length", str(len(body) + (amount if kind == "length" else 0)))
-        self.end_headers()
-        body = body[:amount] if kind in ("drop", "wait") else body
-        served.sent = len(body)
-        try:
-            self.wfile.write(body)
-            if kind == "wait":
-                server.release.wait(10)
-        except OSError:
-            pass
 
 
 @pytest.fixture
@@ -180,22 +45,6 @@ def server():
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-@pytest.fixture
-def describe(tmp_path, monkeypatch):
-    """Write the description of a data set `tiny` and make it one of the known ones."""
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    monkeypatch.setattr(datasets, "DESCRIPTIONS", folder)
-
-    def write(*urls: str, name: str = "tiny", **changes: object) -> None:
-        text = dict.fromkeys(("description", "homepage", "licence", "citation"), "words")
-        given = {**text, "images": 3, "colour": "colour", "archive": "zip", "sha256": None, "urls": list(urls)}
-        given = {key: value for key, value in {**given, **changes}.items() if value != "leave out"}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(given))
-
-    return write
 
 
 @pytest.fixture
@@ -293,7 +142,7 @@ def test_tries_without_progress_are_bounded(server, describe, out):
 
 
 def test_a_server_without_ranges_starts_over(server, describe, out):
-    describe(server.url("set.zip"))
+    describe(server.url("set.zip"), sha256=sha256(ZIP))  # zip archives read well with other bytes before them
     server.ranges, server.faults["set.zip"] = False, [("drop", 1000), ("drop", 1200)]
     fetch("tiny", out, network=QUICK)
     assert [served.status for served in server.log] == [200, 200, 200] and contents(out / "tiny") == IMAGES
@@ -371,6 +220,15 @@ def test_passing_errors_are_tried_again_and_lasting_ones_not(server, describe, o
 def test_a_mirror_with_wrong_bytes_gives_way_to_the_next(server, describe, out):
     server.files["wrong.zip"] = zipped({f"set/{name}": png(7) for name in IMAGES})
     describe(server.url("wrong.zip"), server.url("set.zip"), sha256=sha256(ZIP))
+    fetch("tiny", out, network=QUICK)
+    assert contents(out / "tiny") == IMAGES and server.log[-1].range is None
+
+
+def test_no_mirror_goes_on_with_the_bytes_of_another(server, describe, out):
+    """Not even when both give their versions the same name."""
+    server.files["first.zip"] = zipped({f"set/{name}": png(7) for name in IMAGES})
+    server.faults["first.zip"], server.forever = [("drop", 1000), ("drop", 0)], True
+    describe(server.url("first.zip"), server.url("set.zip"))
     fetch("tiny", out, network=QUICK)
     assert contents(out / "tiny") == IMAGES and server.log[-1].range is None
 
@@ -484,15 +342,19 @@ def test_images_that_are_whole_are_not_fetched_again(server, describe, out):
     assert contents(out / "tiny") == IMAGES
 
 
-def test_a_complete_download_that_was_not_unpacked_is_not_fetched_again(server, describe, out, monkeypatch):
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_complete_download_that_was_not_unpacked_is_not_fetched_again(server, describe, out, monkeypatch, chunked):
     def interrupt(*arguments) -> None:
         raise KeyboardInterrupt
 
     describe(server.url("set.zip"))
+    server.chunked = chunked
     with monkeypatch.context() as patch:
         patch.setattr("n2s_dist.fetch.unpack", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fetch("tiny", out, network=QUICK)
+    (out / ".tiny.download/images").mkdir()  # as a kill leaves it
+    (out / ".tiny.download/images/9.png").write_bytes(b"half an image")
     fetch("tiny", out, network=QUICK)
     assert contents(out / "tiny") == IMAGES and len(server.log) == 1
 
@@ -608,223 +470,3 @@ def test_data_sets_that_look_alike_are_told_apart(out, tmp_path):
             if other != right:
                 refusal(name, out, tmp_path / other)
         fetch(name, out, tmp_path / right)
-
-
-# --- archives that mean harm ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
-@pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png", "..\\evil.png", "../../evil.txt"])
-def test_members_that_point_outside_are_refused(tmp_path, pack, name):
-    (tmp_path / "set").write_bytes(pack({"1.png": IMAGES["1.png"], name: b"evil"}))
-    (tmp_path / "in").mkdir()
-    with pytest.raises(UserError, match="don't trust this archive"):
-        unpack(tmp_path / "set", tmp_path / "in", lambda member: True)
-    assert {path.name for path in tmp_path.rglob("*")} <= {"set", "in", "1.png"} and not Path("/tmp/evil.png").exists()
-
-
-def test_links_and_devices_stay_in_the_archive(tmp_path):
-    def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-        info = tarfile.TarInfo(name)
-        info.type, info.linkname = kind, target
-        return info
-
-    members = {
-        "link.png": special("link.png", tarfile.SYMTYPE, "/etc/passwd"),
-        "hard.png": special("hard.png", tarfile.LNKTYPE, "/etc/passwd"),
-        "char.png": special("char.png", tarfile.CHRTYPE),
-        "block.png": special("block.png", tarfile.BLKTYPE),
-        "fifo.png": special("fifo.png", tarfile.FIFOTYPE),
-        "folder.png": special("folder.png", tarfile.DIRTYPE),
-        "out": special("out", tarfile.SYMTYPE, ".."),
-        "out/1.png": IMAGES["1.png"],
-    }
-    (tmp_path / "in").mkdir()
-    (tmp_path / "set").write_bytes(tarred(members, "w:gz"))
-    assert unpack(tmp_path / "set", tmp_path / "in", lambda member: member.endswith(".png")) == 1
-    assert contents(tmp_path / "in") == {"1.png": IMAGES["1.png"]} and not (tmp_path / "1.png").exists()
-
-    with zipfile.ZipFile(tmp_path / "set", "w") as archive:
-        link = zipfile.ZipInfo("link.png")
-        link.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(link, "/etc/passwd")
-    assert unpack(tmp_path / "set", tmp_path / "in", lambda member: True) == 0
-
-
-@pytest.mark.parametrize("pack", [zipped, lambda members: tarred(members, "w:gz")], ids=["zip", "tar.gz"])
-def test_what_unpacks_to_too_much_is_refused_unread(tmp_path, pack):
-    (tmp_path / "set").write_bytes(pack({"1.png": IMAGES["1.png"], "2.png": bytes(2**22)}))
-    (tmp_path / "in").mkdir()
-    with pytest.raises(UserError, match="unpacks to more than 1 MiB"):
-        unpack(tmp_path / "set", tmp_path / "in", lambda member: True, most_bytes=2**20)
-    assert set(contents(tmp_path / "in")) == {"1.png"}
-
-
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_header_that_claims_a_terabyte(tmp_path, kind):
-    info = tarfile.TarInfo("1.png")
-    info.size, info.type = 2**40, kind
-    (tmp_path / "set").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    (tmp_path / "in").mkdir()
-    with pytest.raises(UserError):
-        unpack(tmp_path / "set", tmp_path / "in", lambda member: True)
-    assert not contents(tmp_path / "in")
-
-
-def test_a_member_that_holds_more_than_it_declares(tmp_path):
-    data = bytearray(zipped({"1.png": bytes(2**20)}))
-    for signature, offset in ((b"PK\3\4", 22), (b"PK\1\2", 24)):  # both headers: the size after inflating
-        struct.pack_into("<I", data, data.index(signature) + offset, 1000)
-    (tmp_path / "set").write_bytes(data)
-    (tmp_path / "in").mkdir()
-    with pytest.raises(UserError):
-        unpack(tmp_path / "set", tmp_path / "in", lambda member: True)
-    assert all(len(content) <= 1000 for content in contents(tmp_path / "in").values())
-
-
-def test_two_images_of_one_name_and_encrypted_ones_are_refused(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "set").write_bytes(zipped({"a/1.png": IMAGES["1.png"], "b/1.png": IMAGES["2.png"]}))
-    with pytest.raises(UserError, match=r"two images with the name 1\.png"):
-        unpack(tmp_path / "set", tmp_path / "in", lambda member: True)
-    data = bytearray(zipped({"2.png": IMAGES["2.png"]}))
-    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-        data[data.index(signature) + offset] |= 1
-    (tmp_path / "set").write_bytes(data)
-    with pytest.raises(UserError, match="encrypted"):
-        unpack(tmp_path / "set", tmp_path / "in", lambda member: True)
-
-
-@pytest.mark.parametrize(
-    "pack",
-    [zipped, lambda m: zipped(m, zipfile.ZIP_BZIP2), tarred, lambda m: tarred(m, "w:gz")],
-    ids=["zip", "bzip2", "tar", "tar.gz"],
-)
-def test_damaged_archives_are_named_whatever_is_wrong(tmp_path, pack):
-    """Cut or changed anywhere: one UserError, or (where a plain tar has no checksum) images all the same."""
-    whole, rng = pack({name: data[:300] for name, data in IMAGES.items()}), np.random.default_rng(0)
-    refused = 0
-    for trial in range(120):
-        data = bytearray(whole[: rng.integers(len(whole))] if trial % 2 else whole)
-        for place in rng.integers(0, max(1, len(data)), 3 if trial % 2 == 0 else 0):
-            data[place] ^= int(rng.integers(1, 256))
-        (tmp_path / "set").write_bytes(data)
-        folder = tmp_path / f"in{trial}"
-        folder.mkdir()
-        try:
-            unpack(tmp_path / "set", folder, lambda member: member.endswith(".png"))
-        except UserError as error:
-            refused += 1
-            assert str(tmp_path / "set") in str(error)
-    assert refused > 20
-
-
-# --- descriptions -----------------------------------------------------------------------------------
-
-
-def test_the_repository_describes_these_data_sets():
-    counts = {"div2k_train": 800, "div2k_valid": 100, "bsd400": 400, "cbsd68": 68, "bsd68": 68, "kodak24": 24,
-              "kodak_full": 24, "set12": 12, "mcmaster": 18, "urban100": 100}  # fmt: skip
-    assert {name: find_dataset(name).images for name in known_names()} == counts
-    table = (REPOSITORY / "README.md").read_text()
-    for name, count in counts.items():
-        assert f"| `{name}` | {count} |" in table
-
-
-@pytest.mark.parametrize("name", [path.stem for path in sorted(REPOSITORY.glob("*.yaml"))])
-def test_the_repository_s_descriptions_are_sane(name):
-    dataset = find_dataset(name)
-    assert dataset.name == name and dataset.homepage.startswith("https://")
-    assert (dataset.colour == "grey") == (name in ("set12", "bsd68"))
-    assert len(dataset.file_urls()) == (dataset.images if dataset.archive == "none" else 0)
-    assert len(set(dataset.urls)) == len(dataset.urls)
-    for file, urls in dataset.file_urls().items():
-        assert all(url.endswith(f"/{file}") for url in urls)
-
-
-def test_crops_and_whole_photographs_come_from_different_places():
-    crops, whole = find_dataset("kodak24"), find_dataset("kodak_full")
-    assert (crops.sizes, whole.sizes) == (((500, 500),), ((768, 512),))
-    assert list(crops.file_urls()) == list(whole.file_urls()) == [f"kodim{n:02d}.png" for n in range(1, 25)]
-    assert all("Kodak24" in url for url in crops.urls) and all("r0k.us" in url for url in whole.urls)
-
-
-def test_bsd400_and_cbsd68_share_no_folder_of_bsds500():
-    dataset = find_dataset("bsd400")
-    wanted = [f"{top}/BSDS500/data/images/{split}/1.jpg" for top in ("BSR", "a/b") for split in ("train", "test")]
-    assert all(map(dataset.wants, wanted))
-    for member in ("BSR/BSDS500/data/images/val/1.jpg", "BSR/BSDS500/data/images/train/Thumbs.db",
-                   "BSR/XBSDS500/data/images/train/1.jpg", "BSR/BSDS500/data/images/train/.1.jpg"):  # fmt: skip
-        assert not dataset.wants(member)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"imags": 3}, ["'imags'", "did you mean 'images'?"]),
-        ({"licence": "leave out"}, ["'licence'", "missing"]),
-        ({"sha256": "leave out"}, ["'sha256'", "missing"]),
-        ({"images": "3"}, ["images is '3'"]),
-        ({"images": 0}, ["images is 0"]),
-        ({"images": True}, ["images is True"]),
-        ({"colour": "gray"}, ["colour is 'gray'", "grey"]),
-        ({"archive": "rar"}, ["archive is 'rar'", "tar.gz"]),
-        ({"sha256": "abc"}, ["sha256 is 'abc'"]),
-        ({"citation": "a\nb"}, ["citation"]),
-        ({"urls": []}, ["urls is empty"]),
-        ({"urls": "http://a/b"}, ["urls is 'http://a/b'", "list"]),
-        ({"urls": ["ftp://a/b"]}, ["ftp://a/b", "https://"]),
-        ({"urls": ["file:///etc/passwd"]}, ["file:///etc/passwd"]),
-        ({"urls": ["https:///b"]}, ["https:///b"]),
-        ({"folders": "a"}, ["folders is 'a'"]),
-        ({"sizes": [[30, 40]]}, ["sizes holds [30, 40]"]),
-        ({"sizes": 40}, ["sizes is 40"]),
-        ({"archive": "none"}, ["files", "archive: none"]),
-        ({"files": {"first": 1, "last": 3}}, ["files", "archive: none"]),
-        ({"archive": "none", "files": {"frist": 1, "last": 3}}, ["'files.frist'", "did you mean 'first'?"]),
-        ({"archive": "none", "files": {"first": 1}}, ["files should hold"]),
-        ({"archive": "none", "files": {"first": 1, "last": 3, "names": ["a"]}}, ["files should hold"]),
-        ({"archive": "none", "files": {"first": 1, "last": 4}}, ["lists 4 files, but images is 3"]),
-        ({"archive": "none", "files": {"first": "1", "last": 3}}, ["whole numbers"]),
-        ({"archive": "none", "files": {"names": [1, 2, 3]}}, ["files.names", "quotes"]),
-        ({"archive": "none", "files": {"names": ["a", "b", "c"]}, "urls": ["http://a/{:02d}.png"]}, ["urls", "filled"]),
-        ({"archive": "none", "files": {"first": 1, "last": 3}, "urls": ["http://a/1.png"]}, ["different image"]),
-        ({"archive": "none", "files": {"first": 1, "last": 3}, "urls": ["http://a/{}.txt"]}, ["1.txt"]),
-        ({"archive": "none", "files": {"first": 1, "last": 3}, "sha256": "0" * 64}, ["sha256"]),
-    ],
-)
-def test_descriptions_are_read_strictly(describe, changes, words):
-    describe("http://a/{}.png", **changes)
-    with pytest.raises(UserError) as error:
-        find_dataset("tiny")
-    for word in ("tiny.yaml", *words):
-        assert word in str(error.value)
-
-
-@pytest.mark.parametrize("text", ["", "- a", "a: [", "\tb: c"])
-def test_files_that_are_no_description_are_named(describe, tmp_path, text):
-    (tmp_path / "shards/broken.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"broken\.yaml"):
-        find_dataset("broken")
-
-
-def test_sources_are_paths_or_names_of_data_sets(describe, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    describe("http://a/b.zip")
-    assert dataset_folder("tiny") == Path("data/tiny") and dataset_folder("tiny", "/mnt") == Path("/mnt/tiny")
-    with pytest.raises(UserError, match="did you mean 'tiny'"):
-        dataset_folder("tinny")
-    with pytest.raises(UserError, match=r"run tools/fetch_data\.py tiny"):
-        resolve_source("tiny")
-    Path("data/tiny").mkdir(parents=True)
-    assert resolve_source("tiny") == Path("data/tiny")
-    assert resolve_source("unheard of") == Path("unheard of")
-    Path("tiny").mkdir()
-    assert resolve_source("tiny") == Path("tiny")
-
-
-def test_without_a_checkout_names_are_refused_and_paths_stay_paths(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "DESCRIPTIONS", tmp_path / "no")
-    with pytest.raises(UserError, match="source checkout"):
-        find_dataset("kodak24")
-    assert resolve_source("kodak24") == Path("kodak24")
