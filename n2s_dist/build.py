@@ -18,6 +18,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from n2s_dist import shards
+from n2s_dist.datasets import resolve_source
 from n2s_dist.errors import UserError
 from n2s_dist.images import list_images
 from n2s_dist.layout import Layout
@@ -34,8 +35,8 @@ _SIZES_AT_ONCE = 64
 def gather(sources: list[str]) -> list[Source]:
     """All images of all sources, in an order that depends on their names alone."""
     found = []
-    for source in sources:
-        prefix = f"{Path(source).name}/" if len(sources) > 1 else ""
+    for source in map(resolve_source, sources):
+        prefix = f"{source.name}/" if len(sources) > 1 else ""
         found += [Source(image, prefix + image.name) for image in list_images(source)]
     if len({source.name for source in found}) < len(found):
         raise UserError("two sources have the same folder name and the same image names: rename one folder")
@@ -93,7 +94,9 @@ def build_shards(
     workers: int | None = None,
     on_error: OnError = "stop",
 ) -> Manifest:
-    """Build the shards of `sources` (folders, zip or tar archives) in `out`, go on with them, or reuse them.
+    """Build the shards of `sources` in `out`, go on with them, or reuse them.
+
+    sources: folders, zip or tar archives, or names of data sets that tools/fetch_data.py has fetched.
 
     on_error "skip" leaves out images that can't be read and lists them in skipped.jsonl. Raises UserError
     for anything the user can mend, with nothing half-written left behind; after an interrupt or a kill

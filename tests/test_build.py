@@ -503,6 +503,27 @@ def test_the_program_builds_and_counts(tool, source, tmp_path):
     assert again.returncode == 0 and "nothing to do" in again.stdout
 
 
+def test_a_dry_run_says_what_would_be_built_and_writes_nothing(source, cli, load_tool, tmp_path):
+    tool, arguments = load_tool("build_shards"), ["--out", tmp_path / "out", "--tile-size", 32, "--workers", 1]
+    foretold = cli(tool.main, source, *arguments, "--dry-run").out.splitlines()
+    assert not list(tmp_path.iterdir())
+    built = cli(tool.main, source, *arguments).out.splitlines()
+    assert len(built) == 2
+    assert [line.replace(" of uint8", "") for line in foretold[:2]] == built
+    assert "MiB free" in foretold[2]
+
+
+def test_fetched_names_are_sources(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"data/set12 does not exist: run tools/fetch_data\.py set12"):
+        build_shards(["set12"], "out", OPTIONS)
+    shutil.copytree(source, "data/set12")
+    shutil.copytree(source, "more")
+    build_shards(["set12", "more"], "out", OPTIONS, workers=1)
+    names = {sample.image.split("/")[0] for split in samples(tmp_path / "out").values() for sample in split}
+    assert names == {"set12", "more"}
+
+
 @pytest.mark.parametrize(
     "arguments, names",
     [

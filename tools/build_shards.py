@@ -17,7 +17,12 @@ def main() -> None:
     default = BuildOptions()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("sources", nargs="+", metavar="SOURCE", help="folder, zip or tar of PNG, JPEG or TIFF images")
+    add(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="folder, zip or tar of PNG, JPEG or TIFF images, or a fetched data set",
+    )
     add("--out", required=True, metavar="DIR", help="where the shards go")
     add("--tile-size", type=int, default=default.tile_size, help="side of a tile in pixels (%(default)s)")
     add("--gray", action="store_true", help="one channel: colour is converted to luma")
