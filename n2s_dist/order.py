@@ -1,21 +1,32 @@
-"""Which sample is at global position p: a pure function of (seed, p), in O(1) memory.
+"""Which sample is at global position p: a pure function of (seed, p).
 
     position p ──► epoch, place in epoch ──► Feistel permutation ──► sample index
                └─► 64-bit hash ──► crop row, crop column, flips
 
 No state is kept, so resuming a run is one integer (samples_seen) and any number of ranks reads the
-same global batches: rank r of step t takes its slice of positions [t * B, (t + 1) * B).
+same global batches: rank r of step t takes its slice of positions [t * B, (t + 1) * B). Shuffling the
+whole set takes O(1) memory; `WindowedOrder`, for sets larger than a node's cache, takes some bytes a
+shard and none a sample.
 """
 
 import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
+from n2s_dist.errors import UserError
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FEISTEL_ROUNDS = 4
+_WINDOW_ROUNDS = 12  # 4 favour some places where fewer than about 40 are permuted, as shards may be
+_MOST_LANES = 64  # that are chosen unasked: more nodes than lanes would fetch some shards more than once
+_WALK = 4096  # samples that upcoming_shards works out at a time
 
 # One number for each independent use of randomness, so that no two uses share a stream.
 STREAM_ORDER, STREAM_CROP, STREAM_ROW, STREAM_COLUMN, STREAM_PERTURBATION, STREAM_WEIGHTS = range(1, 7)
+STREAM_SHARDS, STREAM_WINDOW = 7, 8
 
 
 def mix64(x: np.ndarray) -> np.ndarray:
@@ -39,26 +50,31 @@ def name_key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def permute(index: np.ndarray, count: int, key: np.ndarray | np.uint64) -> np.ndarray:
+def permute(
+    index: np.ndarray, count: int | np.ndarray, key: np.ndarray | np.uint64, rounds: int = _FEISTEL_ROUNDS
+) -> np.ndarray:
     """Send each index in [0, count) to its place in a pseudo-random permutation of [0, count).
 
     A Feistel network on the smallest even number of bits that holds `count`, walked along its
     cycles until it lands below `count` (Black & Rogaway 2002): no table, at most four tries on average.
 
-    index: int array. key: uint64 array or scalar that broadcasts with it, one permutation a key.
+    index: int array. count: int, below 2^53, and key: uint64, arrays or scalars that broadcast with it,
+    one permutation a count and key.
     """
-    half_bits = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half_bits)) - 1)
-    value, key = np.broadcast_arrays(np.asarray(index, np.uint64), np.asarray(key, np.uint64))
-    value = value.copy()  # broadcast arrays are read-only
+    count = np.asarray(count, np.uint64)
+    half_bits = np.maximum((np.frexp(count - 1.0)[1] + 1) // 2, 1).astype(np.uint64)
+    arrays = np.broadcast_arrays(np.asarray(index, np.uint64), count, half_bits, np.asarray(key, np.uint64))
+    value, (count, half_bits, key) = arrays[0].copy(), arrays[1:]  # broadcast arrays are read-only
     walking = np.ones(value.shape, bool)
-    round_keys = hash64(np.arange(_FEISTEL_ROUNDS))
+    round_keys = hash64(np.arange(rounds))
     while walking.any():  # numpy arrays wrap silently, as modular arithmetic should
-        left, right = value[walking] >> half_bits, value[walking] & mask
-        for turn in range(_FEISTEL_ROUNDS):
-            left, right = right, left ^ (mix64((right ^ key[walking]) + round_keys[turn]) & mask)
-        value[walking] = left << half_bits | right
-        walking = value >= np.uint64(count)
+        bits, keys = half_bits[walking], key[walking]
+        mask = (np.uint64(1) << bits) - np.uint64(1)
+        left, right = value[walking] >> bits, value[walking] & mask
+        for turn in range(rounds):
+            left, right = right, left ^ (mix64((right ^ keys) + round_keys[turn]) & mask)
+        value[walking] = left << bits | right
+        walking = value >= count
     return value.astype(np.int64)
 
 
@@ -98,3 +114,145 @@ def rank_positions(step: int, global_batch_size: int, rank: int, world_size: int
     share, rest = divmod(global_batch_size, world_size)
     assert rest == 0, "the global batch must divide evenly over the ranks"
     return np.arange(share) + step * global_batch_size + rank * share
+
+
+# --- sets larger than a node's cache --------------------------------------------------------------------
+
+
+def choose_lanes(global_batch_size: int, num_shards: int, window_shards: int, lanes: int = 0) -> int:
+    """`lanes`, if the shards fill their windows; 0 takes the largest power of two to 64 that batch and shards allow."""
+    most = num_shards // window_shards
+    if not most:
+        raise UserError(
+            f"data.window_shards is {window_shards}, but there are only {num_shards} shards: take fewer, or 0 to "
+            "shuffle the whole set"
+        )
+    if lanes > most:
+        raise UserError(
+            f"data.lanes {lanes} with windows of {window_shards} shards each need more than the {num_shards} shards "
+            f"there are: take at most {most} lanes, or data.window_shards 0 to shuffle the whole set"
+        )
+    powers = [2**i for i in range(_MOST_LANES.bit_length())]
+    return lanes or max(power for power in powers if global_batch_size % power == 0 and power <= most)
+
+
+class WindowedOrder:
+    """Each epoch every sample once, from few shards at a time; still a pure function of (seed, position).
+
+        epoch ──► the shards in a new random order, end to end: a ring of N samples, cut into L lanes
+        slot j of each global batch ──► lane j * L // B ──► its window of W average shards ──► Feistel permutation
+
+    Slots of a node are neighbours, so it reads few lanes and about (its lanes) x (W + 1) shards at a time.
+    L and W are part of the order, the number of ranks is not. Where a batch ends one epoch and begins
+    the next, each slot stays in its lane, and the lanes' lengths make the counts come out.
+
+    Kept: 8 bytes a shard, and 16 bytes a shard for each of the two epochs used last.
+
+    shard_samples: of each shard, in the manifest's order. Raises UserError when the shards do not fill the lanes.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        shard_samples: Sequence[int] | np.ndarray,
+        global_batch_size: int,
+        window_shards: int,
+        lanes: int = 0,
+    ) -> None:
+        samples = np.asarray(shard_samples, np.int64)
+        self.lanes = choose_lanes(global_batch_size, len(samples), window_shards, lanes)
+        assert global_batch_size % self.lanes == 0, "lanes must divide the global batch evenly"
+        self.seed, self.batch_size, self.window_shards = seed, global_batch_size, window_shards
+        self._ends = np.cumsum(samples)
+        self.num_samples = int(self._ends[-1])
+        self._window = -(-window_shards * self.num_samples // len(samples))  # samples
+        self._ring = lru_cache(maxsize=2)(self._lay_out)
+
+    @property
+    def num_shards(self) -> int:
+        return len(self._ends)
+
+    def _lay_out(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """One epoch's ring: its shards, where each of them ends (int64 [shards] both), and where the first lane begins.
+
+        That is anywhere, so that each sample is equally likely at each place of the epoch, though shards
+        are of unequal sizes and windows cut them.
+        """
+        key = hash64(self.seed, STREAM_SHARDS, epoch)
+        shards = permute(np.arange(self.num_shards), self.num_shards, key, _WINDOW_ROUNDS)
+        turn = int(hash64(self.seed, STREAM_SHARDS, epoch, 1)) % self.num_samples
+        return shards, np.cumsum(np.diff(self._ends, prepend=0)[shards]), turn
+
+    def lane(self, position: np.ndarray) -> np.ndarray:
+        return np.asarray(position, np.int64) % self.batch_size * self.lanes // self.batch_size
+
+    def _ring_place(self, position: np.ndarray) -> np.ndarray:
+        """Place on its epoch's ring, from the first lane on, of the sample at each position: a bijection of [0, N)."""
+        batch, group = self.batch_size, self.batch_size // self.lanes
+        epoch, lane = position // self.num_samples, self.lane(position)
+        row, slot = np.divmod(position, batch)
+        low = lane * group  # the lane's slots are [low, low + group)
+
+        def count(end: np.ndarray, slots: np.ndarray) -> np.ndarray:
+            """Positions below `end` whose slot is below `slots`."""
+            rows, rest = np.divmod(end, batch)
+            return rows * slots + np.minimum(rest, slots)
+
+        begin, end = epoch * self.num_samples, (epoch + 1) * self.num_samples
+        lane_begin = count(end, low) - count(begin, low)
+        before = count(begin, low + group) - count(begin, low)  # of this lane, in the epochs before
+        lane_length = count(end, low + group) - count(end, low) - before
+        in_lane = row * group + slot - low - before
+
+        # Windows begin at other times in each lane, so that a node never changes all its shards at once. The
+        # first and the last of a lane have half a window to one and a half: short ones would mix badly.
+        size = self._window
+        share = (lane.astype(np.uint64) * _GOLDEN >> np.uint64(40)).astype(np.int64)  # evenly spread over [0, 2**24)
+        shift = (share * size >> 24) - size // 2
+        windows = np.maximum((lane_length + shift + size // 2) // size, 1)
+        window = np.clip((in_lane + shift) // size, 0, windows - 1)
+        window_begin = np.where(window == 0, 0, window * size - shift)
+        window_end = np.where(window == windows - 1, lane_length, (window + 1) * size - shift)
+        key = hash64(self.seed, STREAM_WINDOW, epoch, lane, window)
+        place = permute(in_lane - window_begin, window_end - window_begin, key, _WINDOW_ROUNDS)
+        return lane_begin + window_begin + place
+
+    def locate(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Shard, by its place in the manifest, and number in the shard of the sample at each position: int64 both."""
+        position = np.asarray(position, np.int64)
+        place, epoch = self._ring_place(position), position // self.num_samples
+        shard = np.empty_like(place)
+        for each in np.unique(epoch):
+            of_epoch = epoch == each
+            shards, ends, turn = self._ring(int(each))
+            on_ring = (place[of_epoch] + turn) % self.num_samples
+            slot = np.searchsorted(ends, on_ring, side="right")
+            shard[of_epoch] = shards[slot]
+            place[of_epoch] = on_ring - np.where(slot, ends[slot - 1], 0)
+        return shard, place
+
+    def sample_index(self, position: np.ndarray) -> np.ndarray:
+        """Index in [0, num_samples), in the manifest's order, of the sample at each global position."""
+        shard, number = self.locate(position)
+        return np.where(shard, self._ends[shard - 1], 0) + number
+
+    def upcoming_shards(self, slots: Sequence[int] | np.ndarray, position: int = 0) -> Iterator[int]:
+        """Shards that some slots of each batch need, in order of first use from `position` on, without end.
+
+        slots: in [0, global_batch_size), such as a node's; position: of a batch's first slot. Each shard
+        is named once for each epoch and lane that needs it: one cut by two lanes may be named again at the
+        epoch's other end. Walks all samples, some thousands at a time.
+        """
+        step, rest = divmod(position, self.batch_size)
+        assert rest == 0, "a run stands between two global batches"
+        rows, named = max(1, _WALK // len(slots)), set[int]()
+        for begin in itertools.count(step, rows):
+            at = (np.arange(begin, begin + rows)[:, None] * self.batch_size + np.asarray(slots)).ravel()
+            epoch = at // self.num_samples
+            visit = (epoch * self.lanes + self.lane(at)) * self.num_shards + self.locate(at)[0]
+            found, first = np.unique(visit, return_index=True)
+            news = [v for v in found[np.argsort(first)].tolist() if v not in named]
+            yield from (v % self.num_shards for v in news)
+            named.update(news)
+            if epoch[0] != epoch[-1]:
+                named = {v for v in named if v >= epoch[-1] * self.lanes * self.num_shards}

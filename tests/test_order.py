@@ -23,6 +23,13 @@ def test_permute_takes_one_key_a_position():
     np.testing.assert_array_equal(order.permute(index, 10, keys), alone)
 
 
+def test_permute_takes_one_count_a_position():
+    counts = np.repeat([1, 2, 7, 64, 65], 70)
+    index, keys = np.arange(350) % counts, order.hash64(counts)
+    alone = [order.permute(*each) for each in zip(index, counts.tolist(), keys, strict=True)]
+    np.testing.assert_array_equal(order.permute(index, counts, keys), alone)
+
+
 def test_permute_needs_no_table():
     count = 10**12
     index = np.concatenate([np.arange(500), count - 1 - np.arange(500)])
