@@ -32,12 +32,18 @@ class DataConfig:
         crop_size: side of a training crop in pixels
         resample_noise: draw fresh noise every time a crop is seen, instead of one noisy version of each image
         num_threads: threads of the loader on each rank
+        window_shards: 0 shuffles the whole set; more reads shuffled shards through windows of so many in each lane,
+            for sets larger than a node's cache
+        lanes: parts of the global batch with windows of their own, at least as many as nodes; 0 takes the largest
+            power of two up to 64 that batch and shards allow
     """
 
     shards: str = ""
     crop_size: int = 64
     resample_noise: bool = False
     num_threads: int = 1
+    window_shards: int = 0
+    lanes: int = 0
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,8 @@ def check(config: Config) -> None:
             raise UserError(f"{key} is {value}: it must be a number above 0")
     for key, value in {
         "seed": config.seed,
+        "data.window_shards": data.window_shards,
+        "data.lanes": data.lanes,
         "train.num_threads": train.num_threads,
         "optimizer.weight_decay": optimizer.weight_decay,
         "optimizer.warmup_samples": optimizer.warmup_samples,
@@ -208,6 +216,12 @@ def check(config: Config) -> None:
             raise UserError(f"{key} is {value}: it must be a number, not negative")
     if config.seed >= 2**63:
         raise UserError(f"seed is {config.seed}: it must be below 2^63")
+    if data.lanes and not data.window_shards:
+        raise UserError(f"data.lanes is {data.lanes}, but data.window_shards 0 shuffles the whole set: give both")
+    if data.lanes and train.global_batch_size % data.lanes:
+        raise UserError(
+            f"data.lanes is {data.lanes}: it must divide train.global_batch_size, which is {train.global_batch_size}"
+        )
     if not config.network.widths or min(config.network.widths) <= 0:
         raise UserError(f"network.widths is {config.network.widths}: give one positive width a level")
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):

@@ -43,18 +43,25 @@ def batched(items: Iterable[np.ndarray], count: int) -> Iterator[list[np.ndarray
 
 
 def crop_inputs(
-    shards: ShardSet, positions: Iterable[np.ndarray], crop_size: int, seed: int, resample_noise: bool
+    shards: ShardSet,
+    positions: Iterable[np.ndarray],
+    crop_size: int,
+    seed: int,
+    resample_noise: bool,
+    windows: order.WindowedOrder | None = None,
 ) -> Iterator[tuple]:
     """What the graph needs for each batch of global positions; a pure function of (seed, position).
 
     Yields tiles (views, [H, W, C]), crop corners int32 [B, 2], noise keys along the crop's two
     sides uint32 [B, C, S, 1] and [B, C, 1, S], and flips left-right, up-down int32 [B], transpose bool [B].
+    `windows` takes the place of the whole set's shuffle.
     Order is worked out for many batches at a time, where NumPy's overhead per call no longer counts.
     """
     pixels = np.arange(crop_size)
     for block in batched(positions, _ORDER_BLOCK):
         batch_size, at = len(block[0]), np.concatenate(block)
-        samples = [shards[i] for i in order.sample_index(seed, at, len(shards)).tolist()]
+        index = windows.sample_index(at) if windows else order.sample_index(seed, at, len(shards))
+        samples = [shards[i] for i in index.tolist()]
         choice = order.crop_choice(seed, at)
         places = np.array([sample.tile.shape[:2] for sample in samples], np.uint64) - np.uint64(crop_size - 1)
         corners = (choice[:, :2] % places).astype(np.int32)
@@ -158,11 +165,12 @@ class CropLoader:
         resample_noise: bool = False,
         device: torch.device = _CPU,
         num_threads: int = 2,
+        windows: order.WindowedOrder | None = None,
     ) -> None:
         check_crop_size(shards, crop_size)
         assert noise is None or shards.noise is None, "tiles that hold noise get no more of it"
         stored = encoding(parse_noise(shards.noise)) if shards.noise else CLEAN
-        inputs = crop_inputs(shards, positions, crop_size, seed, resample_noise)
+        inputs = crop_inputs(shards, positions, crop_size, seed, resample_noise, windows)
         # DALI reads the host arrays in place while batches are in flight: keep them until it has done so.
         in_flight: deque = deque(maxlen=2 * _PREFETCH + 1)
 

@@ -64,6 +64,7 @@ class Run:
     wrapped: torch.nn.Module  # the model as accelerate runs it
     optimizer: Any
     micro_batch: int
+    windows: order.WindowedOrder | None  # None shuffles the whole set
     samples_seen: int = 0
     last_validation: tuple[int, float] = (-1, 0.0)  # samples_seen, PSNR in dB
     interval: Interval = field(default_factory=Interval)
@@ -82,6 +83,7 @@ def start(config: Config) -> Run:
     shards = ShardSet(config.data.shards)
     check_crop_size(shards, config.data.crop_size)
     check_noise(shards, config.noise, config.data.resample_noise)
+    windows = open_windows(config, shards)
     validation = ShardSet(config.data.shards, "validation") if "validation" in shards.manifest.splits else None
     run_dir = Path(config.run_dir)
     found = checkpoint.newest_valid(run_dir)
@@ -106,7 +108,7 @@ def start(config: Config) -> Run:
         else torch.optim.AdamW(model.parameters(), weight_decay=plan.weight_decay, **options)
     )
     wrapped, optimizer = ranks.prepare(model, optimizer)
-    run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch)
+    run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch, windows)
     if found is not None:
         resume(run, found)
     if ranks.is_main:
@@ -118,10 +120,11 @@ def start(config: Config) -> Run:
             done = run.samples_seen >= config.train.total_samples
             standing = f"{found} is complete: nothing to do" if done else f"going on from {found}"
         parameters = sum(parameter.numel() for parameter in model.parameters())
+        shuffled = f" in windows of {windows.window_shards} shards, {windows.lanes} lanes" if windows else ""
         print(
             f"{config.network.name}, {parameters / 1e6:.2f} M parameters; {len(shards)} tiles of {shards.split.images} "
-            f"images; {ranks.world_size} rank(s) on {ranks.device.type}, each {portions} x {micro_batch} crops a step\n"
-            + standing
+            f"images{shuffled}; {ranks.world_size} rank(s) on {ranks.device.type}, each {portions} x {micro_batch} "
+            f"crops a step\n{standing}"
         )
     return run
 
@@ -134,6 +137,16 @@ def resume(run: Run, path: Path) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     run.ranks.load_scaler_state(state["loss_scale"])
     run.samples_seen = loaded.samples_seen
+
+
+def open_windows(config: Config, shards: ShardSet) -> order.WindowedOrder | None:
+    """The order of a set larger than a node's cache, where the configuration asks for it."""
+    if not config.data.window_shards:
+        return None
+    sizes = [entry.samples for entry in shards.split.shards]
+    return order.WindowedOrder(
+        config.seed, sizes, config.train.global_batch_size, config.data.window_shards, config.data.lanes
+    )
 
 
 def portion_size(config: Config, world_size: int) -> int:

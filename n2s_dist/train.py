@@ -90,6 +90,7 @@ def open_batches(run: Run) -> Iterator[Batch]:
     crops = CropLoader(
         run.shards, for_loader, run.micro_batch, config.data.crop_size, noise, config.seed,
         resample_noise=config.data.resample_noise, device=device, num_threads=config.data.num_threads,
+        windows=run.windows,
     )  # fmt: skip
 
     def make(positions: np.ndarray, noisy: Tensor) -> Batch:
