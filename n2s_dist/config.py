@@ -28,7 +28,9 @@ class DataConfig:
     """What is trained on.
 
     Args:
-        shards: folder made by tools/build_shards.py
+        shards: folder made by tools/build_shards.py, or the URL of its copy (http, https, s3, or another of fsspec's)
+        cache_dir: where shards from a URL are kept; empty takes $XDG_CACHE_HOME/n2s_dist or ~/.cache/n2s_dist
+        cache_gib: most that cache_dir may hold, over all runs that share it
         crop_size: side of a training crop in pixels
         resample_noise: draw fresh noise every time a crop is seen, instead of one noisy version of each image
         num_threads: threads of the loader on each rank
@@ -39,6 +41,8 @@ class DataConfig:
     """
 
     shards: str = ""
+    cache_dir: str = ""
+    cache_gib: float = 100.0
     crop_size: int = 64
     resample_noise: bool = False
     num_threads: int = 1
@@ -184,6 +188,7 @@ def check(config: Config) -> None:
     data, train, optimizer = config.data, config.train, config.optimizer
     parse_noise(config.noise)
     positive = {
+        "data.cache_gib": data.cache_gib,
         "data.crop_size": data.crop_size,
         "data.num_threads": data.num_threads,
         "network.blocks": config.network.blocks,

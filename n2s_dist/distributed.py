@@ -28,10 +28,11 @@ class Ranks:
             raise UserError("train.mixed_precision bf16 is not supported by this GPU: use fp16 or no")
         self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed_precision)
         # Launchers set OMP_NUM_THREADS to 1 for the sake of GPU ranks; CPU ranks share the cores they were given.
-        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
+        self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size))
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
+        self.local_rank: int = self._accelerator.local_process_index
         self.world_size: int = self._accelerator.num_processes
 
     @property

@@ -15,6 +15,10 @@ class RunFailed(RuntimeError):
     """A run can't go on, by no mistake of the command's: the message says where and why. Exit code 1."""
 
 
+class RankFailed(RunFailed):
+    """A failure that one rank may meet alone, such as of its network: that rank speaks for itself."""
+
+
 def nearest(word: str, valid: list[str]) -> str:
     """A hint such as ", did you mean 'crop_size'?", or an empty string when nothing is close."""
     # Compare the last component first: "data.crop_sise" and "crop_sise" both mean "data.crop_size".
@@ -34,15 +38,17 @@ def say(message: str) -> None:
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command-line program: user errors become one line on stderr and exit code 2, without a traceback.
 
-    When several ranks meet the same error, rank 0 alone speaks. An interrupt exits with 130, a full
-    disk with 2 and the path that could not be written.
+    When several ranks meet the same error, rank 0 alone speaks; of a RankFailed each does. An
+    interrupt exits with 130, a full disk with 2 and the path that could not be written.
     """
+    alone = False
     try:
         code = main() or 0
     except UserError as error:
         code, message = 2, str(error)
     except RunFailed as error:
         code, message = 1, str(error)
+        alone = isinstance(error, RankFailed)
     except KeyboardInterrupt:
         code, message = 130, "interrupted"
     except OSError as error:
@@ -53,6 +59,6 @@ def run_command(main: Callable[[], int | None]) -> None:
         message = f"the disk is full{where}: free some space and run the same command again"
     else:
         sys.exit(code)
-    if os.environ.get("RANK", "0") == "0" or code == 130:
+    if os.environ.get("RANK", "0") == "0" or code == 130 or alone:
         print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -9,7 +9,7 @@ they overlap. Nothing has state but the next position.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
@@ -22,8 +22,10 @@ from torch import Tensor
 
 from n2s_dist import dali_noise, order
 from n2s_dist.baked import CLEAN, Encoding, encoding
+from n2s_dist.cache import RemoteShards
 from n2s_dist.errors import UserError
 from n2s_dist.noise import NoiseModel, parse_noise
+from n2s_dist.prefetch import Prefetcher
 from n2s_dist.shards import ShardSet
 
 T = TypeVar("T")
@@ -33,6 +35,7 @@ _DALI_KEY_TYPES = [types.INT32, types.UINT32, types.UINT32, types.INT32, types.I
 _DALI_TYPES = {"uint8": types.UINT8, "uint16": types.UINT16, "float16": types.FLOAT16}
 _PREFETCH = 2
 _ORDER_BLOCK = 32  # batches
+_HORIZON = 2**20  # positions: how far shards are looked for that are not here yet
 
 
 def batched(items: Iterable[np.ndarray], count: int) -> Iterator[list[np.ndarray]]:
@@ -82,6 +85,33 @@ def crop_inputs(
         for begin in range(0, len(at), batch_size):
             part = slice(begin, begin + batch_size)
             yield tiles[part], corners[part], down[part], across[part], *(flip[part] for flip in flips)
+
+
+def bring_ahead(
+    shards: ShardSet,
+    own: Iterator[np.ndarray],
+    of_node: Iterator[np.ndarray],
+    sample_index: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[np.ndarray]:
+    """`own` batches of positions, unchanged, while other threads bring the remote shards of the node's next ones."""
+    if not isinstance(shards.store, RemoteShards):
+        yield from own
+        return
+    with Prefetcher(shards.store, upcoming_shards(shards, of_node, sample_index), _HORIZON) as prefetcher:
+        for positions in own:
+            prefetcher.reached(int(positions[0]))
+            yield positions
+
+
+def upcoming_shards(
+    shards: ShardSet, positions: Iterable[np.ndarray], sample_index: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[int, str]]:
+    """(position, name) of the shards that positions need, in the order of need; each once for some batches."""
+    for block in batched(positions, _ORDER_BLOCK):
+        at = np.concatenate(block)
+        numbers = shards.shard_number(sample_index(at))
+        for first in np.sort(np.unique(numbers, return_index=True)[1]):
+            yield int(at[first]), shards.split.shards[numbers[first]].name
 
 
 def check_crop_size(shards: ShardSet, crop_size: int) -> None:
@@ -202,7 +232,8 @@ class CropLoader:
 
 def run_ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items, each made by one other thread while its predecessor is in use; errors arrive in their place."""
-    with ThreadPoolExecutor(1, "run_ahead") as thread:
+    thread = ThreadPoolExecutor(1, "run_ahead")
+    try:
         following = thread.submit(next, items)
         while True:
             try:
@@ -211,3 +242,5 @@ def run_ahead(items: Iterator[T]) -> Iterator[T]:
                 return
             following = thread.submit(next, items)
             yield item
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)  # it may be waiting for a shard that nobody needs now

@@ -10,8 +10,7 @@ shard and none a sample.
 """
 
 import hashlib
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +21,6 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FEISTEL_ROUNDS = 4
 _WINDOW_ROUNDS = 12  # 4 favour some places where fewer than about 40 are permuted, as shards may be
 _MOST_LANES = 64  # that are chosen unasked: more nodes than lanes would fetch some shards more than once
-_WALK = 4096  # samples that upcoming_shards works out at a time
 
 # One number for each independent use of randomness, so that no two uses share a stream.
 STREAM_ORDER, STREAM_CROP, STREAM_ROW, STREAM_COLUMN, STREAM_PERTURBATION, STREAM_WEIGHTS = range(1, 7)
@@ -235,24 +233,3 @@ class WindowedOrder:
         """Index in [0, num_samples), in the manifest's order, of the sample at each global position."""
         shard, number = self.locate(position)
         return np.where(shard, self._ends[shard - 1], 0) + number
-
-    def upcoming_shards(self, slots: Sequence[int] | np.ndarray, position: int = 0) -> Iterator[int]:
-        """Shards that some slots of each batch need, in order of first use from `position` on, without end.
-
-        slots: in [0, global_batch_size), such as a node's; position: of a batch's first slot. Each shard
-        is named once for each epoch and lane that needs it: one cut by two lanes may be named again at the
-        epoch's other end. Walks all samples, some thousands at a time.
-        """
-        step, rest = divmod(position, self.batch_size)
-        assert rest == 0, "a run stands between two global batches"
-        rows, named = max(1, _WALK // len(slots)), set[int]()
-        for begin in itertools.count(step, rows):
-            at = (np.arange(begin, begin + rows)[:, None] * self.batch_size + np.asarray(slots)).ravel()
-            epoch = at // self.num_samples
-            visit = (epoch * self.lanes + self.lane(at)) * self.num_shards + self.locate(at)[0]
-            found, first = np.unique(visit, return_index=True)
-            news = [v for v in found[np.argsort(first)].tolist() if v not in named]
-            yield from (v % self.num_shards for v in news)
-            named.update(news)
-            if epoch[0] != epoch[-1]:
-                named = {v for v in named if v >= epoch[-1] * self.lanes * self.num_shards}

@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor
 
 from n2s_dist import checkpoint, order
+from n2s_dist.cache import open_store
 from n2s_dist.config import Config, to_dict
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
@@ -27,6 +28,7 @@ from n2s_dist.shards import ShardSet
 _MAY_CHANGE = (
     "run_dir",
     "data.shards",
+    "data.cache_",
     "data.num_threads",
     "train.device_batch_size",
     "train.num_threads",
@@ -69,6 +71,12 @@ class Run:
     last_validation: tuple[int, float] = (-1, 0.0)  # samples_seen, PSNR in dB
     interval: Interval = field(default_factory=Interval)
 
+    def sample_index(self, positions: np.ndarray) -> np.ndarray:
+        """Which sample is at each global position."""
+        if self.windows:
+            return self.windows.sample_index(positions)
+        return order.sample_index(self.config.seed, positions, len(self.shards))
+
     @property
     def run_dir(self) -> Path:
         return Path(self.config.run_dir)
@@ -80,11 +88,12 @@ def start(config: Config) -> Run:
         raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
     if not config.data.shards:
         raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
-    shards = ShardSet(config.data.shards)
+    store = open_store(config.data.shards, config.data.cache_dir, config.data.cache_gib)
+    shards = ShardSet(store)
     check_crop_size(shards, config.data.crop_size)
     check_noise(shards, config.noise, config.data.resample_noise)
     windows = open_windows(config, shards)
-    validation = ShardSet(config.data.shards, "validation") if "validation" in shards.manifest.splits else None
+    validation = ShardSet(store, "validation") if "validation" in shards.manifest.splits else None
     run_dir = Path(config.run_dir)
     found = checkpoint.newest_valid(run_dir)
     if found is not None:

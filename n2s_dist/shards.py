@@ -8,15 +8,18 @@
 shards/README.md specifies it in full; tars.py knows the bytes.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import mmap
 import re
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -82,7 +85,7 @@ class Manifest:
         return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
 
     @staticmethod
-    def from_json(text: str, where: Path) -> "Manifest":
+    def from_json(text: str, where: Path | str) -> "Manifest":
         """Raises UserError for anything that is not a manifest of this version with sound figures."""
         try:
             data = json.loads(text)
@@ -197,6 +200,10 @@ class Shard:
             raise UserError(f"{path} does not match its shard ({error}): build the shards again") from None
         return spans
 
+    def read_ahead(self) -> None:
+        """Map the tar and read its index now: what is mapped can be read even when its file is removed."""
+        _ = self._map, self._spans
+
     def __getitem__(self, index: int) -> Sample:
         offset, size, shape, dtype, about, _ = self.describe(index)
         if shape is None:
@@ -237,26 +244,76 @@ class Shard:
         return Described(offset, size, shape, dtype, about, crc32)
 
 
+class Store(Protocol):
+    """Where the shards of a set are: a folder here, or one elsewhere that cache.py brings them from."""
+
+    location: Path | str
+    manifest: Manifest
+    most_open: int  # shards that a ShardSet keeps mapped; 0 keeps all, and opens them at once
+
+    def hold(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """The whole, checked shard on this machine's disk, once it is there; it stays while it is held."""
+
+    def close(self) -> None:
+        """End all waiting for shards."""
+
+
+class LocalShards:
+    """Shards in a folder, as they were built."""
+
+    most_open = 0
+
+    def __init__(self, folder: Path) -> None:
+        self.location: Path | str = folder
+        self.manifest = read_manifest(folder)
+
+    @contextlib.contextmanager
+    def hold(self, name: str) -> Iterator[Path]:
+        yield Path(self.location) / name
+
+    def close(self) -> None:
+        pass
+
+
 class ShardSet:
     """All samples of one split, by index in [0, len)."""
 
-    def __init__(self, folder: str | Path, split: str = "train") -> None:
-        self.folder = Path(folder)
-        self.manifest = read_manifest(folder)
+    def __init__(self, shards: str | Path | Store, split: str = "train") -> None:
+        self.store: Store = LocalShards(Path(shards)) if isinstance(shards, str | Path) else shards
+        self.folder, self.manifest = self.store.location, self.store.manifest
         if split not in self.manifest.splits:
-            raise UserError(f"{folder} has no '{split}' split; its manifest names {list(self.manifest.splits)}")
+            raise UserError(f"{self.folder} has no '{split}' split; its manifest names {list(self.manifest.splits)}")
         self.split = self.manifest.splits[split]
         self.noise = self.manifest.noise if self.split.dtype != "uint8" else None
-        self._shards = [
-            Shard(self.folder / entry.name, entry, self.manifest.channels, self.split.dtype)
-            for entry in self.split.shards
-        ]
+        self._open: OrderedDict[int, Shard] = OrderedDict()  # least recently used first
         self._ends = np.cumsum([entry.samples for entry in self.split.shards])
+        if not self.store.most_open:
+            for number in range(len(self.split.shards)):
+                self._shard(number)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Sample:
         assert 0 <= index < len(self)
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        return self._shards[shard][index - (int(self._ends[shard - 1]) if shard else 0)]
+        number = int(self.shard_number(index))
+        return self._shard(number)[index - (int(self._ends[number - 1]) if number else 0)]
+
+    def shard_number(self, index: int | np.ndarray) -> np.ndarray:
+        """Which shard, by its place in the manifest, holds each sample: an integer of the index's shape."""
+        return np.searchsorted(self._ends, index, side="right")
+
+    def _shard(self, number: int) -> Shard:
+        """An open shard. Tiles of one that is closed again stay readable: they hold its mapping."""
+        shard = self._open.get(number)
+        if shard is None:
+            entry, most = self.split.shards[number], self.store.most_open
+            with self.store.hold(entry.name) as path:
+                shard = Shard(path, entry, self.manifest.channels, self.split.dtype)
+                if most:
+                    shard.read_ahead()
+            if most and len(self._open) >= most:
+                self._open.popitem(last=False)
+            self._open[number] = shard
+        self._open.move_to_end(number)
+        return shard

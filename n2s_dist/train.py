@@ -22,7 +22,7 @@ from n2s_dist import checkpoint, order, schedule
 from n2s_dist.ardae import ardae_loss, perturbations, sigma_a_law
 from n2s_dist.config import Config, read_config
 from n2s_dist.errors import RunFailed, run_command
-from n2s_dist.loader import CropLoader, run_ahead
+from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
 from n2s_dist.run import Interval, Run, start
 from n2s_dist.tracking import NullTracker, open_tracker
 from n2s_dist.validation import validate
@@ -54,8 +54,11 @@ def train(config: Config) -> Path:
             disable=not run.ranks.is_main,
             mininterval=0.5 if sys.stderr.isatty() else 30,
         )
-        loop(run, open_batches(run), tracker, progress, total)
-        progress.close()
+        try:
+            loop(run, open_batches(run), tracker, progress, total)
+        finally:
+            run.shards.store.close()
+            progress.close()
         tracker.close()
     last = checkpoint.locate(run.run_dir)
     if run.ranks.is_main:
@@ -87,6 +90,8 @@ def open_batches(run: Run) -> Iterator[Batch]:
     config, device = run.config, run.ranks.device
     noise = None if run.shards.noise else run.model.noise
     for_loader, for_loss = itertools.tee(portions(run))
+    if run.ranks.local_rank == 0:
+        for_loader = bring_ahead(run.shards, for_loader, node_positions(run), run.sample_index)
     crops = CropLoader(
         run.shards, for_loader, run.micro_batch, config.data.crop_size, noise, config.seed,
         resample_noise=config.data.resample_noise, device=device, num_threads=config.data.num_threads,
@@ -109,6 +114,14 @@ def portions(run: Run) -> Iterator[np.ndarray]:
         yield from order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size).reshape(
             -1, run.micro_batch
         )
+
+
+def node_positions(run: Run) -> Iterator[np.ndarray]:
+    """Global positions of all ranks of this node, a batch at a time, from samples_seen to the end of the run."""
+    batch_size, ranks = run.config.train.global_batch_size, run.ranks
+    for step in range(run.samples_seen // batch_size, -(-run.config.train.total_samples // batch_size)):
+        local = range(ranks.rank, ranks.rank + ranks.local_world_size)
+        yield np.concatenate([order.rank_positions(step, batch_size, rank, ranks.world_size) for rank in local])
 
 
 def train_step(run: Run, batches: Iterator[Batch]) -> None:

@@ -194,21 +194,3 @@ def test_windows_keep_nothing_a_sample():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] == pytest.approx(peaks[0], rel=0.1) and peaks[1] < 2 * 2**20
-
-
-@pytest.mark.parametrize("slots", [[0, 1, 2], [9, 10, 11, 12, 13, 14], list(range(24))])
-@pytest.mark.parametrize("begin", [0, 20])
-@pytest.mark.parametrize("walk", [50, 4096])  # within an epoch and across several
-def test_upcoming_shards_are_those_that_are_read(slots, begin, walk, monkeypatch):
-    """Named in order of first use, over three epochs: once for each lane and epoch, from any step on."""
-    monkeypatch.setattr(order, "_WALK", walk)
-    sizes, batch, rows = AWKWARD[-1][0], 24, 115
-    windows = order.WindowedOrder(3, sizes, batch, 2, 6)
-    at = (np.arange(begin, rows)[:, None] * batch + slots).ravel()
-    shard, named, expected = shard_of(sizes, windows.sample_index(at)), set(), []
-    for visit in zip((at // windows.num_samples).tolist(), (at % 24 // 4).tolist(), shard.tolist(), strict=True):
-        if visit not in named:
-            named.add(visit)
-            expected.append(visit[2])
-    upcoming = windows.upcoming_shards(slots, begin * batch)
-    assert list(itertools.islice(upcoming, len(expected))) == expected and len(expected) > 6
