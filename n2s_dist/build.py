@@ -26,7 +26,7 @@ from n2s_dist.plan import BuildOptions, make_plan
 from n2s_dist.shards import Manifest, Split
 from n2s_dist.tiles import Source, measure
 from n2s_dist.workers import Workers
-from n2s_dist.workshop import begin, publish, workshop
+from n2s_dist.workshop import begin, clear, publish, workshop
 
 OnError = Literal["stop", "skip"]
 _SIZES_AT_ONCE = 64
@@ -110,6 +110,7 @@ def build_shards(
         if manifest.source_fingerprint != origin:
             raise UserError(f"{out} holds shards of other images or options: delete it or choose another --out")
         print(f"{out} already holds these shards: nothing to do")
+        clear(out)
         return manifest
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists and holds no shards: choose another --out")

@@ -45,6 +45,13 @@ def begin(folder: Path, origin: str) -> Path:
     return folder / origin[:16]
 
 
+def clear(out: Path) -> None:
+    """Remove what a build left that was killed between publishing and cleaning up."""
+    if out.with_name(f".{out.name}.partial").exists():
+        with contextlib.suppress(UserError), workshop(out):
+            pass
+
+
 def publish(folder: Path, out: Path) -> None:
     """Give a complete folder its name."""
     for path in (*folder.glob("*.json*"), folder):

@@ -344,7 +344,7 @@ def test_a_manifest_can_not_name_files_elsewhere(folder, tmp_path, name):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][0]["name"] = name
     (changed / "manifest.json").write_text(json.dumps(manifest))
-    with failing_server(changed) as server, pytest.raises(UserError, match="names a shard"):
+    with failing_server(changed) as server, pytest.raises(UserError, match="a shard with the name"):
         store_of(server.url, folder, tmp_path)
 
 

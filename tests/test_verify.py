@@ -56,7 +56,7 @@ def test_whole_shards_have_no_faults(whole):
 
 
 def pixel_offset(folder: Path, sample: int) -> int:
-    return ShardSet(folder)._shards[1].describe(sample).offset
+    return ShardSet(folder)._shard(1).describe(sample).offset
 
 
 def flip(path: Path, offset: int) -> None:
