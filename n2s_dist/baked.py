@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from n2s_dist import order
-from n2s_dist.dali_noise import PixelBits, corrupt, numpy_math
+from n2s_dist.dali_noise import corrupt_tile
 from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson
 
 _LEVELS = 65535
@@ -58,10 +57,4 @@ def bake(noise: NoiseModel, tile: np.ndarray, seed: int, image_key: int, row: in
 
     Noise is the loader's own for this seed: tiles of one image that overlap agree.
     """
-    height, width, channels = tile.shape
-    rows, columns = row + np.arange(height)[None], column + np.arange(width)[None]
-    (down,), (across,) = order.pixel_keys(seed, np.array([image_key], np.uint64), rows, columns, channels)
-    math = numpy_math()
-    bits = PixelBits(down[:, :, None], across[:, None, :], math)
-    noisy = corrupt(noise, tile.transpose(2, 0, 1), bits, math)
-    return np.ascontiguousarray(encoding(noise).encode(noisy).transpose(1, 2, 0))
+    return encoding(noise).encode(corrupt_tile(noise, tile, image_key, row, column, seed))

@@ -1,181 +1,245 @@
 """Frozen noise as DALI arithmetic: each pixel's noise is a pure function of (seed, image, row, column, channel).
 
     row keys (host) ────┐
-                        ├──► XOR ──► mix ──► 32 random bits a pixel ──► tables ──► noise
+                        ├──► product ──► a word a pixel ──► two shuffled tables ──► noise
     column keys (host) ─┘
 
 DALI's own generators depend on the pipeline's seed and iteration, so their noise can't be frozen,
 resumed or shared by overlapping crops. Here the host hashes only rows and columns (order.py); all
-that is done a pixel is arithmetic and table look-ups, the same operators on the CPU and on the GPU,
-and only for the pixels of the crop.
+that is done a pixel is a little arithmetic and two or three table look-ups, the same operators on
+the CPU and on the GPU, and only for the pixels of the crop.
 
 The functions here take any arrays that have operators: `ArrayMath` adds the rest, for NumPy or for
-DALI. NumPy is the reference that the tests hold DALI to.
+DALI. NumPy is the reference that the tests hold DALI to, bit for bit.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from n2s_dist import order
 from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson
 
 _TABLE_SIZE = 65536  # DALI's look-up tables take 16-bit keys
 _POISSON_SLOTS = 256
+_KEEP_STEPS = 65536  # in which a slot's probability is counted: float32 holds such thresholds exactly
+
+# The two draws that are added for one of the noise's own: equal shares would let a symmetric sum be exactly its mean.
+_SHARES = (0.49, 0.51)
+
+
+# --- arithmetic that NumPy and DALI share -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ArrayMath:
-    """What arithmetic needs beyond operators: typed constants, table look-ups, casts and functions."""
+    """What arithmetic needs beyond operators: typed constants and table look-ups."""
 
     u32: Callable[[int], Any]  # a uint32 scalar
     f32: Callable[[float], Any]  # a float32 scalar
-    to_u32: Callable[[Any], Any]
-    to_f32: Callable[[Any], Any]
-    lookup: Callable[[Any, np.ndarray], Any]  # (uint32 indices below 65536, float32 table [65536]) -> float32
-    log: Callable[[Any], Any]
+    lookup: Callable[[Any, np.ndarray], Any]  # (uint32 indices below 65536, table [65536]) -> the table's type
 
 
 def numpy_math() -> ArrayMath:
-    return ArrayMath(
-        np.uint32,
-        np.float32,
-        lambda x: x.astype(np.uint32),
-        lambda x: x.astype(np.float32),
-        lambda index, table: table[index],
-        np.log,
-    )
+    return ArrayMath(np.uint32, np.float32, lambda index, table: table[index])
 
 
 def dali_math() -> ArrayMath:
-    import nvidia.dali.math
     from nvidia.dali import fn, types
 
     keys = list(range(_TABLE_SIZE))
+    kinds = {np.dtype(np.float32): types.FLOAT, np.dtype(np.uint32): types.UINT32}
+
+    def lookup(index: Any, table: np.ndarray) -> Any:
+        # DALI takes a table's values as float32, whatever their type.
+        assert (table.astype(np.float32) == table).all()
+        return fn.lookup_table(index, keys=keys, values=table.tolist(), dtype=kinds[table.dtype])
+
     return ArrayMath(
-        lambda value: types.Constant(value).uint32(),
-        lambda value: types.Constant(value).float32(),
-        lambda x: fn.cast(x, dtype=types.UINT32),
-        lambda x: fn.cast(x, dtype=types.FLOAT),
-        lambda index, table: fn.lookup_table(index, keys=keys, values=table.tolist(), dtype=types.FLOAT),
-        nvidia.dali.math.log,
+        lambda value: types.Constant(value).uint32(), lambda value: types.Constant(value).float32(), lookup
     )
 
 
-def mix32(x: Any, math: ArrayMath) -> Any:
-    """A bijection of uint32 in which each bit depends on all: MurmurHash3's finaliser but for its first shift.
+# --- random words -----------------------------------------------------------------------------------
 
-    That shift would mix what the host's hash has mixed already (order.py).
+
+def pixel_keys(
+    image_keys: np.ndarray, seed: int, rows: np.ndarray, columns: np.ndarray, channels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keys of the rows and of the columns of some crops, for every channel: odd uint32 [B, C, H] and [B, C, W].
+
+    image_keys: uint64 [B]. rows: int [B, H], columns: int [B, W], both in pixels of the source image.
     """
-    x = x * math.u32(0x85EBCA6B)
-    x = (x ^ (x >> math.u32(13))) * math.u32(0xC2B2AE35)
-    return x ^ (x >> math.u32(16))
+    image_keys = np.asarray(image_keys, np.uint64)[:, None, None]
+    subpixels = columns[:, None, :] * channels + np.arange(channels)[:, None]
+    down = order.hash64(image_keys, seed, order.STREAM_ROW, rows[:, None, :]).repeat(channels, axis=1)
+    across = order.hash64(image_keys, seed, order.STREAM_COLUMN, subpixels)
+    # An odd factor permutes the words, so none is likelier than another.
+    odd = np.uint32(1)
+    return (down >> np.uint64(32)).astype(np.uint32) | odd, (across >> np.uint64(32)).astype(np.uint32) | odd
 
 
 class PixelBits:
-    """A stream of independent 32-bit words for each pixel.
+    """A random word for each pixel of a crop, uint32 [C, H, W], odd, and its two halves.
 
-    down_keys: uint32 [C, H, 1], across_keys: uint32 [C, 1, W]: hashes of (seed, image, row) and of
-    (seed, image, column, channel). Their XOR is uniform but linear in rows and columns; the mixing
-    removes the linearity.
+    down_keys: uint32 [C, H, 1], across_keys: uint32 [C, 1, W], as pixel_keys makes them. The word is
+    their product modulo 2^32: two rows' words are in a fixed ratio, random and odd, which leaves no
+    trace of order in them once a shuffled table is looked up.
     """
 
     def __init__(self, down_keys: Any, across_keys: Any, math: ArrayMath) -> None:
+        self.word = down_keys * across_keys
         self._math = math
-        self._next = down_keys ^ across_keys
 
-    def draw(self) -> Any:
-        """The next word of every pixel: uint32 [C, H, W]."""
-        word = mix32(self._next, self._math)
-        self._next = (word ^ (word >> self._math.u32(15))) + self._math.u32(0x9E3779B9)
-        return word
+    def halves(self) -> tuple[Any, Any]:
+        """Two independent words below 65536 a pixel: uint32 [C, H, W] each.
+
+        A product's low bits depend on its factors' low bits alone; XOR with the high half, which
+        depends on all, hides it.
+        """
+        high = self.word >> self._math.u32(16)
+        return high, (self.word ^ high) & self._math.u32(0xFFFF)
+
+
+def shuffled(table: np.ndarray, key: int) -> np.ndarray:
+    """A sorted table of even length in a pseudo-random order, always the same, in which pairs of neighbours stay whole.
+
+    Words are odd, so one bit of the second half repeats one of the first. As the bit that tells a
+    pair's two entries apart, it decides next to nothing.
+    """
+    pairs = len(table) // 2
+    places = order.permute(np.arange(pairs), pairs, np.uint64(key))
+    out = np.empty_like(table)
+    out[2 * places], out[2 * places + 1] = table[::2], table[1::2]
+    return out
+
+
+def bin_means(distribution: Any, below: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Means of a distribution (SciPy's, frozen) in 65,536 equally likely bins, spread a little to its own variance.
+
+    below: the distribution's partial mean, x -> E[X; X < x].
+    """
+    means = _TABLE_SIZE * np.diff(below(distribution.ppf(np.linspace(0, 1, _TABLE_SIZE + 1))))
+    return distribution.mean() + (means - distribution.mean()) * (distribution.std() / means.std())
+
+
+def draw_sum(tables: tuple[np.ndarray, np.ndarray], bits: PixelBits, math: ArrayMath) -> Any:
+    """The sum of two independent draws, one from each table: float32 [C, H, W]."""
+    first, second = bits.halves()
+    return math.lookup(first, tables[0]) + math.lookup(second, tables[1])
+
+
+# --- noise ------------------------------------------------------------------------------------------
 
 
 @cache
-def normal_table() -> np.ndarray:
-    """Means of N(0, 1) in 65,536 equally likely bins, scaled to variance 1: float32 [65536]."""
-    edges = stats.norm.ppf(np.linspace(0, 1, _TABLE_SIZE + 1))
-    means = -_TABLE_SIZE * np.diff(stats.norm.pdf(edges))
-    return (means / means.std()).astype(np.float32)
+def normal_tables(sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Entries that add up to N(0, sigma^2): two float32 [65536].
 
-
-def draw_normal(bits: PixelBits, math: ArrayMath, scale: float = 1.0) -> Any:
-    """N(0, scale^2) from one word a pixel, as the sum of two table entries: float32.
-
-    The largest error of its distribution function is under 1e-6, and it reaches beyond six standard
-    deviations. The weights differ a little, since equal ones would let the sum cancel to exactly 0.
+    The largest error of the sum's distribution function is under 1e-6, and it reaches beyond six
+    standard deviations.
     """
-    word = bits.draw()
-    low, high = (normal_table() * np.float32(scale * weight**0.5) for weight in (0.49, 0.51))
-    return math.lookup(word & math.u32(0xFFFF), low) + math.lookup(word >> math.u32(16), high)
+    means = bin_means(stats.norm(), lambda x: -stats.norm.pdf(x))
+    return tuple(  # type: ignore[return-value]
+        shuffled(means * (sigma * share**0.5), key).astype(np.float32) for key, share in enumerate(_SHARES)
+    )
 
 
-def draw_gamma(shape: float, bits: PixelBits, math: ArrayMath) -> Any:
-    """Gamma(shape, scale 1) by Marsaglia & Tsang (2000), for shape >= 10: float32.
+@cache
+def gamma_tables(k: float) -> tuple[np.ndarray, np.ndarray]:
+    """Entries that add up to Gamma(shape k, mean 1): two float32 [65536].
 
-    Two proposals, the second taken as it is when the first is refused: both are refused, and the
-    second wrongly taken, less often than once in 40,000 pixels at shape 10 and in a million at 50.
+    A Gamma variable is the sum of two whose shapes add up to its own. The largest error of the
+    distribution function is under 1e-6.
     """
-    d = shape - 1 / 3
-    first, accepted = _gamma_proposal(d, bits, math)
-    second, _ = _gamma_proposal(d, bits, math)
-    return d * (second + accepted * (first - second))
+    tables = []
+    for key, share in enumerate(_SHARES):
+        means = bin_means(stats.gamma(share * k), partial(_gamma_below, share * k))
+        tables.append(shuffled(means / k, key).astype(np.float32))
+    return tuple(tables)  # type: ignore[return-value]
 
 
-def _gamma_proposal(d: float, bits: PixelBits, math: ArrayMath) -> tuple[Any, Any]:
-    normal = draw_normal(bits, math)
-    uniform = (math.to_f32(bits.draw() >> math.u32(8)) + 0.5) * 2.0**-24
-    root = 1.0 + normal * (9 * d) ** -0.5
-    cube = root * root * root
-    accepted = math.log(uniform) < 0.5 * normal * normal + d * (1.0 - cube + math.log(cube))
-    return cube, math.to_f32(accepted)
+def _gamma_below(shape: float, x: np.ndarray) -> np.ndarray:
+    """E[X; X < x] of Gamma(shape)."""
+    return shape * stats.gamma.cdf(x, shape + 1)
 
 
 @cache
 def poisson_tables(zeta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Walker's alias tables of Poisson(v / (255 zeta)) for every 8-bit value v: three float32 [65536].
+    """Walker's alias tables of Poisson(v / (255 zeta)) for every 8-bit value v: three [65536].
 
-    Entry 256 v + slot: the probability of keeping the slot, the slot's count, and its alias's count.
-    256 counts around the mean hold all but 2e-9 of the probability, as long as zeta >= 0.0025.
+    Entry 256 v + slot: the word below which the slot's own count is taken (uint32), the other count
+    that it may yield (its alias) and how far its own is from that (float32). A word's upper 8 bits
+    are the slot. 256 counts around the mean hold all but 2e-9 of the probability, as long as
+    zeta >= 0.0025; each count's probability is right to 1e-7.
     """
-    keep = np.ones((256, _POISSON_SLOTS))
-    counts = np.zeros((256, _POISSON_SLOTS))
-    aliases = np.zeros((256, _POISSON_SLOTS))
+    places = order.permute(np.arange(_POISSON_SLOTS), _POISSON_SLOTS, np.uint64(0))
+    thresholds, aliases, differences = (np.zeros((256, _POISSON_SLOTS)) for _ in range(3))
     for value in range(256):
         mean = value / (255 * zeta)
-        counts[value] = np.arange(_POISSON_SLOTS) + max(0, int(mean) - _POISSON_SLOTS // 2)
-        aliases[value] = counts[value]
-        share = stats.poisson.pmf(counts[value], mean)
-        share *= _POISSON_SLOTS / share.sum()
-        poor = [slot for slot in range(_POISSON_SLOTS) if share[slot] < 1]
-        rich = [slot for slot in range(_POISSON_SLOTS) if share[slot] >= 1]
-        while poor and rich:
-            slot, donor = poor.pop(), rich[-1]
-            keep[value, slot], aliases[value, slot] = share[slot], counts[value, donor]
-            share[donor] -= 1 - share[slot]
-            if share[donor] < 1:
-                poor.append(rich.pop())
-    return tuple(table.reshape(-1).astype(np.float32) for table in (keep, counts, aliases))  # type: ignore[return-value]
+        counts = np.arange(_POISSON_SLOTS) + max(0, int(mean) - _POISSON_SLOTS // 2)
+        keep, partner = _alias(stats.poisson.pmf(counts, mean))
+        # Below 2^32 even for the last slot: the few words above are given its alias, itself.
+        thresholds[value, places] = np.minimum(places * 2.0**24 + keep * (2**24 // _KEEP_STEPS), 2.0**32 - 2**8)
+        aliases[value, places], differences[value, places] = counts[partner], counts - counts[partner]
+    return (
+        thresholds.reshape(-1).astype(np.uint32),
+        aliases.reshape(-1).astype(np.float32),
+        differences.reshape(-1).astype(np.float32),
+    )
+
+
+def _alias(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each slot, in how many of _KEEP_STEPS cases it yields its own outcome, and else which other: int [N] both.
+
+    What rounding takes from one slot is given to the next, so errors do not add up.
+    """
+    share = probability * (len(probability) / probability.sum())
+    keep, partner = np.full(share.shape, _KEEP_STEPS), np.arange(share.size)
+    poor = [slot for slot in range(share.size) if share[slot] < 1]
+    rich = [slot for slot in range(share.size) if share[slot] >= 1]
+    carry = 0.0
+    while poor and rich:
+        slot, donor = poor.pop(), rich[-1]
+        exact = share[slot] * _KEEP_STEPS + carry
+        keep[slot], partner[slot] = min(max(round(exact), 0), _KEEP_STEPS), donor
+        carry = exact - keep[slot]
+        share[donor] -= 1 - keep[slot] / _KEEP_STEPS
+        if share[donor] < 1:
+            poor.append(rich.pop())
+    return keep, partner
 
 
 def draw_poisson(zeta: float, clean: Any, bits: PixelBits, math: ArrayMath) -> Any:
-    """Poisson(clean / (255 zeta)) from one word a pixel, exact to float32. clean: uint8; returns float32 counts."""
-    word = bits.draw()
-    slot = math.to_u32(clean) * math.u32(_POISSON_SLOTS) + (word & math.u32(0xFF))
-    keep, counts, aliases = (math.lookup(slot, table) for table in poisson_tables(zeta))
-    kept = math.to_f32(math.to_f32(word >> math.u32(8)) * 2.0**-24 < keep)
-    return aliases + kept * (counts - aliases)
+    """Poisson(clean / (255 zeta)) from one word a pixel. clean: uint8; returns float32 counts."""
+    slot = clean * math.u32(_POISSON_SLOTS) + (bits.word >> math.u32(24))
+    thresholds, aliases, differences = (math.lookup(slot, table) for table in poisson_tables(zeta))
+    return aliases + (bits.word < thresholds) * differences
 
 
 def corrupt(noise: NoiseModel, clean: Any, bits: PixelBits, math: ArrayMath) -> Any:
     """Noisy image on the 0-1 scale, unclipped. clean: uint8 [C, H, W]; returns float32 [C, H, W]."""
     match noise:
         case Gaussian(sigma):
-            return clean * math.f32(1 / 255) + draw_normal(bits, math, scale=sigma)
+            return clean * math.f32(1 / 255) + draw_sum(normal_tables(sigma), bits, math)
         case Poisson(zeta):
-            return draw_poisson(zeta, clean, bits, math) * zeta
+            return draw_poisson(zeta, clean, bits, math) * math.f32(zeta)
         case Gamma(k):
-            return clean * math.f32(1 / (255 * k)) * draw_gamma(k, bits, math)
+            return clean * math.f32(1 / 255) * draw_sum(gamma_tables(k), bits, math)
+
+
+def corrupt_tile(noise: NoiseModel, tile: np.ndarray, image_key: int, row: int, column: int, seed: int) -> np.ndarray:
+    """A tile with the frozen noise that the loader gives its pixels: float32 [H, W, C] on the 0-1 scale, unclipped.
+
+    tile: uint8 [H, W, C]. image_key, row, column: where it lies, as in shards.Sample.
+    """
+    height, width, channels = tile.shape
+    rows, columns = (start + np.arange(length)[None] for start, length in ((row, height), (column, width)))
+    down, across = pixel_keys(np.array([image_key], np.uint64), seed, rows, columns, channels)
+    math = numpy_math()
+    bits = PixelBits(down[0, :, :, None], across[0, :, None, :], math)
+    return corrupt(noise, tile.transpose(2, 0, 1), bits, math).transpose(1, 2, 0)

@@ -26,16 +26,18 @@ from n2s_dist.cache import RemoteShards
 from n2s_dist.errors import UserError
 from n2s_dist.noise import NoiseModel, parse_noise
 from n2s_dist.prefetch import Prefetcher
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards import Sample, ShardSet
 
 T = TypeVar("T")
 
 _CPU = torch.device("cpu")
-_DALI_KEY_TYPES = [types.INT32, types.UINT32, types.UINT32, types.INT32, types.INT32, types.BOOL]
 _DALI_TYPES = {"uint8": types.UINT8, "uint16": types.UINT16, "float16": types.FLOAT16}
 _PREFETCH = 2
 _ORDER_BLOCK = 32  # batches
 _HORIZON = 2**20  # positions: how far shards are looked for that are not here yet
+# Types, dimensions and layouts of what crop_inputs yields after tiles: corner, three flips; keys down and across.
+_CROP_INPUTS = [(types.INT32, 1, ""), *[(types.INT32, 0, "")] * 2, (types.BOOL, 0, "")]
+_KEY_INPUTS = [(types.UINT32, 3, "")] * 2
 
 
 def batched(items: Iterable[np.ndarray], count: int) -> Iterator[list[np.ndarray]]:
@@ -50,17 +52,18 @@ def crop_inputs(
     positions: Iterable[np.ndarray],
     crop_size: int,
     seed: int,
-    resample_noise: bool,
+    *,
+    noisy: bool = True,
+    resample_noise: bool = False,
     windows: order.WindowedOrder | None = None,
 ) -> Iterator[tuple]:
     """What the graph needs for each batch of global positions; a pure function of (seed, position).
 
-    Yields tiles (views, [H, W, C]), crop corners int32 [B, 2], noise keys along the crop's two
-    sides uint32 [B, C, S, 1] and [B, C, 1, S], and flips left-right, up-down int32 [B], transpose bool [B].
+    Yields tiles (views, [H, W, C]), crop corners int32 [B, 2], flips left-right, up-down int32 [B],
+    transpose bool [B] and, if noisy, noise keys along the crop's two sides uint32 [B, C, S, 1] and [B, C, 1, S].
     `windows` takes the place of the whole set's shuffle.
     Order is worked out for many batches at a time, where NumPy's overhead per call no longer counts.
     """
-    pixels = np.arange(crop_size)
     for block in batched(positions, _ORDER_BLOCK):
         batch_size, at = len(block[0]), np.concatenate(block)
         index = windows.sample_index(at) if windows else order.sample_index(seed, at, len(shards))
@@ -68,23 +71,38 @@ def crop_inputs(
         choice = order.crop_choice(seed, at)
         places = np.array([sample.tile.shape[:2] for sample in samples], np.uint64) - np.uint64(crop_size - 1)
         corners = (choice[:, :2] % places).astype(np.int32)
-        left_right, up_down, transposed = choice[:, 2:].T & np.uint64(1) == 1
+        left_right, up_down, transposed = flips = choice[:, 2:].T & np.uint64(1) == 1
 
-        image_keys = np.array([sample.image_key for sample in samples], np.uint64)
-        if resample_noise:
-            image_keys = order.hash64(image_keys, at)
-        rows, columns = (corners + np.array([(sample.row, sample.column) for sample in samples])).T
-        rows = rows[:, None] + np.where(up_down[:, None], pixels[::-1], pixels)
-        columns = columns[:, None] + np.where(left_right[:, None], pixels[::-1], pixels)
-        row_keys, column_keys = order.pixel_keys(seed, image_keys, rows, columns, shards.manifest.channels)
-        swap = transposed[:, None, None]
-        down = np.where(swap, column_keys, row_keys)[:, :, :, None]
-        across = np.where(swap, row_keys, column_keys)[:, :, None, :]
         tiles = [sample.tile for sample in samples]
-        flips = left_right.astype(np.int32), up_down.astype(np.int32), transposed.copy()
+        arrays = [corners, left_right.astype(np.int32), up_down.astype(np.int32), transposed.copy()]
+        if noisy:
+            arrays += crop_keys(samples, corners, flips, crop_size, seed, at if resample_noise else None)
         for begin in range(0, len(at), batch_size):
             part = slice(begin, begin + batch_size)
-            yield tiles[part], corners[part], down[part], across[part], *(flip[part] for flip in flips)
+            yield tiles[part], *(array[part] for array in arrays)
+
+
+def crop_keys(
+    samples: list[Sample], corners: np.ndarray, flips: np.ndarray, crop_size: int, seed: int, fresh: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Noise keys along the two sides of crops as they will lie after flips: uint32 [B, C, S, 1] and [B, C, 1, S].
+
+    corners: int [B, 2] in the tiles. flips: bool [3, B], left-right, up-down, transpose.
+    fresh: int [B], numbers that make each crop's noise a new draw, or None for frozen noise.
+    """
+    left_right, up_down, transposed = flips
+    image_keys = np.array([sample.image_key for sample in samples], np.uint64)
+    if fresh is not None:
+        image_keys = order.hash64(image_keys, fresh)
+    pixels = np.arange(crop_size)
+    rows, columns = (corners + np.array([(sample.row, sample.column) for sample in samples])).T
+    rows = rows[:, None] + np.where(up_down[:, None], pixels[::-1], pixels)
+    columns = columns[:, None] + np.where(left_right[:, None], pixels[::-1], pixels)
+    channels = samples[0].tile.shape[2]
+    row_keys, column_keys = dali_noise.pixel_keys(image_keys, seed, rows, columns, channels)
+    swap = transposed[:, None, None]
+    down, across = np.where(swap, column_keys, row_keys), np.where(swap, row_keys, column_keys)
+    return down[:, :, :, None], across[:, :, None, :]
 
 
 def bring_ahead(
@@ -141,25 +159,18 @@ def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device:
     source: what feeds DALI's external source with `crop_inputs`. noise: what to add, or None. stored:
     how tiles hold values on the 0-1 scale.
     """
-    tile, corner, down_keys, across_keys, left_right, up_down, transposed = fn.external_source(
+    inputs = [(_DALI_TYPES[stored.dtype], 3, "HWC"), *_CROP_INPUTS, *([] if noise is None else _KEY_INPUTS)]
+    tile, corner, left_right, up_down, transposed, *keys = fn.external_source(
         source=source,
-        num_outputs=7,
+        num_outputs=len(inputs),
         batch=True,
-        dtype=[
-            _DALI_TYPES[stored.dtype],
-            types.INT32,
-            types.UINT32,
-            types.UINT32,
-            types.INT32,
-            types.INT32,
-            types.BOOL,
-        ],
-        ndim=[3, 1, 3, 3, 0, 0, 0],
-        layout=["HWC", "", "", "", "", "", ""],
+        dtype=[dtype for dtype, _, _ in inputs],
+        ndim=[ndim for _, ndim, _ in inputs],
+        layout=[layout for _, _, layout in inputs],
         no_copy=True,
     )
     if device == "gpu":
-        tile, down_keys, across_keys = tile.gpu(), down_keys.gpu(), across_keys.gpu()
+        tile, keys = tile.gpu(), [key.gpu() for key in keys]
     crop = fn.slice(tile, corner, [crop_size, crop_size], axes=[0, 1])
     if stored.dtype == "float16":
         crop = fn.cast(crop, dtype=types.FLOAT)  # which flips, as float16 does not
@@ -171,6 +182,7 @@ def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device:
     if noise is None:
         return fn.cast(crop, dtype=types.FLOAT) * stored.scale + stored.offset
     math = dali_noise.dali_math()
+    down_keys, across_keys = keys
     bits = dali_noise.PixelBits(down_keys, across_keys, math)
     return do_not_convert(dali_noise.corrupt)(noise, crop, bits, math)
 
@@ -200,7 +212,10 @@ class CropLoader:
         check_crop_size(shards, crop_size)
         assert noise is None or shards.noise is None, "tiles that hold noise get no more of it"
         stored = encoding(parse_noise(shards.noise)) if shards.noise else CLEAN
-        inputs = crop_inputs(shards, positions, crop_size, seed, resample_noise, windows)
+        inputs = crop_inputs(
+            shards, positions, crop_size, seed,
+            noisy=noise is not None, resample_noise=resample_noise, windows=windows,
+        )  # fmt: skip
         # DALI reads the host arrays in place while batches are in flight: keep them until it has done so.
         in_flight: deque = deque(maxlen=2 * _PREFETCH + 1)
 
@@ -227,7 +242,10 @@ class CropLoader:
 
     def __next__(self) -> Tensor:
         (batch,) = self._pipeline.run()
-        return torch.from_dlpack(batch.as_tensor()).clone()  # DALI reuses its buffers
+        tensor = torch.from_dlpack(batch.as_tensor())
+        # On the CPU the batch owns its memory until the last reference goes, and a copy would take as long as
+        # all that went before it. On a GPU work that is still queued may outlive the last reference.
+        return tensor.clone() if tensor.is_cuda else tensor
 
 
 def run_ahead(items: Iterator[T]) -> Iterator[T]:

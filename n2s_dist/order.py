@@ -92,21 +92,6 @@ def crop_choice(seed: int, position: np.ndarray) -> np.ndarray:
     return hash64(seed, STREAM_CROP, np.asarray(position, np.uint64)[:, None], np.arange(5))
 
 
-def pixel_keys(
-    seed: int, image_keys: np.ndarray, rows: np.ndarray, columns: np.ndarray, channels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Keys of the frozen noise of pixels: their XOR names a pixel of a source image (dali_noise.PixelBits).
-
-    image_keys: uint64 [B]. rows: int [B, H], columns: int [B, W], in the source image. Returns uint32
-    [B, C, H], the same for each channel, and uint32 [B, C, W].
-    """
-    image_keys = image_keys[:, None, None]
-    subpixels = columns[:, None, :] * channels + np.arange(channels)[:, None]
-    down = hash64(image_keys, seed, STREAM_ROW, rows[:, None, :]).repeat(channels, axis=1)
-    across = hash64(image_keys, seed, STREAM_COLUMN, subpixels)
-    return (down >> np.uint64(32)).astype(np.uint32), (across >> np.uint64(32)).astype(np.uint32)
-
-
 def rank_positions(step: int, global_batch_size: int, rank: int, world_size: int) -> np.ndarray:
     """Global positions that one rank trains on in one optimizer step: int64 [global_batch_size // world_size]."""
     share, rest = divmod(global_batch_size, world_size)

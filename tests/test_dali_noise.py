@@ -4,11 +4,9 @@ All draws here are NumPy's, of keys made as loader.py makes them; test_loader.py
 Statistics are held to five standard errors, p-values to 1e-4; nothing here is random from run to run.
 """
 
-import dataclasses
-
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import stats
 
 from n2s_dist import dali_noise, order
 from n2s_dist.noise import Gamma, Gaussian, Poisson
@@ -19,11 +17,9 @@ CHANNELS, SIDE = 3, 600  # over a million pixels
 
 def pixel_keys(image: str = "a.png", seed: int = 0, channels: int = CHANNELS, side: int = SIDE) -> tuple:
     """Keys of all pixels of an image, uint32 [C, H, 1] and [C, 1, W], as the loader makes them."""
-    image_key, pixels = np.uint64(order.name_key(image)), np.arange(side)
-    rows = order.hash64(image_key, seed, order.STREAM_ROW, pixels[None]).repeat(channels, axis=0)
-    columns = order.hash64(image_key, seed, order.STREAM_COLUMN, pixels[None] * channels + np.arange(channels)[:, None])
-    down, across = ((keys >> np.uint64(32)).astype(np.uint32) for keys in (rows, columns))
-    return down[:, :, None], across[:, None, :]
+    image_key, pixels = np.array([order.name_key(image)], np.uint64), np.arange(side)[None]
+    down, across = dali_noise.pixel_keys(image_key, seed, pixels, pixels, channels)
+    return down[0, :, :, None], across[0, :, None, :]
 
 
 def pixel_bits(*args, **kwargs) -> dali_noise.PixelBits:
@@ -32,7 +28,7 @@ def pixel_bits(*args, **kwargs) -> dali_noise.PixelBits:
 
 def normals(*args, **kwargs) -> np.ndarray:
     """float64 [C, H, W]."""
-    return dali_noise.draw_normal(pixel_bits(*args, **kwargs), MATH).astype(np.float64)
+    return dali_noise.draw_sum(dali_noise.normal_tables(1.0), pixel_bits(*args, **kwargs), MATH).astype(np.float64)
 
 
 def corrupted(noise, value: int) -> np.ndarray:
@@ -50,45 +46,75 @@ def signs(word: np.ndarray, bit: int) -> np.ndarray:
 # --- tables -----------------------------------------------------------------------------------------
 
 
-def looked_up_tables(scale: float = 1.0) -> list[np.ndarray]:
-    """The two tables whose entries draw_normal adds."""
-    seen = []
+def largest_error(tables: tuple[np.ndarray, np.ndarray], law, x: np.ndarray) -> float:
+    """Of the distribution function of the sum of two entries, at x, from both sides of each step.
 
-    def lookup(index, table):
-        seen.append(table.astype(np.float64))
-        return table[index]
-
-    dali_noise.draw_normal(pixel_bits(side=2), dataclasses.replace(MATH, lookup=lookup), scale)
-    return seen
+    Over all pairs that occur, which are half of 2^32: words are odd, so that the two indices never
+    are both even or both odd (test_the_halves_are_one_of_each_parity).
+    """
+    first, second = (table.astype(np.float64) for table in tables)
+    errors = []
+    for side in ("left", "right"):
+        shares = np.zeros(len(x))
+        for parity in (0, 1):
+            a, b = np.sort(first[parity::2]), second[1 - parity :: 2]
+            shares += [np.searchsorted(a, value - b, side).mean() / first.size for value in x]
+        errors.append(np.abs(shares - law.cdf(x)).max())
+    return max(errors)
 
 
 def test_normal_draws_have_the_normal_distribution():
-    """Over all 2^32 pairs of entries, on both sides of each step: the distribution function is right to 1e-6."""
-    first, second = looked_up_tables()
     x = np.concatenate([np.linspace(-6.2, 6.2, 125), [-1e-4, -1e-9, 1e-9, 1e-4]])  # zero is among them
-    for side in ("left", "right"):
-        shares = [np.searchsorted(np.sort(first), value - second, side).mean() / first.size for value in x]
-        assert np.abs(shares - stats.norm.cdf(x)).max() < 1e-6
+    assert largest_error(dali_noise.normal_tables(1.0), stats.norm(), x) < 1e-6
 
 
-@pytest.mark.parametrize("scale", [1.0, 25 / 255])
-def test_normal_draws_have_the_right_moments_and_reach(scale):
-    first, second = looked_up_tables(scale)
-    assert abs(first.mean() + second.mean()) < 1e-7 * scale
-    assert abs((first.var() + second.var()) / scale**2 - 1) < 1e-6
-    assert first.max() + second.max() > 6 * scale and first.min() + second.min() < -6 * scale
+@pytest.mark.parametrize("k", [10.0, 100.0, 10_000.0])
+def test_gamma_draws_have_the_gamma_distribution(k):
+    law = stats.gamma(k, scale=1 / k)
+    x = np.concatenate([law.ppf(np.linspace(0, 1, 80)[1:-1]), law.ppf([1e-9, 1e-6, 1e-4]), law.isf([1e-9, 1e-6, 1e-4])])
+    assert largest_error(dali_noise.gamma_tables(k), law, x) < 1e-6
+
+
+def test_a_wrong_law_would_be_told():
+    """Else the two tests above would prove nothing: a table of the neighbouring level is off by far more."""
+    x = np.linspace(-3, 3, 13)
+    assert largest_error(dali_noise.normal_tables(1.0001), stats.norm(), x) > 1e-5
+    law = stats.gamma(100, scale=1 / 100)
+    assert largest_error(dali_noise.gamma_tables(100.01), law, law.ppf([0.1, 0.3, 0.7])) > 1e-5
+
+
+@pytest.mark.parametrize(
+    "tables, mean, deviation, lowest",
+    [
+        (dali_noise.normal_tables(1.0), 0, 1, -6),
+        (dali_noise.normal_tables(25 / 255), 0, 25 / 255, -6),
+        (dali_noise.gamma_tables(100.0), 1, 0.1, -4.5),
+    ],
+    ids=["normal", "normal 25", "gamma 100"],
+)
+def test_draws_have_the_right_moments_and_reach(tables, mean, deviation, lowest):
+    """Gamma's lower tail is shorter than the normal one."""
+    first, second = (table.astype(np.float64) for table in tables)
+    assert abs(first.mean() + second.mean() - mean) < 1e-7
+    one, two = first - first.mean(), second - second.mean()
+    covariance = (one[::2].mean() * two[1::2].mean() + one[1::2].mean() * two[::2].mean()) / 2
+    assert abs((one.var() + two.var() + 2 * covariance) / deviation**2 - 1) < 1e-6
+    assert first.max() + second.max() > mean + 6 * deviation
+    assert first.min() + second.min() < mean + lowest * deviation
 
 
 @pytest.mark.parametrize("zeta", [0.0025, 0.01, 0.05, 1.0])
 def test_poisson_tables_hold_the_exact_probabilities(zeta):
-    """For every 8-bit value, with the 24 bits that choose between slot and alias counted as they are compared."""
-    keep, counts, aliases = (table.astype(np.float64).reshape(256, 256) for table in dali_noise.poisson_tables(zeta))
-    kept = np.ceil(keep * 2**24) / 2**24 / 256  # the share of words whose upper 24 bits, times 2^-24, are below keep
-    outcomes = np.arange(int(max(counts.max(), aliases.max())) + 1)
+    """For every 8-bit value, over all words: those below a slot's threshold yield its own count."""
+    tables = dali_noise.poisson_tables(zeta)
+    thresholds, aliases, differences = (table.astype(np.float64).reshape(256, 256) for table in tables)
+    kept = np.clip(thresholds / 2**24 - np.arange(256), 0, 1) / 256
+    outcomes = np.arange(int(max((aliases + differences).max(), aliases.max())) + 1)
     for value in range(256):
-        share = np.bincount(counts[value].astype(int), kept[value], outcomes.size)
+        share = np.bincount((aliases + differences)[value].astype(int), kept[value], outcomes.size)
         share += np.bincount(aliases[value].astype(int), 1 / 256 - kept[value], outcomes.size)
-        np.testing.assert_allclose(share, stats.poisson.pmf(outcomes, value / (255 * zeta)), rtol=0, atol=1e-8)
+        error = share - stats.poisson.pmf(outcomes, value / (255 * zeta))
+        assert np.abs(error).max() < 1e-7 and np.abs(np.cumsum(error)).max() < 1e-6
 
 
 # --- distributions ----------------------------------------------------------------------------------
@@ -124,47 +150,33 @@ def test_black_stays_black(noise):
     assert not corrupted(noise, 0).any()
 
 
-@pytest.mark.parametrize("shape, both_refused", [(10.0, 1 / 40_000), (50.0, 1e-6)])
-def test_gamma_proposals_are_refused_as_rarely_as_stated(shape, both_refused):
-    d = shape - 1 / 3
-
-    def accepted_density(x: float) -> float:
-        cube = (1 + x / np.sqrt(9 * d)) ** 3
-        return 0.0 if cube <= 0 else stats.norm.pdf(x) * min(1.0, np.exp(x * x / 2 + d * (1 - cube + np.log(cube))))
-
-    refused = 1 - integrate.quad(accepted_density, -8, 8, limit=200)[0]
-    assert refused**2 < both_refused
-    _, accepted = dali_noise._gamma_proposal(d, pixel_bits(), MATH)
-    assert abs((1 - accepted).mean() - refused) < 5 * np.sqrt(refused / accepted.size)
-
-
-def test_gamma_takes_its_second_proposal_where_the_first_is_refused():
-    d, bits = 10.0 - 1 / 3, pixel_bits()
-    (first, accepted), (second, _) = (dali_noise._gamma_proposal(d, bits, MATH) for _ in range(2))
-    assert 1000 < (accepted == 0).sum() < 0.01 * accepted.size
-    expected = d * np.where(accepted == 1, first, second)
-    np.testing.assert_allclose(dali_noise.draw_gamma(10.0, pixel_bits(), MATH), expected, rtol=1e-5)
-
-
 # --- independence -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [1, 4096])
-def test_mixing_gives_different_states_different_words(step):
-    states = np.arange(2**18, dtype=np.uint32) * np.uint32(step)
-    assert len(np.unique(dali_noise.mix32(states, MATH))) == states.size
+def bit_planes(channels: int = 1, side: int = 400) -> np.ndarray:
+    """The bits of both halves of each pixel's word, as signs: float32 [31, C, H, W]."""
+    first, second = pixel_bits(channels=channels, side=side).halves()
+    return np.stack([*(signs(first, bit) for bit in range(16)), *(signs(second, bit) for bit in range(1, 16))])
 
 
-def test_every_bit_of_every_draw_is_fair_and_independent():
-    """Of four draws, as gamma noise makes them: 128 bits a pixel, none biased, no two correlated."""
-    bits = pixel_bits(channels=1, side=400)
-    words = [bits.draw().ravel() for _ in range(4)]
-    all_signs = np.stack([signs(word, bit) for word in words for bit in range(32)])
+def test_the_halves_are_one_of_each_parity():
+    """What is left out of bit_planes, and why neighbours in a table lie at an even and the next odd place."""
+    first, second = pixel_bits().halves()
+    assert ((first ^ second) & np.uint32(1) == 1).all() and max(first.max(), second.max()) < 65536
+    for table in (*dali_noise.normal_tables(1.0), *dali_noise.gamma_tables(50.0)):
+        ranks = np.argsort(np.argsort(table.astype(np.float64), kind="stable"), kind="stable")
+        assert (np.abs(ranks[::2] - ranks[1::2]) <= 2).all()  # float32 makes a few neighbours equal
+        assert abs(np.corrcoef(table[:-2], table[2:])[0, 1]) < 0.03  # and pairs are in no order
+
+
+def test_every_bit_is_fair_and_independent():
+    """31 bits a pixel, none biased, no two correlated."""
+    all_signs = bit_planes().reshape(31, -1)
     pixels = all_signs.shape[1]
     assert np.abs(all_signs.sum(1) / np.sqrt(pixels)).max() < 5
-    between = (all_signs @ all_signs.T / np.sqrt(pixels))[np.triu_indices(128, 1)]
+    between = (all_signs @ all_signs.T / np.sqrt(pixels))[np.triu_indices(31, 1)]
     assert stats.chi2.sf((between.astype(np.float64) ** 2).sum(), between.size) > 1e-4
-    assert np.abs(between).max() < 5.5  # of 8,128
+    assert np.abs(between).max() < 5.5  # of 465
 
 
 @pytest.mark.parametrize("down, across", [(0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (0, 64), (64, 0), (17, 301)])
@@ -196,23 +208,38 @@ def rectangles(field: np.ndarray) -> float:
     return float(((gram**2 - squares)[above] / 2).sum(dtype=np.float64) / np.sqrt(count))
 
 
-def test_rectangles_show_what_mixing_removes():
-    """Before mixing, the parity of any bit over a rectangle's corners is even: the statistic must see it."""
-    down, across = pixel_keys(channels=1, side=512)
-    raw = (down ^ across)[0]
-    for bit in (0, 13, 31):
-        assert rectangles(signs(raw, bit)) > 1e4
+def test_rectangles_show_what_the_halves_hide():
+    """Bits 1 and 2 of a product of odd numbers are sums of their factors' bits: the statistic must see it."""
+    word = pixel_bits(channels=1, side=512).word[0]
+    for bit in (1, 2):
+        assert rectangles(signs(word, bit)) > 1e4
 
 
-def test_mixing_leaves_no_rectangles():
-    """Every bit of three draws, random parities of bits, and the normal noise itself."""
-    bits, rng = pixel_bits(channels=1, side=384), np.random.default_rng(0)
-    words = [bits.draw()[0] for _ in range(3)]
-    deviations = [rectangles(signs(word, bit)) for word in words for bit in range(32)]
-    for mask in rng.integers(1, 2**32, 32, dtype=np.uint32):
-        deviations.append(rectangles(signs(np.bitwise_count(words[0] & mask).astype(np.uint32), 0)))
-    noise = normals(channels=1, side=384)[0]
-    deviations += [rectangles(noise), rectangles((noise**2 - 1) / np.sqrt(2)), rectangles(np.sign(noise))]
+def test_bits_have_no_rectangles():
+    """Every bit and random parities of bits; but for a trace of 1 in 10,000 in the product's bits 16 and 17.
+
+    Those are the two lowest of the first half, and the second half's bit 1 repeats one of them.
+    """
+    planes, rng = bit_planes(side=384)[:, 0], np.random.default_rng(0)
+    deviations = [rectangles(plane) for plane in planes]
+    count = (384 * 383 / 2) ** 2
+    for faint in (16, 1, 0):
+        assert abs(deviations.pop(faint)) / np.sqrt(count) < 2e-4
+    for _ in range(32):
+        deviations.append(rectangles(np.prod(planes[rng.random(31) < 0.5], axis=0)))
+    assert np.abs(deviations).max() < 5
+    assert stats.chi2.sf(np.square(deviations).sum(), len(deviations)) > 1e-4
+
+
+def test_noise_has_no_rectangles():
+    """Each family, as it is, squared, and its sign; shuffled tables make nothing of any trace in the bits."""
+    clean, deviations = np.full((1, 768, 768), 100, np.uint8), []
+    for model in (Gaussian(0.1), Gamma(50.0), Poisson(0.01)):
+        noise = dali_noise.corrupt(model, clean, pixel_bits(channels=1, side=768), MATH)[0]
+        noise = (noise - noise.mean(dtype=np.float64)) / noise.std()
+        square = noise**2 - (noise**2).mean(dtype=np.float64)
+        sign = np.sign(noise - np.median(noise) - 1e-6)
+        deviations += [rectangles(field.astype(np.float64)) for field in (noise, square / square.std(), sign)]
     assert np.abs(deviations).max() < 5
     assert stats.chi2.sf(np.square(deviations).sum(), len(deviations)) > 1e-4
 
@@ -242,15 +269,33 @@ def test_noise_depends_on_the_key_alone():
     """A crop's noise is the part of its image's noise: the same function of the same keys."""
     down, across = pixel_keys()
     part = dali_noise.PixelBits(down[:, 100:164], across[:, :, 300:364], MATH)
-    np.testing.assert_array_equal(
-        dali_noise.draw_normal(part, MATH), normals()[:, 100:164, 300:364].astype(np.float32)
-    )  # fmt: skip
+    noise = dali_noise.draw_sum(dali_noise.normal_tables(1.0), part, MATH)
+    np.testing.assert_array_equal(noise, normals()[:, 100:164, 300:364].astype(np.float32))
 
 
 def test_noise_is_pinned():
-    """These words are in every frozen noisy data set: a change of them is a change of all results."""
+    """This noise is in every frozen noisy data set: a change of it is a change of all results."""
     bits = pixel_bits(side=2, channels=1)
-    assert [bits.draw().ravel().tolist() for _ in range(2)] == [
-        [1861314859, 212749727, 2691377657, 3576104826],
-        [859484732, 636366143, 3161703832, 2653930654],
+    assert bits.word.ravel().tolist() == [1279386013, 1329408385, 1021303499, 617117703]
+    assert [half.ravel().tolist() for half in bits.halves()] == [
+        [19521, 20285, 15583, 9416],
+        [44508, 26300, 58900, 23759],
     ]
+    grey = np.full((1, 2, 2), 128, np.uint8)
+    for model, expected in (
+        (Gaussian(25 / 255), [0.4307060, 0.4558011, 0.3401607, 0.5285379]),
+        (Poisson(0.01), [0.46, 0.44, 0.48, 0.54]),
+        (Gamma(100.0), [0.4638551, 0.4756537, 0.4206274, 0.5126693]),
+    ):
+        np.testing.assert_allclose(dali_noise.corrupt(model, grey, bits, MATH).ravel(), expected, rtol=0, atol=2e-7)
+
+
+def test_a_tile_gets_the_noise_of_its_place():
+    """corrupt_tile is the part of the whole image's noise where the tile lies."""
+    image = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
+    key = order.name_key("a.png")
+    for model in (Gaussian(0.1), Poisson(0.05), Gamma(50.0)):
+        whole = dali_noise.corrupt_tile(model, image, key, 0, 0, 7)
+        part = dali_noise.corrupt_tile(model, image[30:94, 100:228], key, 30, 100, 7)
+        assert whole.dtype == np.float32
+        np.testing.assert_array_equal(part, whole[30:94, 100:228])
