@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from n2s_dist import checkpoint, order, schedule
 from n2s_dist.ardae import ardae_loss, perturbations, sigma_a_law
-from n2s_dist.config import Config, read_config
+from n2s_dist.command_line import read_config
+from n2s_dist.config import Config
 from n2s_dist.errors import RunFailed, run_command
 from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
 from n2s_dist.run import Interval, Run, start

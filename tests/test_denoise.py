@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from n2s_dist import checkpoint, denoise
-from n2s_dist.config import read_config
+from n2s_dist.command_line import read_config
 from n2s_dist.denoise import denoise_tiled, denoise_whole
 from n2s_dist.images import to_uint8
 from n2s_dist.score import ScoreModel, build_score_model

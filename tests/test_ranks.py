@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from n2s_dist import checkpoint, evaluate
-from n2s_dist.config import read_config
+from n2s_dist.command_line import read_config
 from n2s_dist.run import start
 from n2s_dist.train import train
 

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from n2s_dist.ardae import ardae_loss, perturbations, sigma_a_law
-from n2s_dist.config import read_config
+from n2s_dist.command_line import read_config
 from n2s_dist.noise import Gaussian
 from n2s_dist.score import ScoreModel, build_score_model
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2s_dist.config import read_config
+from n2s_dist.command_line import read_config
 from n2s_dist.tracking import NullTracker, Tracker, open_tracker
 
 WITHOUT_WANDB = ["--tracking.wandb=false"]

@@ -19,7 +19,8 @@ from torch import Tensor
 from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.build import build_shards
-from n2s_dist.config import Config, read_config
+from n2s_dist.command_line import read_config
+from n2s_dist.config import Config
 from n2s_dist.errors import UserError
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import Gaussian

@@ -10,7 +10,8 @@ from PIL import Image
 from n2s_dist import checkpoint, order
 from n2s_dist import train as training
 from n2s_dist.build import BuildOptions, build_shards
-from n2s_dist.config import Config, read_config
+from n2s_dist.command_line import read_config
+from n2s_dist.config import Config
 from n2s_dist.errors import UserError
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import Gaussian

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from n2s_dist.ardae import ardae_loss
 from n2s_dist.build import build_shards
-from n2s_dist.config import read_config
+from n2s_dist.command_line import read_config
 from n2s_dist.errors import run_command
 from n2s_dist.plan import BuildOptions
 from n2s_dist.run import Run, start
