@@ -5,9 +5,9 @@
 
 | noise    | stored as | rounding against the noise's own standard deviation                            |
 |----------|-----------|--------------------------------------------------------------------------------|
-| gaussian | uint16    | 2e-4 of it at sigma 25/255; values beyond 8 standard deviations are held there |
+| gaussian | uint16    | 1e-4 of it at sigma 25/255; values beyond 8 standard deviations are held there |
 | poisson  | uint16    | none: whole counts                                                             |
-| gamma    | float16   | at most 0.5 % at k = 100, the same at every intensity (a float's error is relative) |
+| gamma    | float16   | 2e-3 of it at k = 100, at every intensity (a float's error is relative)            |
 """
 
 from dataclasses import dataclass

@@ -10,8 +10,8 @@ from n2s_dist.noise import Gamma, Gaussian, Poisson, parse_noise
 
 KEY = order.name_key("photograph.png")
 # Standard deviation of the rounding over that of the noise; shards/README.md quotes them.
-ROUNDING = {"gaussian:5": 1e-3, "gaussian:25": 2e-4, "gaussian:50": 1.5e-4, "poisson:0.01": 0, "poisson:0.05": 0,
-            "gamma:50": 2.2e-3, "gamma:100": 3.1e-3}  # fmt: skip
+ROUNDING = {"gaussian:5": 3.1e-4, "gaussian:25": 1.3e-4, "gaussian:50": 1e-4, "poisson:0.01": 0, "poisson:0.05": 0,
+            "gamma:50": 1.7e-3, "gamma:100": 2.3e-3}  # fmt: skip
 
 
 def tile(value: int | None = None, side: int = 128) -> np.ndarray:
