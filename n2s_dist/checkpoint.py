@@ -12,7 +12,6 @@ A checkpoint is written under a temporary name, synced to disk and renamed.
 import io
 import json
 import math
-import os
 import platform
 import re
 import shutil
@@ -34,6 +33,7 @@ from n2s_dist.config import Config, from_dict, to_dict
 from n2s_dist.errors import UserError, say
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import sha256_file
+from n2s_dist.workshop import sync
 
 WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"
 _NAME = re.compile(r"samples-\d{9,}")
@@ -97,23 +97,15 @@ def save(
         hashes = {name: sha256_file(partial / name) for name in (WEIGHTS, ABOUT, STATE)}
         (partial / MARKER).write_text(json.dumps(hashes, indent=1) + "\n")
         for path in [*partial.iterdir(), partial]:
-            _sync(path)
+            sync(path)
         if final.exists():  # a damaged one that an earlier start passed over
             shutil.rmtree(final)
         partial.rename(final)
-        _sync(folder)
+        sync(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return final
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def damage(path: Path) -> str | None:
