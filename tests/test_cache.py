@@ -1,5 +1,6 @@
 """Remote shards: the same batches and weights as from a folder, whatever servers, neighbours and kills do."""
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -199,11 +200,13 @@ def test_every_third_request_may_fail(server, folder, names, expected, tmp_path,
     assert server.requests > len(names) + 1
 
 
-def test_a_body_cut_short_goes_on_where_it_ended(server, folder, names, tmp_path):
-    """Even on a server that ends each answer half-way, more often than would be borne without getting further."""
+def test_a_body_cut_short_goes_on_where_it_ended(server, folder, names, tmp_path, monkeypatch):
+    """Even more often than would be borne, had it not brought something each time."""
+    monkeypatch.setattr(remote, "_FURTHER", 2**14)
     server.fault = lambda number, name: "cut" if name.endswith(".tar") and number < 5 else None
     size = (folder / names[0]).stat().st_size
-    with store_of(server.url, folder, tmp_path).hold(names[0]) as path:
+    store = RemoteShards(server.url, tmp_path / "cache", 2**30, Patience(tries=2, first_pause_sec=0.01))
+    with store.hold(names[0]) as path:
         assert path.read_bytes() == (folder / names[0]).read_bytes()
     begins = [answer.begin for answer in server.answers if answer.name == names[0]]
     assert begins == sorted(begins) and begins[0] == 0 < begins[1] and len(begins) == 4
@@ -338,7 +341,7 @@ def test_what_is_no_set_of_shards_is_named(server, folder, tmp_path, monkeypatch
         RemoteShards(server.url, tmp_path / "file" / "cache", 2**30, HURRIED)
 
 
-@pytest.mark.parametrize("name", ["../../evil.tar", "/tmp/evil.tar", ".hidden.tar", "a.txt", ""])
+@pytest.mark.parametrize("name", ["../../evil.tar", "/etc/evil.tar", ".hidden.tar", "a.txt", ""])
 def test_a_manifest_can_not_name_files_elsewhere(folder, tmp_path, name):
     changed = Path(shutil.copytree(folder, tmp_path / "changed"))
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -581,6 +584,22 @@ def test_tiles_outlive_their_files(server, folder, names, tmp_path):
         assert not sample.tile.flags.owndata
 
 
+def test_a_shard_may_go_as_soon_as_it_was_opened(server, folder, tmp_path, monkeypatch):
+    """By another process that needs room, before a first tile was read."""
+    store = store_of(server.url, folder, tmp_path)
+    held = store.hold
+
+    @contextlib.contextmanager
+    def held_last(name: str) -> Iterator[Path]:
+        with held(name) as path:
+            yield path
+        path.unlink()
+        path.with_suffix(".idx").unlink()
+
+    monkeypatch.setattr(store, "hold", held_last)
+    assert ShardSet(store)[0].tile.tobytes() == ShardSet(folder)[0].tile.tobytes()
+
+
 def test_other_tars_in_the_cache_directory_are_left_alone(server, folder, names, tmp_path):
     """Someone's cache directory may be the folder that built shards lie in."""
     mine = Path(shutil.copytree(folder, tmp_path / "cache" / "set"))
@@ -605,6 +624,33 @@ def test_sets_share_one_limit(server, folder, names, tmp_path):
     assert cached(tmp_path) == [e] and len(cached(tmp_path, ".*.partial")) == 1
     bring(first, a)
     assert cached(tmp_path) == [a, e] and not cached(tmp_path, ".*.partial")
+
+
+def test_nobody_waits_for_ever_for_room(server, folder, names, tmp_path, monkeypatch):
+    """Three go on with what killed ones had begun, at the same moment, in a cache that holds two of them."""
+    stores, met = [store_of(server.url, folder, tmp_path, 2) for _ in range(3)], threading.Barrier(3)
+    (place,) = (tmp_path / "cache").glob("remote-*")
+    for entry in ShardSet(folder).split.shards[:3]:
+        (place / f".{entry.name}.{cache._room(entry)}.partial").write_bytes(b"begun")
+    reserve = RemoteShards._reserve
+
+    def meet_first(store: RemoteShards, partial: Path, need: int) -> bool:
+        if store in waiting:
+            waiting.remove(store)
+            met.wait(10)
+        return reserve(store, partial, need)
+
+    waiting = list(stores)
+    monkeypatch.setattr(RemoteShards, "_reserve", meet_first)
+    threads = [threading.Thread(target=bring, args=pair) for pair in zip(stores, names[:3], strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    finished = [not thread.is_alive() for thread in threads]
+    for store in stores:
+        store.close()
+    assert finished == [True, True, True]
 
 
 def test_a_full_disk_makes_room_then_is_named(server, folder, names, tmp_path, monkeypatch):
@@ -668,9 +714,9 @@ def test_what_keeps_a_shard_from_coming_is_the_consumers_to_know(server, folder,
     shards = ShardSet(store_of(server.url, folder, tmp_path))
 
     def consume() -> None:
-        endless = ((step + 1) * np.ones(1, np.int64) for step in itertools.count())
+        steps = (np.array([step]) for step in range(1, 2000))
         of_node = iter([np.arange(len(shards))])
-        for _ in bring_ahead(shards, endless, of_node, lambda at: at):
+        for _ in bring_ahead(shards, steps, of_node, lambda at: at):
             time.sleep(0.002)
 
     with pytest.raises(RunFailed, match=f"{names[1]} has wrong bytes"):
