@@ -44,7 +44,7 @@ def machine() -> dict[str, str | int]:
 def report(path: Path | None, *, ratios: dict[str, float], figures: dict[str, float], machine: dict) -> None:
     """Print the figures, and write them as JSON where asked."""
     for name, value in {**ratios, **figures}.items():
-        print(f"{name:>32}  {value:.4g}")
+        print(f"{name:>32}  {value:,.0f}" if value >= 1000 else f"{name:>32}  {value:.4g}")
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"ratios": ratios, "figures": figures, "machine": machine}, indent=1) + "\n")

@@ -1,8 +1,17 @@
 #!/usr/bin/env python3
-"""How fast crops come out of the loader, against a torch DataLoader on whole images.
+"""How fast random 128x128 crops come out of the loader, against other loaders on the same images.
 
-The rival decodes one 2040x1404 PNG (the size of DIV2K's) for each 128x128 crop, as most training code
-does; this loader crops memory-mapped tiles of the same images. Both use every core, in one run.
+Every loader yields float32 batches [B, 3, 128, 128] in random order and may use every core; this one
+flips and transposes its crops besides. The images have DIV2K's size, 2040x1404:
+
+    png_dataloader   torch's DataLoader; one whole PNG is decoded for each crop, as most training code does
+    webdataset       webdataset's pipeline on PNG tiles of 256x256
+    webdataset_raw   the same on this project's shards
+    litdata          litdata's chunks of raw tiles           (where it is installed)
+    mosaicml         mosaicml-streaming's shards of raw tiles (where it is installed)
+
+They are measured in turn, several rounds of it, and each one's best round counts: whatever else the
+machine is doing slows single rounds down.
 
     tools/bench_loader.py --json loader.json
 """
@@ -17,79 +26,87 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench import machine, photograph_of_size, report
+from bench_rivals import RIVALS, Job
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from n2s_dist import order
 from n2s_dist.build import build_shards
-from n2s_dist.errors import run_command
+from n2s_dist.errors import UserError, run_command
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import parse_noise
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
 
 _HEIGHT, _WIDTH, _CROP, _BATCH = 1404, 2040, 128, 32
+_NOISES = ("gaussian:25", "poisson:0.01", "gamma:100")
 
 
-class PngCrops(Dataset):
-    """A random crop of a freshly decoded PNG for each index."""
-
-    def __init__(self, paths: list[Path], length: int) -> None:
-        self.paths, self.length = paths, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        rng = np.random.default_rng(index)
-        image = np.asarray(Image.open(self.paths[rng.integers(len(self.paths))]))
-        row, column = rng.integers(_HEIGHT - _CROP), rng.integers(_WIDTH - _CROP)
-        crop = image[row : row + _CROP, column : column + _CROP].astype(np.float32) / 255
-        return torch.from_numpy(crop).permute(2, 0, 1).contiguous()
+def this_loader(shards: ShardSet, noise: str | None, workers: int) -> CropLoader:
+    positions = (order.rank_positions(step, _BATCH, 0, 1) for step in itertools.count())
+    model = parse_noise(noise) if noise else None
+    return CropLoader(shards, positions, _BATCH, _CROP, model, 0, num_threads=workers)
 
 
-def crops_per_sec(batches: Iterator[torch.Tensor], seconds: float) -> float:
-    """Throughput after the first batch, over at least one batch."""
-    next(batches)
+def crops_per_sec(batches: Iterator[torch.Tensor], seconds: float, made_ahead: int) -> float:
+    """Throughput, not counting the batches that were made while other loaders had their turn."""
+    for _ in range(made_ahead):
+        next(batches)
     count, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds or count == 0:
         count += len(next(batches))
     return count / elapsed
 
 
+def write_images(folder: Path, count: int) -> list[Path]:
+    folder.mkdir()
+    paths = [folder / f"{number:04d}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.fromarray(np.roll(photograph_of_size(_HEIGHT, _WIDTH), 100 * number, (0, 1))).save(path)
+    return paths
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write ratios, figures and machine here")
     parser.add_argument("--images", type=int, default=8, help="PNGs of 2040x1404 to read (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="measured time for each loader (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="measured time of each turn (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each loader (%(default)s)")
     args = parser.parse_args()
 
-    figures = {}
+    if args.rounds < 1:
+        raise UserError(f"--rounds is {args.rounds}: measure at least one")
+    workers = machine()["cores"]
+    assert isinstance(workers, int)
+    # Worker processes fill the cores: threads that turn their bytes to floats would only wait for each other.
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "images"
-        folder.mkdir()
-        for number in range(args.images):
-            Image.fromarray(np.roll(photograph_of_size(_HEIGHT, _WIDTH), 100 * number, (0, 1))).save(
-                folder / f"{number:04d}.png"
-            )
-        build_shards([str(folder)], f"{scratch}/shards", BuildOptions(validation_fraction=0))
-        shards, cores = ShardSet(f"{scratch}/shards"), machine()["cores"]
-        assert isinstance(cores, int)
+        images = write_images(Path(scratch) / "images", args.images)
+        build_shards([str(images[0].parent)], f"{scratch}/shards", BuildOptions(validation_fraction=0, shard_mib=8))
+        shards = ShardSet(f"{scratch}/shards")
+        job = Job(images, shards, Path(scratch), _CROP, _BATCH, workers)
+        loaders: dict[str, Iterator[torch.Tensor]] = {}
+        for name, rival in RIVALS.items():
+            if rival.version:
+                loaders[name] = rival.open(job)
+                next(loaders[name])  # starts its workers, while this process still has no threads of DALI's
+            else:
+                print(f"{name} is left out, since {rival.package} is not installed: {rival.hint}")
+        for noise in (None, *_NOISES):
+            loaders[noise.split(":")[0] if noise else "clean"] = this_loader(shards, noise, workers)
 
-        rival = PngCrops(sorted(folder.iterdir()), 1_000_000)
-        batches = iter(DataLoader(rival, batch_size=_BATCH // 4, num_workers=cores))
-        figures["png_dataloader_crops_per_sec"] = crops_per_sec(batches, 2 * args.seconds)
-        del batches
+        rates: dict[str, list[float]] = {name: [] for name in loaders}
+        for _ in range(args.rounds):
+            for name, loader in loaders.items():
+                rates[name].append(crops_per_sec(loader, args.seconds, made_ahead=2 * workers + 1))
+        loaders.clear()
 
-        for noise in (None, "gaussian:25", "poisson:0.01", "gamma:100"):
-            positions = (order.rank_positions(step, _BATCH, 0, 1) for step in itertools.count())
-            model = parse_noise(noise) if noise else None
-            loader = CropLoader(shards, positions, _BATCH, _CROP, model, 0, num_threads=cores)
-            name = noise.split(":")[0] if noise else "clean"
-            figures[f"{name}_crops_per_sec"] = crops_per_sec(loader, args.seconds)
-
-    ratio = figures["clean_crops_per_sec"] / figures["png_dataloader_crops_per_sec"]
-    report(args.json, ratios={"over_png_dataloader": ratio}, figures=figures, machine=machine())
+    best = {name: max(found) for name, found in rates.items()}
+    report(
+        args.json,
+        ratios={f"over_{name}": best["clean"] / best[name] for name in RIVALS if name in best},
+        figures={f"{name}_crops_per_sec": rate for name, rate in best.items()},
+        machine={**machine(), **{rival.package: rival.version for rival in RIVALS.values() if rival.version}},
+    )
 
 
 if __name__ == "__main__":
