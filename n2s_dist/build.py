@@ -17,13 +17,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from n2s_dist import shards
 from n2s_dist.datasets import resolve_source
 from n2s_dist.errors import UserError
 from n2s_dist.images import list_images
 from n2s_dist.layout import Layout
+from n2s_dist.manifest import Manifest, Split, read_manifest
 from n2s_dist.plan import BuildOptions, make_plan
-from n2s_dist.shards import Manifest, Split
 from n2s_dist.tiles import Source, measure
 from n2s_dist.workers import Workers
 from n2s_dist.workshop import begin, clear, publish, workshop
@@ -106,7 +105,7 @@ def build_shards(
     images = gather(sources)
     origin = fingerprint(images, options)
     if (out / "manifest.json").is_file():
-        manifest = shards.read_manifest(out)
+        manifest = read_manifest(out)
         if manifest.source_fingerprint != origin:
             raise UserError(f"{out} holds shards of other images or options: delete it or choose another --out")
         print(f"{out} already holds these shards: nothing to do")

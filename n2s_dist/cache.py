@@ -24,8 +24,9 @@ from typing import IO
 
 from n2s_dist import tars
 from n2s_dist.errors import RankFailed, UserError
+from n2s_dist.manifest import Manifest, ShardEntry
 from n2s_dist.remote import PATIENCE, Closed, Patience, RemoteFolder
-from n2s_dist.shards import LocalShards, Manifest, ShardEntry, Store
+from n2s_dist.shards import LocalShards, Store
 
 _LOOK_SEC = 0.02  # between looks at a lock that somebody else holds
 _MOST_OPEN = 64  # shards mapped at a time

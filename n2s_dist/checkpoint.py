@@ -31,8 +31,8 @@ from torch import Tensor
 import n2s_dist
 from n2s_dist.config import Config, from_dict, to_dict
 from n2s_dist.errors import UserError, say
+from n2s_dist.manifest import sha256_file
 from n2s_dist.score import ScoreModel, build_score_model
-from n2s_dist.shards import sha256_file
 from n2s_dist.workshop import sync
 
 WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"

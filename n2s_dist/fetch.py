@@ -21,7 +21,7 @@ from n2s_dist.datasets import DataSet, find_dataset
 from n2s_dist.download import Network, discard, download
 from n2s_dist.errors import UserError
 from n2s_dist.images import ImageFile, image_size, list_images, read_image
-from n2s_dist.shards import sha256_file
+from n2s_dist.manifest import sha256_file
 from n2s_dist.unpack import unpack
 
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16B")

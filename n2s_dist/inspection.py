@@ -8,10 +8,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from n2s_dist import dali_noise, order
+from n2s_dist.baked import encoding
 from n2s_dist.errors import UserError
 from n2s_dist.images import to_uint8
-from n2s_dist.noise import NoiseModel, format_noise
-from n2s_dist.shards import Manifest, ShardSet, Split
+from n2s_dist.manifest import Manifest, Split
+from n2s_dist.noise import NoiseModel, format_noise, parse_noise
+from n2s_dist.shards import ShardSet
 
 _LINE = 80  # columns of a terminal
 _MOST_SHARDS, _MOST_SOURCES, _MOST_SIZES = 12, 5, 6
@@ -113,7 +115,8 @@ class Sheet:
 def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) -> Sheet:
     """Random tiles, pixel for pixel, each clean and beside it with the frozen noise that training sees under `seed`.
 
-    For display alone, noisy tiles are clamped to what 8 bits hold.
+    For display alone, noisy tiles are clamped to what 8 bits hold. Of tiles that are stored with noise there
+    is no clean version to show.
     """
     if count < 1:
         raise UserError(f"--tiles is {count}: show at least 1")
@@ -132,7 +135,8 @@ def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) ->
     size = (across * cell_width + 2 * _GAP, 2 * large + _GAP + down * cell_height)
     canvas = Image.new("L" if shards.manifest.channels == 1 else "RGB", size, _PAPER)
     draw = ImageDraw.Draw(canvas)
-    title = f"{shards.folder.name}: {len(samples):,} of {len(shards):,} tiles, clean and {format_noise(noise)}"
+    what = f"with {shards.noise} in them" if shards.noise else f"clean and {format_noise(noise)}"
+    title = f"{Path(shards.folder).name}: {len(samples):,} of {len(shards):,} tiles, {what}"
     _write(draw, (2 * _GAP, large // 2), f"{title}, seed {seed}", size[0] - 4 * _GAP, large)
     clean_corners, noisy_corners = [], []
     for place, sample in enumerate(samples):
@@ -140,8 +144,12 @@ def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) ->
         top, left = 2 * large + _GAP + row * cell_height, 2 * _GAP + column * cell_width
         clean_corners.append((top, left))
         noisy_corners.append((top, left + width + _GAP))
-        noisy = to_uint8(dali_noise.corrupt_tile(noise, sample.tile, sample.image_key, sample.row, sample.column, seed))
-        for pixels, (y, x) in ((sample.tile, clean_corners[-1]), (noisy, noisy_corners[-1])):
+        if shards.noise:
+            pair = [to_uint8(encoding(parse_noise(shards.noise)).decode(sample.tile))]
+        else:
+            noisy = dali_noise.corrupt_tile(noise, sample.tile, sample.image_key, sample.row, sample.column, seed)
+            pair = [sample.tile, to_uint8(noisy)]
+        for pixels, (y, x) in zip(pair, (clean_corners[-1], noisy_corners[-1]), strict=False):
             canvas.paste(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), (x, y))
         caption = f"{sample.image}  ({sample.row}, {sample.column})"
         _write(draw, (left, top + height + small // 4), caption, 2 * width + _GAP, small)

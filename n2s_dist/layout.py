@@ -15,8 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from n2s_dist.errors import UserError
+from n2s_dist.manifest import ShardEntry
 from n2s_dist.plan import BuildOptions, ShardPlan, SplitPlan, Tiles, make_plan, tiles_of_image
-from n2s_dist.shards import ShardEntry
 from n2s_dist.tiles import Job, Places, Source, finish_shard, write_image_tiles
 from n2s_dist.workers import Workers
 

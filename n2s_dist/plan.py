@@ -11,8 +11,8 @@ import numpy as np
 
 from n2s_dist import tars
 from n2s_dist.errors import UserError
+from n2s_dist.manifest import SPLITS
 from n2s_dist.order import hash64, name_key, permute
-from n2s_dist.shards import SPLITS
 
 _BLOCK = 2**18  # tiles permuted at a time
 

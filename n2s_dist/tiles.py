@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from n2s_dist import plan, shards, tars
+from n2s_dist import plan, tars
 from n2s_dist.errors import UserError
 from n2s_dist.images import ImageFile, image_size, read_image
+from n2s_dist.manifest import ShardEntry, sha256_file
 from n2s_dist.order import name_key
 from n2s_dist.plan import BuildOptions, Tiles
-from n2s_dist.shards import ShardEntry
 from n2s_dist.workshop import sync
 
 
@@ -124,4 +124,4 @@ def finish_shard(folder: Path, work: tuple[plan.ShardPlan, Tiles]) -> ShardEntry
     path.with_suffix(".idx").write_text(tars.index_text(plan.index_lines(tiles)))
     sync(path)
     sync(path.with_suffix(".idx"))
-    return ShardEntry(shard.name, shard.samples, shard.bytes, shards.sha256_file(path))
+    return ShardEntry(shard.name, shard.samples, shard.bytes, sha256_file(path))

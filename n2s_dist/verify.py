@@ -19,8 +19,9 @@ from n2s_dist.build import Collection, fingerprint, gather, read_skipped
 from n2s_dist.errors import UserError
 from n2s_dist.images import measure_image
 from n2s_dist.layout import Layout
+from n2s_dist.manifest import Manifest, ShardEntry, Split, read_manifest, sha256_file
 from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import Manifest, Shard, ShardEntry, Split, read_manifest, sha256_file
+from n2s_dist.shards import Shard
 from n2s_dist.workers import Workers
 from n2s_dist.workshop import begin, sync, workshop
 

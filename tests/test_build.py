@@ -25,8 +25,9 @@ from PIL import Image
 from n2s_dist import build, layout, plan, shards, tiles
 from n2s_dist.build import build_shards
 from n2s_dist.errors import UserError
+from n2s_dist.manifest import read_manifest, sha256_file
 from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet, read_manifest
+from n2s_dist.shards import ShardSet
 from n2s_dist.workshop import workshop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,7 +166,7 @@ def test_the_manifest_is_true(built, pixels):
         assert (split.min_height, split.min_width) == tuple(shapes[:, :2].min(0))
         for entry in split.shards:
             assert entry.bytes == (built / entry.name).stat().st_size
-            assert entry.sha256 == shards.sha256_file(built / entry.name)
+            assert entry.sha256 == sha256_file(built / entry.name)
     listed = {entry.name for split in manifest.splits.values() for entry in split.shards}
     assert {path.name for path in built.iterdir()} == {
         "manifest.json", *listed, *(name.replace(".tar", ".idx") for name in listed)
@@ -174,7 +175,7 @@ def test_the_manifest_is_true(built, pixels):
 
 def test_sha256_file_agrees_with_a_published_digest(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
-    assert shards.sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
+    assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
 
 
 def test_gray_shards(source, tmp_path, pixels):

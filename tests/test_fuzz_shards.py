@@ -16,8 +16,9 @@ from PIL import Image
 from n2s_dist import tars, verify
 from n2s_dist.build import build_shards
 from n2s_dist.errors import UserError
+from n2s_dist.manifest import read_manifest
 from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet, read_manifest
+from n2s_dist.shards import ShardSet
 
 NAME = "train-000000"
 MUTANTS = 2000

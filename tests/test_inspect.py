@@ -1,6 +1,5 @@
 """tools/inspect_shards.py: what it says equals the manifest, what it draws equals the tiles and training's noise."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -10,24 +9,21 @@ import pytest
 from PIL import Image
 
 from n2s_dist import inspection, order
-from n2s_dist.build import BuildOptions, build_shards
+from n2s_dist.build import build_shards
 from n2s_dist.images import to_uint8
 from n2s_dist.inspection import Sheet, contact_sheet, summary
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise, parse_noise
+from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
 
-ROOT = Path(__file__).resolve().parents[1]
 SEED = 5
 
 
 @pytest.fixture(scope="module")
-def main():
-    """The program's main(), from a file that is in no package."""
-    spec = importlib.util.spec_from_file_location("inspect_shards", ROOT / "tools/inspect_shards.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(load_tool):
+    """The program's main()."""
+    return load_tool("inspect_shards").main
 
 
 def build(folder: Path, images: dict[str, np.ndarray], **options) -> Path:
@@ -230,3 +226,14 @@ def test_mistakes_are_named(main, cli, shards, tmp_path, monkeypatch, arguments,
 def test_a_folder_without_shards(main, cli, tmp_path):
     assert "holds no manifest.json" in cli(main, tmp_path).error()
     assert "holds no manifest.json" in cli(main, tmp_path / "missing").error()
+
+
+def test_tiles_stored_with_noise_are_shown_as_they_are(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    folder = build(tmp_path, {"a.png": image}, tile_size=64, noise="gaussian:25")
+    sheet = contact_sheet(ShardSet(folder), 1, Gaussian(0.5), SEED)
+    ((top, left),) = sheet.clean_corners
+    shown = sheet.pixels[top : top + 64, left : left + 64].astype(float) / 255
+    inside = (image > 80) & (image < 175)  # where the clamp plays no part
+    assert (shown - image / 255)[inside].std() == pytest.approx(25 / 255, rel=0.03)
+    assert any("gaussian:25" in line for line in summary(folder, "train"))

@@ -18,8 +18,9 @@ from wds2idx import IndexCreator
 from n2s_dist import order, shards, tars
 from n2s_dist.build import build_shards
 from n2s_dist.errors import UserError
+from n2s_dist.manifest import Manifest, read_manifest
 from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import Manifest, ShardSet, read_manifest
+from n2s_dist.shards import ShardSet
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def webdataset(job: Job) -> Iterator[Tensor]:
 
 def webdataset_raw(job: Job) -> Iterator[Tensor]:
     """This project's own shards, read by webdataset."""
-    return _webdataset(job, [str(path) for path in sorted(job.tiles.folder.glob("train-*.tar"))], "npy")
+    return _webdataset(job, [str(path) for path in sorted(Path(job.tiles.folder).glob("train-*.tar"))], "npy")
 
 
 def _webdataset(job: Job, names: list[str], member: str) -> Iterator[Tensor]:
@@ -165,7 +165,7 @@ def litdata(job: Job) -> Iterator[Tensor]:
 
     folder = str(job.scratch / "litdata")
     ld.optimize(
-        TileBytes(job.tiles.folder),
+        TileBytes(Path(job.tiles.folder)),
         list(range(len(job.tiles))),
         folder,
         chunk_bytes="64MB",
