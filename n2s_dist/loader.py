@@ -33,7 +33,10 @@ T = TypeVar("T")
 _CPU = torch.device("cpu")
 _DALI_TYPES = {"uint8": types.UINT8, "uint16": types.UINT16, "float16": types.FLOAT16}
 _PREFETCH = 2
-_ORDER_BLOCK = 32  # batches
+_ORDER_BLOCK = 1024  # positions worked out at a time
+# Small batches are made several at a time, in one run of the graph: on a CPU that is busy training, handing
+# work from thread to thread costs more than the work itself.
+_MOST_TOGETHER, _VALUES_TOGETHER = 16, 2**22
 _HORIZON = 2**20  # positions: how far shards are looked for that are not here yet
 # Types, dimensions and layouts of what crop_inputs yields after tiles: corner, three flips; keys down and across.
 _CROP_INPUTS = [(types.INT32, 1, ""), *[(types.INT32, 0, "")] * 2, (types.BOOL, 0, "")]
@@ -45,6 +48,13 @@ def batched(items: Iterable[np.ndarray], count: int) -> Iterator[list[np.ndarray
     items = iter(items)
     while block := list(islice(items, count)):
         yield block
+
+
+def order_blocks(batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Lists of consecutive batches of positions, so many at a time that NumPy's overhead per call no longer counts."""
+    batches = iter(batches)
+    for first in batches:
+        yield [first, *islice(batches, max(0, _ORDER_BLOCK // len(first) - 1))]
 
 
 def crop_inputs(
@@ -64,7 +74,7 @@ def crop_inputs(
     `windows` takes the place of the whole set's shuffle.
     Order is worked out for many batches at a time, where NumPy's overhead per call no longer counts.
     """
-    for block in batched(positions, _ORDER_BLOCK):
+    for block in order_blocks(positions):
         batch_size, at = len(block[0]), np.concatenate(block)
         index = windows.sample_index(at) if windows else order.sample_index(seed, at, len(shards))
         samples = [shards[i] for i in index.tolist()]
@@ -125,7 +135,7 @@ def upcoming_shards(
     shards: ShardSet, positions: Iterable[np.ndarray], sample_index: Callable[[np.ndarray], np.ndarray]
 ) -> Iterator[tuple[int, str]]:
     """(position, name) of the shards that positions need, in the order of need; each once for some batches."""
-    for block in batched(positions, _ORDER_BLOCK):
+    for block in order_blocks(positions):
         at = np.concatenate(block)
         numbers = shards.shard_number(sample_index(at))
         for first in np.sort(np.unique(numbers, return_index=True)[1]):
@@ -212,8 +222,11 @@ class CropLoader:
         check_crop_size(shards, crop_size)
         assert noise is None or shards.noise is None, "tiles that hold noise get no more of it"
         stored = encoding(parse_noise(shards.noise)) if shards.noise else CLEAN
+        values = batch_size * shards.manifest.channels * crop_size**2
+        together = max(1, min(_MOST_TOGETHER, _VALUES_TOGETHER // values))
+        self._batch_size, self._made = batch_size, deque[Tensor]()
         inputs = crop_inputs(
-            shards, positions, crop_size, seed,
+            shards, map(np.concatenate, batched(positions, together)), crop_size, seed,
             noisy=noise is not None, resample_noise=resample_noise, windows=windows,
         )  # fmt: skip
         # DALI reads the host arrays in place while batches are in flight: keep them until it has done so.
@@ -230,7 +243,7 @@ class CropLoader:
             noise,
             "gpu" if on_gpu else "cpu",
             stored,
-            batch_size=batch_size,
+            batch_size=together * batch_size,
             num_threads=num_threads,
             device_id=(device.index or 0) if on_gpu else None,
             prefetch_queue_depth=_PREFETCH,
@@ -241,11 +254,13 @@ class CropLoader:
         return self
 
     def __next__(self) -> Tensor:
-        (batch,) = self._pipeline.run()
-        tensor = torch.from_dlpack(batch.as_tensor())
-        # On the CPU the batch owns its memory until the last reference goes, and a copy would take as long as
-        # all that went before it. On a GPU work that is still queued may outlive the last reference.
-        return tensor.clone() if tensor.is_cuda else tensor
+        if not self._made:
+            (made,) = self._pipeline.run()
+            tensor = torch.from_dlpack(made.as_tensor())
+            # On the CPU the tensor owns its memory until the last reference goes, and a copy would take as long as
+            # all that went before it. On a GPU work that is still queued may outlive the last reference.
+            self._made.extend((tensor.clone() if tensor.is_cuda else tensor).split(self._batch_size))
+        return self._made.popleft()
 
 
 def run_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -197,11 +197,13 @@ def test_the_seed_chooses_tiles_and_noise(shards):
 # --- as a program -----------------------------------------------------------------------------------
 
 
-def test_without_out_nothing_is_drawn(main, cli, shards, tmp_path, monkeypatch):
+def test_without_out_the_sheet_goes_to_runs(main, cli, shards, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = cli(main, shards)
-    assert (done.code, done.err) == (0, "") and done.out.splitlines() == summary(shards, "train")
-    assert not list(tmp_path.iterdir())
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[:-2] == summary(shards, "train")
+    assert done.out.endswith(f"sheet: runs/inspect/{Path(shards).name}.png\n")
+    assert Image.open(tmp_path / f"runs/inspect/{Path(shards).name}.png").width > 100
 
 
 @pytest.mark.parametrize(

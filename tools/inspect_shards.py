@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Say what a folder of shards holds, and draw some of its tiles, clean and noisy.
 
-tools/inspect_shards.py shards/photographs --out sheet.png
+tools/inspect_shards.py shards/photographs
 """
 
 import argparse
@@ -18,24 +18,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="shards made by tools/build_shards.py")
     parser.add_argument("--split", default="train", help="the split to look into (%(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="draw a contact sheet of random tiles here")
+    parser.add_argument("--out", type=Path, metavar="FILE.png",
+        help="the contact sheet (runs/inspect/NAME.png, NAME the folder's)")  # fmt: skip
     parser.add_argument("--tiles", type=int, default=24, help="tiles on the sheet (%(default)s)")
     parser.add_argument("--noise", default="gaussian:25", help="of the noisy half of each pair (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="chooses the tiles, and their noise (%(default)s)")
     args = parser.parse_args()
 
     noise = parse_noise(args.noise)
-    if args.out and args.out.suffix.lower() != ".png":
-        raise UserError(f"--out is {args.out}: name a .png file, since others would lose pixels")
+    out = args.out or Path("runs/inspect") / f"{args.folder.resolve().name}.png"
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out is {out}: name a .png file, since others would lose pixels")
     lines = summary(args.folder, args.split)
-    if args.out:
-        sheet = contact_sheet(ShardSet(args.folder, args.split), args.tiles, noise, args.seed)
-        try:
-            write_image(args.out, sheet.pixels)
-        except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-            raise UserError(f"--out {args.out} can't be written ({error.strerror}): name another file") from None
-        lines += ["", f"sheet: {args.out}"]
-    print("\n".join(lines))
+    sheet = contact_sheet(ShardSet(args.folder, args.split), args.tiles, noise, args.seed)
+    try:
+        write_image(out, sheet.pixels)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"--out {out} can't be written ({error.strerror}): name another file") from None
+    print("\n".join([*lines, "", f"sheet: {out}"]))
 
 
 if __name__ == "__main__":
