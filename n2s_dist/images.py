@@ -114,6 +114,12 @@ def _loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
     return header[:8] == b"\x89PNG\r\n\x1a\n" and header[24] == 16 and header[25] != 0
 
 
+def _is_turned(opened: Image.Image) -> bool:
+    """Whether a viewer turns or flips what the file holds; TIFFs are turned by Pillow as they are read."""
+    exif = opened.getexif() if opened.format == "TIFF" else Image.Image.getexif(opened)
+    return exif.get(_ORIENTATION_TAG, 1) != 1
+
+
 def image_size(image: ImageFile) -> tuple[int, int]:
     """(height, width) as `read_image` will return them, from the header alone."""
     with image.open() as stream:
@@ -152,7 +158,7 @@ def decode_image(stream: BinaryIO, path: Path, channels: int | None = None) -> n
         if mode in ("F", "I") or (mode.startswith("I;") and mode != "I;16" and mode != "I;16B"):
             raise UserError(f"{path} has pixels of type '{mode}': convert it to 8-bit grey or colour first")
         try:
-            upright = ImageOps.exif_transpose(opened)
+            upright = ImageOps.exif_transpose(opened) if _is_turned(opened) else opened  # it copies, turned or not
             if "A" in upright.getbands() or "transparency" in upright.info:
                 upright = upright.convert("RGBA")
                 if upright.getchannel("A").getextrema() != (255, 255):
@@ -163,7 +169,8 @@ def decode_image(stream: BinaryIO, path: Path, channels: int | None = None) -> n
                 pixels = np.round(wide / 257).astype(np.uint8)
                 upright = Image.fromarray(pixels)
             grey = upright.mode in ("L", "1", "LA") if channels is None else channels == 1
-            pixels = np.asarray(upright.convert("L" if grey else "RGB"))
+            wanted = "L" if grey else "RGB"
+            pixels = np.asarray(upright if upright.mode == wanted else upright.convert(wanted))  # convert copies too
         except (OSError, SyntaxError, ValueError, BadZipFile, zlib.error) as error:
             if isinstance(error, UserError):
                 raise

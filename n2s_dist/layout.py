@@ -4,9 +4,11 @@ FOLDER/LAYOUT/            the shards, in their full size from the start; every t
 FOLDER/LAYOUT.journal     a line for each finished image: its place in the list, a checksum of its tiles
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,9 @@ from n2s_dist.manifest import ShardEntry
 from n2s_dist.plan import BuildOptions, ShardPlan, SplitPlan, Tiles, make_plan, tiles_of_image
 from n2s_dist.tiles import Job, Places, Source, finish_shard, write_image_tiles
 from n2s_dist.workers import Workers
+from n2s_dist.workshop import sync
+
+_SYNC_EVERY_SEC = 2.0
 
 
 class Layout:
@@ -55,7 +60,7 @@ class Layout:
     def write(self, pool: Workers, before: "Layout | None" = None) -> dict[str, str]:
         """Write every tile, from the images or from an earlier layout. Returns why images can't be read, by name."""
         written, failures = self._read_journal(), {}
-        with self._journal.open("a", buffering=1) as journal:
+        with self._journal.open("a", buffering=1) as journal, self._syncing():
             done = pool.map(partial(write_image_tiles, self.options), self._jobs(written, before))
             for job, result in tqdm(done, "tiles", total=len(self.images), unit="image"):
                 if isinstance(result, str):
@@ -63,6 +68,25 @@ class Layout:
                 elif result != job.written:
                     journal.write(f"{job.image} {result}\n")
         return failures
+
+    @contextlib.contextmanager
+    def _syncing(self) -> Iterator[None]:
+        """Meanwhile bring what is written to the disk, which has nothing else to do while images are decoded."""
+        ended = threading.Event()
+
+        def sync_again_and_again() -> None:
+            while not ended.wait(_SYNC_EVERY_SEC):
+                for split in self.splits:
+                    for shard in self._wanted(split):
+                        sync(self.folder / shard.name)
+
+        thread = threading.Thread(target=sync_again_and_again, name="sync")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def finish(self, pool: Workers, split: SplitPlan) -> tuple[ShardEntry, ...]:
         """Write the indexes of a split's shards, bring all to the disk, and say what the manifest will."""

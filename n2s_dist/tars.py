@@ -30,11 +30,23 @@ _RECORD = 10240  # tar pads archives to whole records of 20 blocks
 # --- writing ----------------------------------------------------------------------------------------
 
 
-def tar_header(name: str, size: int) -> bytes:
-    """A ustar header with nothing in it that depends on when, where or by whom the shard is built."""
-    info = tarfile.TarInfo(name)
+@lru_cache(4096)
+def _blank_header(length: int, size: int) -> bytes:
+    info = tarfile.TarInfo("x" * length)
     info.size, info.mode, info.mtime = size, 0o644, 0
     return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """A ustar header with nothing in it that depends on when, where or by whom the shard is built.
+
+    name: at most 100 ASCII characters. Headers of one size differ by name and checksum alone.
+    """
+    header = bytearray(_blank_header(len(name), size))
+    header[: len(name)] = name.encode("ascii")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
 
 
 @cache
@@ -61,13 +73,19 @@ def sample_size(npy_size: Any, json_size: Any) -> Any:
     return 2 * BLOCK + padded(npy_size) + padded(json_size)
 
 
-def sample_bytes(key: str, tile: np.ndarray, description: dict) -> bytes:
-    """One sample exactly as it lies in the tar. tile: uint8, uint16 or float16 [H, W, C]."""
-    out = []
-    npy = npy_header(tile.shape, tile.dtype.name) + tile.tobytes()
-    for name, content in ((f"{key}.npy", npy), (f"{key}.json", description_json(description))):
-        out += [tar_header(name, len(content)), content, b"\0" * (padded(len(content)) - len(content))]
-    return b"".join(out)
+def sample_parts(key: str, tile: np.ndarray, description: dict) -> list[Any]:
+    """The buffers that make up one sample, as they lie in the tar one after the other; the tile is not copied.
+
+    tile: uint8, uint16 or float16 [H, W, C], in C order.
+    """
+    head, text = npy_header(tile.shape, tile.dtype.name), description_json(description)
+    npy_size = len(head) + tile.nbytes
+    return [
+        tar_header(f"{key}.npy", npy_size) + head,
+        tile.data.cast("B"),
+        bytes(padded(npy_size) - npy_size) + tar_header(f"{key}.json", len(text)) + text,
+        bytes(padded(len(text)) - len(text)),
+    ]
 
 
 def tar_size(end_of_samples: int) -> int:

@@ -103,13 +103,27 @@ def write_image_tiles(options: BuildOptions, job: Job) -> int | str:
         for i, tile in enumerate(content):
             checksums.append(zlib.crc32(tile.data))
             description = plan.describe(job.source.name, tiles.row[i], tiles.column[i], job.size, checksums[i])
-            sample = tars.sample_bytes(plan.sample_key(tiles.number[i]), tile, description)
-            assert len(sample) == tars.sample_size(int(tiles.npy_size[i]), int(tiles.json_size[i]))
-            with job.places.shard(i).open("r+b", buffering=0) as stream:
-                os.pwrite(stream.fileno(), sample, tiles.offset[i])
+            parts = tars.sample_parts(plan.sample_key(tiles.number[i]), tile, description)
+            assert sum(map(len, parts)) == tars.sample_size(int(tiles.npy_size[i]), int(tiles.json_size[i]))
+            descriptor = os.open(job.places.shard(i), os.O_WRONLY)
+            try:
+                write_all(descriptor, parts, int(tiles.offset[i]))
+            finally:
+                os.close(descriptor)
     except UserError as error:
         return str(error)
     return combined(checksums)
+
+
+def write_all(descriptor: int, parts: list, offset: int) -> None:
+    """Write buffers one after the other; the kernel may take less than all of them at a time."""
+    while parts:
+        written = os.pwritev(descriptor, parts, offset)
+        offset += written
+        while parts and written >= len(parts[0]):
+            written -= len(parts.pop(0))
+        if written:
+            parts[0] = memoryview(parts[0])[written:]
 
 
 def combined(checksums: list[int]) -> int:
