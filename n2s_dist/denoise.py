@@ -6,6 +6,7 @@ n2s-denoise --checkpoint runs/gaussian25 noisy/ denoised/
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,65 @@ from n2s_dist.images import SUFFIXES, ImageFile, list_images, read_image, to_uin
 from n2s_dist.noise import NoiseModel, format_noise, parse_noise
 from n2s_dist.score import ScoreModel
 
-_TILE = 768
+TILE = 768  # side in pixels
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels; bottom and right are the first row and column past it."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @classmethod
+    def of(cls, size: tuple[int, int]) -> "Box":
+        """All of an image of (height, width)."""
+        return cls(0, 0, *size)
+
+    @property
+    def pixels(self) -> int:
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def grown(self, by: int, size: tuple[int, int]) -> "Box":
+        """With `by` more pixels on each side, as far as an image of (height, width) has them."""
+        bottom, right = min(size[0], self.bottom + by), min(size[1], self.right + by)
+        return Box(max(0, self.top - by), max(0, self.left - by), bottom, right)
+
+    def tiles(self, height: int, width: int) -> list["Box"]:
+        """Tiles that cover it, of height x width but for the last of each row and column."""
+        return [
+            Box(top, left, min(self.bottom, top + height), min(self.right, left + width))
+            for top in range(self.top, self.bottom, height)
+            for left in range(self.left, self.right, width)
+        ]
+
+    def of_array(self, pixels: np.ndarray, origin: "Box | None" = None) -> np.ndarray:
+        """Its part of an image [H, W, C], or of what `origin` has of that image."""
+        top, left = (origin.top, origin.left) if origin else (0, 0)
+        return pixels[self.top - top : self.bottom - top, self.left - left : self.right - left]
+
+
+class Reach(NamedTuple):
+    """How far a network sees, in pixels: radius around one of its output pixels, and the grid it resamples on."""
+
+    radius: int
+    grid: int
+
+    @classmethod
+    def of(cls, model: ScoreModel) -> "Reach":
+        network = model.network
+        return cls(network.receptive_radius, network.multiple)  # type: ignore[arg-type]
+
+    def on_grid(self, length: int) -> int:
+        """A length rounded up to the grid."""
+        return -(-length // self.grid) * self.grid
+
+    def around(self, box: Box, size: tuple[int, int]) -> Box:
+        """What to compute so that `box` never sees where its image was cut: from a corner on the network's own grid."""
+        top, left = (max(0, (side - self.radius) // self.grid * self.grid) for side in (box.top, box.left))
+        bottom, right = self.on_grid(box.bottom + self.radius), self.on_grid(box.right + self.radius)
+        return Box(top, left, min(size[0], bottom), min(size[1], right))
 
 
 def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
@@ -47,25 +106,22 @@ def denoise_whole(model: ScoreModel, noisy: np.ndarray) -> np.ndarray:
     return model.denoise(batch)[0].permute(1, 2, 0).cpu().numpy()
 
 
-def denoise_tiled(model: ScoreModel, noisy: np.ndarray, tile: int = _TILE) -> np.ndarray:
+def denoise_box(model: ScoreModel, noisy: np.ndarray, box: Box) -> np.ndarray:
+    """What denoise_whole gives for `box`, to rounding, from no more than a margin around it. Returns [h, w, C]."""
+    wide = Reach.of(model).around(box, noisy.shape[:2])
+    return box.of_array(denoise_whole(model, wide.of_array(noisy)), wide)
+
+
+def denoise_tiled(model: ScoreModel, noisy: np.ndarray, tile: int = TILE) -> np.ndarray:
     """The same as denoise_whole to rounding, in memory bounded by the tile.
 
     Each tile is computed with a margin as wide as the network's receptive field, so that what it keeps
     never saw the tile's border, and from a corner on the network's own grid.
     """
-    network = model.network
-    grid: int = network.multiple  # type: ignore[assignment]
-    margin = -(-network.receptive_radius // grid) * grid  # type: ignore[operator]
-    tile = -(-tile // grid) * grid
-    height, width, _ = noisy.shape
+    side = Reach.of(model).on_grid(tile)
     out = np.empty(noisy.shape, np.float32)
-    for top in range(0, height, tile):
-        for left in range(0, width, tile):
-            above, before = max(0, top - margin), max(0, left - margin)
-            bottom, right = min(height, top + tile), min(width, left + tile)
-            below, after = min(height, bottom + margin), min(width, right + margin)
-            part = denoise_whole(model, noisy[above:below, before:after])
-            out[top:bottom, left:right] = part[top - above : bottom - above, left - before : right - before]
+    for box in Box.of(noisy.shape[:2]).tiles(side, side):
+        box.of_array(out)[:] = denoise_box(model, noisy, box)
     return out
 
 
@@ -75,7 +131,7 @@ def main() -> None:
         "--checkpoint", required=True, metavar="RUN_DIR", help="a run directory or one of its checkpoints"
     )
     parser.add_argument("--noise", metavar="FAMILY:LEVEL", help="noise of the images (default: what was trained on)")
-    parser.add_argument("--tile", type=int, default=_TILE, help="side of the tiles for large images (%(default)s)")
+    parser.add_argument("--tile", type=int, default=TILE, help="side of the tiles for large images (%(default)s)")
     parser.add_argument("input", type=Path, metavar="IN", help="a noisy image, or a folder or zip of them")
     parser.add_argument("output", type=Path, metavar="OUT", help="where the denoised image or folder goes")
     args = parser.parse_args()

@@ -2,16 +2,15 @@
 
     accelerate launch -m n2s_dist.evaluate --checkpoint runs/a --benchmark cbsd68=data/cbsd68 --out runs/a/evaluation
 
-Each image's noise depends on (seed, benchmark, file name) alone and each image is computed by one
-thread, so the table is the same to the last bit on any number of ranks and cores.
+Each image's noise depends on (seed, benchmark, file name) alone, how a large one is cut into tiles on its size and
+the network alone, and each tile is computed by one thread, so the table is the same to the last bit on any number of
+ranks and cores.
 """
 
 import argparse
-import heapq
 import json
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,93 +20,48 @@ import yaml
 from tqdm import tqdm
 
 from n2s_dist import checkpoint
-from n2s_dist.denoise import check_channels, choose_noise, denoise_whole
+from n2s_dist.denoise import Reach, choose_noise
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError, run_command
-from n2s_dist.images import ImageFile, image_size, list_images, read_image, to_uint8, write_image
-from n2s_dist.metrics import psnr_db, ssim
-from n2s_dist.noise import format_noise, frozen_rng
-from n2s_dist.order import name_key
-from n2s_dist.score import ScoreModel
+from n2s_dist.measure import MEASURES, Bench, image_row
+from n2s_dist.noise import format_noise
+from n2s_dist.shares import Piece, cut, list_tasks, share_out
 from n2s_dist.tracking import log_results
 
-MEASURES = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")
 PROTOCOL = "float: noise neither clipped nor quantised, estimate clamped to [0, 1], PSNR per image, then the mean"
-
-
-@dataclass(frozen=True)
-class Task:
-    """One image of one benchmark."""
-
-    benchmark: str
-    image: ImageFile
-    pixels: int
-
-
-def list_tasks(benchmarks: dict[str, Path]) -> list[Task]:
-    tasks = []
-    for name, folder in benchmarks.items():
-        for image in list_images(folder):
-            height, width = image_size(image)
-            tasks.append(Task(name, image, height * width))
-    return tasks
-
-
-def share_out(tasks: list[Task], world_size: int) -> list[list[Task]]:
-    """Tasks of each rank: the largest left goes to the rank with the fewest pixels so far (Graham 1969)."""
-    shares: list[list[Task]] = [[] for _ in range(world_size)]
-    loads = [(0, rank) for rank in range(world_size)]
-    for task in sorted(tasks, key=lambda task: (-task.pixels, task.benchmark, task.image.name)):
-        load, rank = heapq.heappop(loads)
-        shares[rank].append(task)
-        heapq.heappush(loads, (load + task.pixels, rank))
-    return shares
-
-
-def evaluate_image(model: ScoreModel, channels: int, seed: int, pictures: Path | None, task: Task) -> dict[str, Any]:
-    """Corrupt, denoise and measure one image; optionally write its clean, noisy and denoised versions."""
-    pixels = read_image(task.image)
-    check_channels(channels, task.image, pixels)
-    clean = pixels / 255.0
-    rng = frozen_rng(seed, name_key(task.benchmark), name_key(task.image.name))
-    noisy = model.noise.corrupt(clean, rng).astype(np.float32)
-    estimate = np.clip(denoise_whole(model, noisy), 0, 1)
-    if pictures:
-        stem = task.image.name.rsplit(".", 1)[0]
-        for kind, picture in (("clean", pixels), ("noisy", to_uint8(noisy)), ("denoised", to_uint8(estimate))):
-            write_image(pictures / task.benchmark / f"{stem}-{kind}.png", picture)
-    return {
-        "name": task.image.name,
-        "benchmark": task.benchmark,
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
-        "psnr_noisy_db": psnr_db(clean, noisy),
-        "psnr_db": psnr_db(clean, estimate),
-        "psnr_uint8_db": psnr_db(clean, to_uint8(estimate) / 255.0),
-        "ssim": ssim(clean, estimate),
-        "protocol": PROTOCOL.split(":")[0],
-    }
 
 
 def evaluate(
     loaded: checkpoint.Loaded, benchmarks: dict[str, Path], seed: int, ranks: Ranks, pictures: Path | None
 ) -> dict:
     """Results of all benchmarks, the same on every rank. Errors of any rank stop all ranks."""
-    mine = share_out(list_tasks(benchmarks), ranks.world_size)[ranks.rank]
-    measure = partial(evaluate_image, loaded.model, loaded.channels, seed, pictures)
-    # One thread an image: how PyTorch splits an image over threads changes its last bits.
+    tasks = list_tasks(benchmarks)
+    reach = Reach.of(loaded.model)
+    cuts = {task.name: cut(task, reach) for task in tasks}
+    pieces = [piece for parts in cuts.values() for piece in parts]
+    mine = share_out(pieces, ranks.world_size)[ranks.rank]
+    if ranks.is_main:
+        print(f"{len(tasks)} images in {len(pieces)} pieces on {ranks.world_size} rank(s)")
+    bench = Bench(loaded.model, loaded.channels, seed, pictures, mine)
+    # One thread a piece: how PyTorch splits an image over threads changes its last bits.
     workers = 1 if ranks.device.type == "cuda" else torch.get_num_threads()
     torch.set_num_threads(1)
-    problem, rows = None, []
+    problem, measured = None, []
     try:
         with ThreadPoolExecutor(workers) as pool:
-            rows = list(tqdm(pool.map(measure, mine), total=len(mine), unit="image", disable=not ranks.is_main))
+            done = pool.map(bench.measure, mine)
+            measured = list(tqdm(done, total=len(mine), unit="piece", disable=not ranks.is_main))
     except UserError as error:
         problem = str(error)
-    problems = [message for message in ranks.gather([problem]) if message]
-    if problems:
-        raise UserError(problems[0])
-    rows = sorted(ranks.gather(rows), key=lambda row: (row["benchmark"], row["name"]))
+    stop_all(ranks, problem)
+    by_image = defaultdict(list)
+    for row in ranks.gather(measured):
+        by_image[row["benchmark"], row["name"]].append(row)
+    if pictures:
+        join_pictures(bench, list(cuts.values()), ranks)
+    protocol = {"protocol": PROTOCOL.split(":")[0]}
+    rows = [image_row(task, loaded.channels, by_image[task.name]) | protocol for task in tasks]
+    rows = sorted(rows, key=lambda row: (row["benchmark"], row["name"]))
     noise = format_noise(loaded.model.noise)
     results: dict[str, Any] = {
         "checkpoint": str(loaded.path),
@@ -123,6 +77,21 @@ def evaluate(
         means = {key: mean([row[key] for row in images]) for key in MEASURES}
         results["benchmarks"][name] = {"num_images": len(images), **means, **published(noise, name), "images": images}
     return results
+
+
+def stop_all(ranks: Ranks, problem: str | None) -> None:
+    """Raise UserError on every rank when one of them has a problem."""
+    problems = [message for message in ranks.gather([problem]) if message]
+    if problems:
+        raise UserError(problems[0])
+
+
+def join_pictures(bench: Bench, cuts: list[list[Piece]], ranks: Ranks) -> None:
+    """Write the pictures of images that were cut into tiles, each by one rank."""
+    in_tiles = [pieces for pieces in cuts if len(pieces) > 1]
+    for pieces in in_tiles[ranks.rank :: ranks.world_size]:
+        bench.join(pieces)
+    ranks.barrier()
 
 
 def mean(values: list[float | None]) -> float | None:

@@ -1,4 +1,6 @@
-"""The evaluator: fair shares, noise that depends on the image alone, and a table one can recompute by hand."""
+"""The evaluator: fair shares, tiles no one can tell from the whole, noise that depends on the image alone, and a table
+one can recompute by hand.
+"""
 
 import hashlib
 import json
@@ -12,8 +14,11 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from n2s_dist import checkpoint, evaluate
-from n2s_dist.evaluate import MEASURES, Task, format_table, list_tasks, parse_benchmarks, published, share_out
-from n2s_dist.images import ImageFile
+from n2s_dist.denoise import TILE, Reach
+from n2s_dist.evaluate import MEASURES, format_table, parse_benchmarks, published
+from n2s_dist.images import ImageFile, list_images
+from n2s_dist.measure import Bench, image_row
+from n2s_dist.shares import Piece, Task, cut, list_tasks, share_out
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -41,34 +46,129 @@ def run(cli, trained, tmp_path):
 # --- shares -----------------------------------------------------------------------------------------------
 
 
-def sized(benchmark: str, pixels: list[int]) -> list[Task]:
-    return [Task(benchmark, ImageFile(Path(benchmark), f"{i:03d}.png", 1), n) for i, n in enumerate(pixels)]
+def sized(benchmark: str, sizes: list[tuple[int, int]]) -> list[Task]:
+    return [Task(benchmark, ImageFile(Path(benchmark), f"{i:03d}.png", 1), *size) for i, size in enumerate(sizes)]
 
 
+REACH = Reach(144, 8)  # of the network in most configs
 BENCHMARKS = [
-    *sized("cbsd68", [481 * 321] * 68),
-    *sized("kodak24", [500 * 500] * 24),
-    *sized("set12", [256 * 256] * 7 + [512 * 512] * 5),
-    *sized("mixed", np.random.default_rng(0).integers(10_000, 400_000, 40).tolist()),
+    *sized("cbsd68", [(321, 481), (481, 321)] * 34),
+    *sized("kodak24", [(500, 500)] * 24),
+    *sized("set12", [(256, 256)] * 7 + [(512, 512)] * 5),
+    *sized("mixed", np.random.default_rng(0).integers(100, 630, (40, 2)).tolist()),
 ]
+LARGE = sized("large", [(4000, 6000)])
+DIV2K = sized("div2k_valid", [(1404, 2040), (1356, 2040), (2040, 1152)] * 4)
+
+
+def pieces_of(tasks: list[Task]) -> list[Piece]:
+    return [piece for task in tasks for piece in cut(task, REACH)]
+
+
+def costs(shares: list[list[Piece]]) -> list[int]:
+    return [sum(piece.cost for piece in share) for share in shares]
+
+
+SETS = {
+    "cbsd68": BENCHMARKS[:68],
+    "kodak24": BENCHMARKS[68:92],
+    "all": BENCHMARKS,
+    "straggler": [*BENCHMARKS, *LARGE],
+    "large alone": LARGE,
+    "div2k": DIV2K,
+}
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
-def test_shares_cover_every_image_once_and_balance(world_size):
-    shares = share_out(BENCHMARKS, world_size)
+@pytest.mark.parametrize("name", SETS)
+def test_shares_cover_every_piece_once_and_none_is_above_the_mean_and_one_piece(name, world_size):
+    pieces = pieces_of(SETS[name])
+    shares = share_out(pieces, world_size)
     assert len(shares) == world_size
-    assert sorted(map(repr, (task for share in shares for task in share))) == sorted(map(repr, BENCHMARKS))
-    loads = [sum(task.pixels for task in share) for share in shares]
-    assert max(loads) <= 1.1 * min(loads)
+    assert sorted(map(repr, (piece for share in shares for piece in share))) == sorted(map(repr, pieces))
+    assert max(costs(shares)) <= np.mean(costs(shares)) + max(piece.cost for piece in pieces)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_largest_of_four_shares_is_within_a_tenth_of_the_mean(name):
+    shares = costs(share_out(pieces_of(SETS[name]), 4))
+    assert max(shares) <= 1.1 * np.mean(shares)
+
+
+def test_one_large_image_among_many_holds_nobody_up():
+    """In one piece it alone would be four times a rank's fair share of the benchmarks beside it."""
+    whole = 4000 * 6000
+    assert whole > 4 * sum(task.height * task.width for task in BENCHMARKS) / 4
+    shares = share_out(pieces_of([*BENCHMARKS, *LARGE]), 4)
+    assert max(costs(shares)) < whole
+    assert sum(any(piece.task.benchmark == "large" for piece in share) for share in shares) >= 2
+
+
+def test_few_ranks_read_the_same_large_image():
+    """Every rank that has a tile of an image decodes and corrupts all of it."""
+    shares = share_out(pieces_of(DIV2K), 4)
+    assert sum(len({piece.task for piece in share}) for share in shares) <= len(DIV2K) + 2 * 4
 
 
 def test_shares_do_not_depend_on_the_listing_and_may_be_empty():
-    assert share_out(BENCHMARKS[::-1], 3) == share_out(BENCHMARKS, 3)
-    assert sorted(len(share) for share in share_out(BENCHMARKS[:2], 4)) == [0, 0, 1, 1]
+    pieces = pieces_of([*BENCHMARKS, *LARGE])
+    assert share_out(pieces[::-1], 3) == share_out(pieces, 3)
+    assert sorted(len(share) for share in share_out(pieces_of(BENCHMARKS[:2]), 4)) == [0, 0, 1, 1]
 
 
 def test_tasks_know_their_sizes(photographs):
-    assert {task.pixels for task in list_tasks({"a": photographs})} == {160 * 192}
+    assert {task.size for task in list_tasks({"a": photographs})} == {(160, 192)}
+
+
+@pytest.mark.parametrize("size", [(4000, 6000), (769, 768), (5, 200_000), (768 * 30 - 740, 100)])
+def test_tiles_cover_every_pixel_once_at_a_bounded_cost(size):
+    (task,) = sized("a", [size])
+    pieces, seen = cut(task, REACH), np.zeros(size, np.uint8)
+    assert len(pieces) > 1
+    for piece in pieces:
+        piece.box.of_array(seen)[:] += 1
+        assert piece.cost <= (TILE + 2 * (144 + 5 + 8)) ** 2
+    assert (seen == 1).all()
+
+
+def test_images_up_to_a_tiles_pixels_stay_whole():
+    for size in [(TILE, TILE), (512, 768), (1, 500_000)]:
+        (piece,) = cut(sized("a", [size])[0], REACH)
+        assert piece.is_whole and piece.cost == size[0] * size[1]
+
+
+# --- tiles ------------------------------------------------------------------------------------------------
+
+
+def measured(trained: Path, task: Task, pieces: list[Piece], pictures: Path | None = None) -> dict:
+    """An image's row from its pieces, measured backwards by two benches as on two ranks."""
+    loaded = checkpoint.load(checkpoint.locate(trained))
+    sums = []
+    for share in (pieces[::2], pieces[1::2]):
+        bench = Bench(loaded.model, loaded.channels, 0, pictures, share)
+        sums += [bench.measure(piece) for piece in share[::-1]]
+    if pictures and len(pieces) > 1:
+        bench.join(pieces)
+    return image_row(task, loaded.channels, sums)
+
+
+@pytest.mark.parametrize("tile", [16, 32, 64])
+def test_an_image_in_tiles_gets_the_row_and_the_pictures_of_the_whole(trained, photographs, tmp_path, tile):
+    """Of 101 x 67 pixels, the smallest tiles with last rows narrower than SSIM's window."""
+    Image.open(photographs / "coffee.png").crop((0, 0, 101, 67)).save(tmp_path / "odd.png")
+    task = Task("a", list_images(tmp_path)[0], 67, 101)
+    tiles = cut(task, Reach.of(checkpoint.load(checkpoint.locate(trained)).model), tile)
+    assert len(tiles) >= 2
+    whole = measured(trained, task, cut(task, REACH), tmp_path / "whole")
+    parts = measured(trained, task, tiles, tmp_path / "tiles")
+    assert parts["psnr_noisy_db"] == pytest.approx(whole["psnr_noisy_db"], abs=1e-12)
+    assert parts["psnr_db"] == pytest.approx(whole["psnr_db"], abs=1e-4)
+    assert parts["psnr_uint8_db"] == pytest.approx(whole["psnr_uint8_db"], abs=1e-2)
+    assert parts["ssim"] == pytest.approx(whole["ssim"], abs=1e-6)
+    found = {path.name: np.asarray(Image.open(path)).astype(int) for path in (tmp_path / "tiles/a").iterdir()}
+    assert found.keys() == {"odd-clean.png", "odd-noisy.png", "odd-denoised.png"}
+    for name, pixels in found.items():
+        assert np.abs(pixels - np.asarray(Image.open(tmp_path / "whole/a" / name))).max() <= 1
 
 
 # --- rows -----------------------------------------------------------------------------------------------

@@ -139,11 +139,12 @@ def test_two_ranks_killed_and_resumed_end_as_if_nothing_had_happened(two_ranks, 
 
 
 def test_the_table_is_the_same_on_one_two_and_three_ranks(trained, photographs, launch, cli, tmp_path):
-    """To the last bit, with images of odd sizes, and with a rank that gets none."""
+    """To the last bit, with images of odd sizes, one of them in four tiles that go to several ranks."""
     folder = tmp_path / "images"
     folder.mkdir()
     for name, box in {"coffee": (0, 0, 121, 87), "rocket": (50, 40, 113, 131)}.items():  # left, top, right, bottom
         Image.open(photographs / f"{name}.png").crop(box).save(folder / f"{name}.png")
+    Image.open(photographs / "chelsea.png").resize((930, 801)).save(folder / "large.png")
     results = []
     for count in (1, 2, 3):
         out = tmp_path / str(count)
@@ -151,11 +152,13 @@ def test_the_table_is_the_same_on_one_two_and_three_ranks(trained, photographs, 
         if count == 1:
             assert cli(evaluate.main, *arguments).code == 0
         else:
-            codes, printed, err = launch(count, "n2s_dist.evaluate", *arguments).wait()
+            codes, printed, err = launch(count, "n2s_dist.evaluate", *arguments, "--pictures").wait()
             assert codes == [0] * count and printed.count("wrote") == 1, err
+            assert f"3 images in 6 pieces on {count} rank(s)" in printed
+            assert Image.open(out / "pictures/two/large-denoised.png").size == (930, 801)
         results.append((out / "results.json").read_text())
     assert results[0] == results[1] == results[2]
-    assert json.loads(results[0])["benchmarks"]["two"]["num_images"] == 2
+    assert json.loads(results[0])["benchmarks"]["two"]["num_images"] == 3
 
 
 def test_a_users_error_on_one_rank_ends_all_with_one_line(trained, photographs, launch, tmp_path):

@@ -1,0 +1,97 @@
+"""Who evaluates what: benchmarks' images, large ones in tiles, shared out over ranks by the pixels they cost.
+
+    benchmarks ──► tasks (images) ──► pieces (whole images, or tiles of large ones) ──► a share for each rank
+
+How an image is cut depends on its size and on the network alone, never on the number of ranks, so that what is
+measured does not either.
+"""
+
+import heapq
+from dataclasses import dataclass
+from pathlib import Path
+
+from n2s_dist.denoise import TILE, Box, Reach
+from n2s_dist.images import ImageFile, image_size, list_images
+from n2s_dist.metrics import SSIM_RADIUS
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image of one benchmark; height and width in pixels."""
+
+    benchmark: str
+    image: ImageFile
+    height: int
+    width: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.benchmark, self.image.name
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is denoised in one go: all of an image or a tile of it. cost: pixels that go through the network."""
+
+    task: Task
+    box: Box
+    cost: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.box == Box.of(self.task.size)
+
+
+def list_tasks(benchmarks: dict[str, Path]) -> list[Task]:
+    """Every image of every benchmark, by the headers alone. UserError for folders that are missing or empty."""
+    return [Task(name, image, *image_size(image)) for name, at in benchmarks.items() for image in list_images(at)]
+
+
+def cut(task: Task, reach: Reach, tile: int = TILE) -> list[Piece]:
+    """An image in one piece, or one larger than a tile of `tile` x `tile` pixels in tiles of about equal size."""
+    whole = Box.of(task.size)
+    if whole.pixels <= tile**2:
+        return [Piece(task, whole, whole.pixels)]
+    sides = []
+    for length in task.size:
+        count = -(-length // tile)
+        sides.append(reach.on_grid(-(-length // count)))
+    boxes = whole.tiles(*sides)
+    return [Piece(task, box, reach.around(box.grown(SSIM_RADIUS, task.size), task.size).pixels) for box in boxes]
+
+
+def share_out(pieces: list[Piece], world_size: int) -> list[list[Piece]]:
+    """Pieces of each rank, image after image. No rank costs more than the mean and the largest piece together.
+
+    Tiles of a large image go to one rank until that has its fair share, then to the next, since every rank that
+    takes part has to read all of the image. What is left goes, the largest first, to the rank with the fewest pixels
+    so far (Graham 1969).
+    """
+    shares: list[list[Piece]] = [[] for _ in range(world_size)]
+    costs = [0] * world_size
+    fair = sum(piece.cost for piece in pieces) / world_size
+    rank, left = 0, []
+    for piece in sorted(pieces, key=_by_image):
+        while rank < world_size and not piece.is_whole and costs[rank] + piece.cost > fair:
+            rank += 1
+        if piece.is_whole or rank == world_size:
+            left.append(piece)
+        else:
+            shares[rank].append(piece)
+            costs[rank] += piece.cost
+    queue = [(cost, rank) for rank, cost in enumerate(costs)]
+    heapq.heapify(queue)
+    for piece in sorted(left, key=lambda piece: -piece.cost):  # stable: equals stay sorted by name
+        cost, rank = heapq.heappop(queue)
+        shares[rank].append(piece)
+        heapq.heappush(queue, (cost + piece.cost, rank))
+    return [sorted(share, key=_by_image) for share in shares]
+
+
+def _by_image(piece: Piece) -> tuple:
+    """Large images first, so that threads end together; an image's tiles in a row, so that few images are open."""
+    return -Box.of(piece.task.size).pixels, *piece.task.name, piece.box
