@@ -6,26 +6,30 @@ Every byte's place is known from the image sizes alone (plan.py), so each image 
 tiles are written straight to their shuffled places, by any number of worker processes, with one image
 a worker in memory. The result does not depend on the number of workers, nor on how often the build
 was killed: a journal names the images whose tiles are written, with a checksum each, and the same
-command goes on after them.
+command goes on after them. Several nodes may build together (crew.py), with the same bytes again.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
 
+from n2s_dist.crew import ALONE, Crew
 from n2s_dist.datasets import resolve_source
 from n2s_dist.errors import UserError
 from n2s_dist.images import list_images
 from n2s_dist.layout import Layout
-from n2s_dist.manifest import Manifest, Split, read_manifest
+from n2s_dist.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.plan import BuildOptions, make_plan
 from n2s_dist.tiles import Source, measure
 from n2s_dist.workers import Workers
-from n2s_dist.workshop import begin, clear, publish, workshop
+from n2s_dist.workshop import begin, clear, publish, workshop, workshop_of_several
 
 OnError = Literal["stop", "skip"]
 _SIZES_AT_ONCE = 64
@@ -49,24 +53,37 @@ def fingerprint(images: list[Source], options: BuildOptions) -> str:
 
 
 class Collection:
-    """Images to build from, their sizes, and those that are left out because they can't be read."""
+    """Images to build from, their sizes, and those that are left out because they can't be read.
 
-    def __init__(self, images: list[Source], on_error: OnError, skipped: dict[str, str] | None = None) -> None:
-        self.images, self.on_error = images, on_error
+    crew: this node of those that build together.
+    """
+
+    def __init__(
+        self,
+        images: list[Source],
+        on_error: OnError,
+        skipped: dict[str, str] | None = None,
+        crew: Crew = ALONE,
+    ) -> None:
+        self.images, self.on_error, self.crew = images, on_error, crew
         self.skipped = dict(skipped or {})  # name -> reason
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def measure(self, pool: Workers) -> None:
         """Read the size of every image from its header."""
-        images = self.kept()
+        images = self.crew.share(self.kept())
         groups = [images[at : at + _SIZES_AT_ONCE] for at in range(0, len(images), _SIZES_AT_ONCE)]
-        with tqdm(total=len(images), desc="sizes", unit="image", leave=False) as progress:
+        found: dict[str, tuple[int, int] | str] = {}
+        with tqdm(total=len(images), desc="sizes", unit="image", leave=False, disable=not self.crew.leads) as progress:
             for group, sizes in pool.map(measure, groups):
                 progress.update(len(group))
-                self.skip(
-                    {source.name: size for source, size in zip(group, sizes, strict=True) if isinstance(size, str)}
-                )
-                self._sizes |= {s.name: size for s, size in zip(group, sizes, strict=True) if not isinstance(size, str)}
+                found |= {source.name: size for source, size in zip(group, sizes, strict=True)}
+                if self.crew.alone:
+                    self.skip({name: size for name, size in found.items() if isinstance(size, str)})
+        for part in self.crew.exchange("sizes", found):
+            self._sizes |= {name: (size[0], size[1]) for name, size in part.items() if not isinstance(size, str)}
+            found |= part
+        self.skip({name: size for name, size in found.items() if isinstance(size, str)})
 
     def skip(self, failures: dict[str, str]) -> None:
         """Leave images out, or raise UserError where that is not wanted."""
@@ -92,14 +109,16 @@ def build_shards(
     options: BuildOptions,
     workers: int | None = None,
     on_error: OnError = "stop",
+    crew: Crew = ALONE,
 ) -> Manifest:
     """Build the shards of `sources` in `out`, go on with them, or reuse them.
 
     sources: folders, zip or tar archives, or names of data sets that tools/fetch_data.py has fetched.
+    crew: this node of those that build together, each by the same call.
 
     on_error "skip" leaves out images that can't be read and lists them in skipped.jsonl. Raises UserError
-    for anything the user can mend, with nothing half-written left behind; after an interrupt or a kill
-    the same call goes on.
+    for anything the user can mend, with nothing half-written left behind by a node that builds alone; after an
+    interrupt or a kill the same call goes on.
     """
     out = Path(out).absolute()
     images = gather(sources)
@@ -109,24 +128,32 @@ def build_shards(
         if manifest.source_fingerprint != origin:
             raise UserError(f"{out} holds shards of other images or options: delete it or choose another --out")
         print(f"{out} already holds these shards: nothing to do")
-        clear(out)
+        if crew.leads:
+            clear(out)
         return manifest
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists and holds no shards: choose another --out")
     if not (parent := next(p for p in out.parents if p.exists())).is_dir():
         raise UserError(f"{parent} is not a folder: choose another --out")
 
-    with workshop(out) as folder, Workers(workers) as pool:
-        parent = begin(folder, origin)
-        collection = Collection(images, on_error)
+    with _place_to_work(out, origin, crew) as (crew, parent), Workers(workers) as pool:
+        collection = Collection(images, on_error, crew=crew)
         collection.measure(pool)
         layout, before, failures = None, None, None
         while failures != {}:  # unreadable images that are skipped change the place of every tile: lay out the rest
-            before, layout = layout, Layout(collection.kept(), collection.sizes(), options, parent)
+            before, layout = layout, Layout(collection.kept(), collection.sizes(), options, parent, crew=crew)
             layout.create()
-            failures = layout.write(pool, before)
+            written = crew.exchange(f"{layout.folder.name}-written", layout.write(pool, before))
+            failures = {name: reason for part in written for name, reason in part.items()}
             collection.skip(failures)
         assert layout is not None
+        mine = {split.name: [vars(entry) for entry in layout.finish(pool, split)] for split in layout.splits}
+        if not crew.leads:  # who may remove the folder where they meet once all have brought their parts
+            crew.bring("finished", mine)
+            there = out / "manifest.json"
+            crew.wait_for(0, lambda: there.is_file() or None, "publishing")
+            return read_manifest(out)
+        finished = crew.exchange("finished", mine)
         splits = {
             split.name: Split(
                 len(split.images),
@@ -134,7 +161,7 @@ def build_shards(
                 split.min_height,
                 split.min_width,
                 split.dtype,
-                layout.finish(pool, split),
+                tuple(sorted((ShardEntry(**e) for part in finished for e in part[split.name]), key=_name)),
             )
             for split in layout.splits
         }
@@ -153,6 +180,33 @@ def build_shards(
         (layout.folder / "manifest.json").write_text(manifest.to_json())
         publish(layout.folder, out)
     return manifest
+
+
+def _name(entry: ShardEntry) -> str:
+    return entry.name
+
+
+@contextlib.contextmanager
+def _place_to_work(out: Path, origin: str, crew: Crew) -> Iterator[tuple[Crew, Path]]:
+    """The crew in the workshop where it meets, and the folder there that this build writes in."""
+    if crew.alone:
+        with workshop(out) as folder:
+            yield crew, begin(folder, origin)
+        return
+    with workshop_of_several(out, crew.node) as folder:
+        crew = replace(crew, place=folder)
+        with crew.living():
+            for node, other in enumerate(crew.exchange("origin", origin)):
+                if other != origin:
+                    raise UserError(
+                        f"node {crew.node} sees other images or options than node {node}: give all the same"
+                    )
+            if crew.leads:
+                begin(folder, origin)
+            crew.exchange("begun", True)
+            yield crew, folder / origin[:16]
+    if crew.leads:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_skipped(folder: Path, skipped: dict[str, str]) -> None:

@@ -1,7 +1,8 @@
 """Shards being written: a plan for some images, the folder it fills, and the journal of what is done.
 
 FOLDER/LAYOUT/            the shards, in their full size from the start; every tile has its place
-FOLDER/LAYOUT.journal     a line for each finished image: its place in the list, a checksum of its tiles
+FOLDER/LAYOUT.journal     a line for each finished image: its place in the list, a checksum of its tiles;
+                          LAYOUT.journal-1-of-2 where several nodes build, each writing its own and reading all
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from n2s_dist.crew import ALONE, Crew
 from n2s_dist.errors import UserError
 from n2s_dist.manifest import ShardEntry
 from n2s_dist.plan import BuildOptions, ShardPlan, SplitPlan, Tiles, make_plan, tiles_of_image
@@ -27,7 +29,10 @@ _SYNC_EVERY_SEC = 2.0
 
 
 class Layout:
-    """images: those to build from, in order; sizes: (height, width) of each. only: the shards to write, if not all."""
+    """images: those to build from, in order; sizes: (height, width) of each. only: the shards to write, if not all.
+
+    crew: this node of those that build together; `write` and `finish` do its share.
+    """
 
     def __init__(
         self,
@@ -36,12 +41,13 @@ class Layout:
         options: BuildOptions,
         parent: Path,
         only: frozenset[str] | None = None,
+        crew: Crew = ALONE,
     ) -> None:
-        self.images, self.sizes, self.options, self.only = images, sizes, options, only
+        self.images, self.sizes, self.options, self.only, self.crew = images, sizes, options, only, crew
         self.splits = make_plan([source.name for source in images], sizes, options)
         listing = json.dumps([[source.name for source in images], sorted(only or [])])
         self.folder = parent / hashlib.sha256(listing.encode()).hexdigest()[:16]
-        self._journal = self.folder.with_suffix(".journal")
+        self._journal = self.folder.with_suffix(".journal" if crew.alone else f".journal-{crew.node}-of-{crew.nodes}")
         self._where = {
             images[image].name: (split, i) for split in self.splits for i, image in enumerate(split.images.tolist())
         }
@@ -62,7 +68,8 @@ class Layout:
         written, failures = self._read_journal(), {}
         with self._journal.open("a", buffering=1) as journal, self._syncing():
             done = pool.map(partial(write_image_tiles, self.options), self._jobs(written, before))
-            for job, result in tqdm(done, "tiles", total=len(self.images), unit="image"):
+            mine = len(self.crew.share(self.images))
+            for job, result in tqdm(done, "tiles", total=mine, unit="image", disable=not self.crew.leads):
                 if isinstance(result, str):
                     failures[job.source.name] = result
                 elif result != job.written:
@@ -89,29 +96,32 @@ class Layout:
             thread.join()
 
     def finish(self, pool: Workers, split: SplitPlan) -> tuple[ShardEntry, ...]:
-        """Write the indexes of a split's shards, bring all to the disk, and say what the manifest will."""
+        """Write the indexes of this node's share of a split's shards and bring both to the disk.
+
+        Returns what the manifest will say of them.
+        """
         by_shard = np.argsort(split.tiles.shard, kind="stable")
         ends = np.searchsorted(split.tiles.shard[by_shard], np.arange(len(split.shards) + 1))
         wanted = self._wanted(split)
 
         def work() -> Iterator[tuple[ShardPlan, Tiles]]:
-            for i, shard in enumerate(split.shards):
+            for i, shard in self.crew.share(list(enumerate(split.shards))):
                 if shard in wanted:
                     yield shard, split.tiles.pick(by_shard[ends[i] : ends[i + 1]])
 
         done = pool.map(partial(finish_shard, self.folder), work())
-        progress = tqdm(done, f"{split.name} checksums", total=len(wanted), unit="shard", leave=False)
+        progress = tqdm(done, f"{split.name} checksums", unit="shard", leave=False, disable=not self.crew.leads)
         return tuple(entry for _, entry in progress)
 
     def _wanted(self, split: SplitPlan) -> list[ShardPlan]:
         return [shard for shard in split.shards if self.only is None or shard.name in self.only]
 
     def _jobs(self, written: dict[int, int], before: "Layout | None") -> Iterator[Job]:
-        for image, source in enumerate(self.images):
+        for image, source in self.crew.share(list(enumerate(self.images))):
             places = self._places(source.name)
             if len(places.tiles):
                 earlier = before._places(source.name) if before else None
-                yield Job(image, source, self.sizes[image], places, written.get(image), earlier)
+                yield Job(image, source, self.sizes[image], places, written.get(image), earlier, not self.crew.alone)
 
     def _places(self, name: str) -> Places:
         """Where the tiles of an image lie."""
@@ -122,8 +132,9 @@ class Layout:
         return Places(self.folder, split.name, tiles)
 
     def _read_journal(self) -> dict[int, int]:
-        """Checksum of each image that is written; a last line cut short by a kill is not a line."""
-        if not self._journal.exists():
-            return {}
-        lines = (line.split() for line in self._journal.read_text().split("\n")[:-1])
-        return {int(words[0]): int(words[1]) for words in lines if len(words) == 2}
+        """Checksum of each image that is written, by any node; a last line cut short by a kill is not a line."""
+        written: dict[int, int] = {}
+        for journal in sorted(self.folder.parent.glob(f"{self.folder.name}.journal*")):
+            lines = (line.split() for line in journal.read_text().split("\n")[:-1])
+            written |= {int(words[0]): int(words[1]) for words in lines if len(words) == 2}
+        return written

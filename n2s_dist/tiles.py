@@ -47,6 +47,7 @@ class Job:
     places: Places
     written: int | None = None  # checksum of its tiles at `places`, when the journal has the image
     before: Places | None = None  # where an earlier layout has the same tiles
+    shared: bool = False  # whether other nodes write into the same shards
 
 
 def measure(sources: list[Source]) -> list[tuple[int, int] | str]:
@@ -98,6 +99,8 @@ def write_image_tiles(options: BuildOptions, job: Job) -> int | str:
         if combined(checksums) == job.written:
             return job.written
     checksums, tiles = [], job.places.tiles
+    # Samples of two nodes may share a page: without this, an NFS client may write all of it, stale neighbours too.
+    flags = os.O_WRONLY | (os.O_DSYNC if job.shared else 0)
     try:
         content = read_tiles(job.before, shape, dtype) if job.before else cut_tiles(job, options)
         for i, tile in enumerate(content):
@@ -105,7 +108,7 @@ def write_image_tiles(options: BuildOptions, job: Job) -> int | str:
             description = plan.describe(job.source.name, tiles.row[i], tiles.column[i], job.size, checksums[i])
             parts = tars.sample_parts(plan.sample_key(tiles.number[i]), tile, description)
             assert sum(map(len, parts)) == tars.sample_size(int(tiles.npy_size[i]), int(tiles.json_size[i]))
-            descriptor = os.open(job.places.shard(i), os.O_WRONLY)
+            descriptor = os.open(job.places.shard(i), flags)
             try:
                 write_all(descriptor, parts, int(tiles.offset[i]))
             finally:

@@ -12,6 +12,21 @@ from n2s_dist.errors import RunFailed, UserError
 
 
 @contextlib.contextmanager
+def workshop_of_several(out: Path, node: int) -> Iterator[Path]:
+    """The folder that several nodes work in together; kept until one of them removes it."""
+    folder = out.with_name(f".{out.name}.partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    # The first keeps away a build on one node, the second another process that takes itself for this node.
+    with (folder / "lock").open("a+") as lock, (folder / f"lock-{node}").open("a+") as own:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is building {out} as node {node}: wait for it, or stop it") from None
+        yield folder
+
+
+@contextlib.contextmanager
 def workshop(out: Path) -> Iterator[Path]:
     """The folder a build works in, locked; kept when the build is interrupted, removed when it ends or fails."""
     folder = out.with_name(f".{out.name}.partial")

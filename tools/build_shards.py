@@ -3,12 +3,14 @@
 
 tools/build_shards.py photographs/ more.zip even-more.tar --out shards/photographs
 
-Interrupted in any way, the same command goes on.
+Interrupted in any way, the same command goes on. Several nodes that share a file system may build together: each runs
+the same command with its own --node.
 """
 
 import argparse
 
 from n2s_dist.build import build_shards, preview
+from n2s_dist.crew import Crew
 from n2s_dist.errors import run_command
 from n2s_dist.plan import BuildOptions
 
@@ -35,12 +37,19 @@ def main() -> None:
         help="what to do about images that can't be read; skip lists them in skipped.jsonl (%(default)s)")  # fmt: skip
     add("--workers", type=int, metavar="N", help="processes, each with one image in memory (one a core)")
     add("--dry-run", action="store_true", help="say what would be built, and write nothing")
+    add("--nodes", type=int, default=1, metavar="N", help="how many nodes build together (%(default)s)")
+    add("--node", type=int, default=0, metavar="I", help="which of them this is, from 0 (%(default)s)")
+    add("--session", default="", metavar="WORD", help="with --nodes: the same on all nodes, another one for each try")
     args = parser.parse_args()
+    crew = Crew(args.node, args.nodes, args.session)
     options = BuildOptions(args.tile_size, args.gray, args.validation_fraction, args.seed, args.shard_mib, args.noise)
     if args.dry_run:
         preview(args.sources, args.out, options, args.workers, args.on_error)
         return
-    manifest = build_shards(args.sources, args.out, options, args.workers, args.on_error)
+    manifest = build_shards(args.sources, args.out, options, args.workers, args.on_error, crew)
+    if not crew.leads:
+        print(f"node {crew.node} of {crew.nodes} did its share")
+        return
     for name, split in manifest.splits.items():
         mib = sum(entry.bytes for entry in split.shards) / 2**20
         print(f"{name:>10}: {split.images} images, {split.samples} tiles, {len(split.shards)} shards, {mib:.0f} MiB")
