@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Start the ranks of one node:  srun --ntasks-per-node=1 launch/slurm/node.sh -m n2s_dist.train --config ...
+#
+# srun runs this once on each node, so that everything Slurm says of a node is read on that node: in a batch script
+# SLURM_PROCID and the like are those of the first. Ranks a node: its GPUs, or N2S_CPU_RANKS (1) without any.
+set -euo pipefail
+# The ranks save and leave upon SIGUSR1, and set their own handlers; the launcher above them must not die of it.
+trap '' USR1
+
+ranks=${SLURM_GPUS_ON_NODE:-0}
+[ "$ranks" -gt 0 ] || ranks=${N2S_CPU_RANKS:-1}
+total=$((SLURM_STEP_NUM_NODES * ranks))
+first=$((SLURM_PROCID * ranks))
+echo "node ${SLURMD_NODENAME:-}: ranks $first to $((first + ranks - 1)) of $total"
+launch=("${N2S_PYTHON:-python3}" -m accelerate.commands.launch --config_file)
+if [ "$total" -eq 1 ]; then
+    exec "${launch[@]}" launch/accelerate/1gpu.yaml "$@"
+fi
+exec "${launch[@]}" launch/accelerate/multinode.yaml \
+    --num_machines "$SLURM_STEP_NUM_NODES" --machine_rank "$SLURM_PROCID" --num_processes "$total" \
+    --main_process_ip "$(scontrol show hostnames "$SLURM_STEP_NODELIST" | head -n 1)" \
+    --main_process_port $((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0}) % 10000)) \
+    "$@"

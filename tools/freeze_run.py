@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Write down which code a training run starts with; prints the run directory.
+
+tools/freeze_run.py --config configs/gaussian25.yaml --run_dir runs/a ...
+
+Takes a training command's arguments. In RUN_DIR/code: starts.jsonl, a line for each start (time, command, git commit
+and whether anything was changed since, Slurm's job and nodes); requirements.txt, the installed packages; changes.patch,
+what was changed since the commit. Training itself writes RUN_DIR/config.yaml. Nothing of the environment but Slurm's
+numbers is written, so secrets stay where they are.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+
+from n2s_dist.errors import UserError, run_command
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def git(*arguments: str) -> str | None:
+    """What git says of this project; None where it says nothing, as in a copy without its history."""
+    try:
+        done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def freeze(run_dir: Path, arguments: list[str]) -> None:
+    """Add this start to RUN_DIR/code."""
+    folder = run_dir / "code"
+    folder.mkdir(parents=True, exist_ok=True)
+    commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    numbers = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST")
+    start = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arguments": arguments,
+        "commit": commit.strip() if commit else None,
+        "dirty": bool(changed) if commit else None,
+        "python": sys.version.split()[0],
+        **{name.lower(): os.environ[name] for name in numbers if name in os.environ},
+    }
+    packages = sorted({f"{found.metadata['Name']}=={found.version}" for found in distributions()}, key=str.lower)
+    replace(folder / "requirements.txt", "\n".join(packages) + "\n")
+    replace(folder / "changes.patch", git("diff", "HEAD") or "")
+    with (folder / "starts.jsonl").open("a") as stream:
+        stream.write(json.dumps(start) + "\n")
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file that is whole or not there."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--run_dir", metavar="RUN_DIR", help="the run that starts; other arguments are training's")
+    args, _ = parser.parse_known_args()
+    if not args.run_dir:
+        raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
+    freeze(Path(args.run_dir), sys.argv[1:])
+    print(args.run_dir)
+
+
+if __name__ == "__main__":
+    run_command(main)
