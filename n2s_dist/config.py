@@ -11,6 +11,8 @@ from typing import Any, Literal
 from n2s_dist.errors import UserError
 from n2s_dist.noise import Coordinates, parse_noise
 
+CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -106,24 +108,30 @@ class TrainConfig:
         global_batch_size: crops in one optimizer step, over all ranks
         device_batch_size: most crops one rank holds at a time; gradient accumulation makes up the rest
         mixed_precision: no, bf16 or fp16
+        compile: no, or how torch.compile runs the model: default, reduce-overhead (CUDA graphs) or max-autotune
+        channels_last: keep images and weights with channels innermost, as tensor cores read them
         num_threads: CPU threads a rank computes with; 0 shares the machine's cores among its ranks
         checkpoint_every_samples: how often to save
         keep_checkpoints: how many of the newest to keep; the best one is kept as well
         validate_every_samples: how often to measure on the held-out images
         validation_tiles: at most this many held-out tiles
         log_every_samples: how often to write metrics
+        profile_steps: record so many steps, after a few to warm up, in RUN_DIR/profile/rank-*.json; 0 records none
     """
 
     total_samples: int = 40_000
     global_batch_size: int = 16
     device_batch_size: int = 16
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    compile: CompileMode = "no"
+    channels_last: bool = False
     num_threads: int = 0
     checkpoint_every_samples: int = 8_000
     keep_checkpoints: int = 2
     validate_every_samples: int = 8_000
     validation_tiles: int = 32
     log_every_samples: int = 800
+    profile_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,7 @@ def check(config: Config) -> None:
         "data.window_shards": data.window_shards,
         "data.lanes": data.lanes,
         "train.num_threads": train.num_threads,
+        "train.profile_steps": train.profile_steps,
         "optimizer.weight_decay": optimizer.weight_decay,
         "optimizer.warmup_samples": optimizer.warmup_samples,
         "optimizer.clip_norm": optimizer.clip_norm,

@@ -21,8 +21,10 @@ from n2s_dist.config import Config, to_dict
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
 from n2s_dist.loader import check_crop_size, check_noise
+from n2s_dist.observe import Watch
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
+from n2s_dist.speed import compile_model, match_layout, memory_format
 
 # What may change when a run is continued; anything else would make it another run.
 _MAY_CHANGE = (
@@ -37,6 +39,10 @@ _MAY_CHANGE = (
     "train.validate_every_samples",
     "train.validation_tiles",
     "train.log_every_samples",
+    "train.mixed_precision",
+    "train.compile",
+    "train.channels_last",
+    "train.profile_steps",
     "tracking.",
 )
 
@@ -67,6 +73,7 @@ class Run:
     optimizer: Any
     micro_batch: int
     windows: order.WindowedOrder | None  # None shuffles the whole set
+    watch: Watch
     samples_seen: int = 0
     last_validation: tuple[int, float] = (-1, 0.0)  # samples_seen, PSNR in dB
     interval: Interval = field(default_factory=Interval)
@@ -107,7 +114,8 @@ def start(config: Config) -> Run:
     ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
     micro_batch = portion_size(config, ranks.world_size)
     torch.manual_seed(int(order.hash64(config.seed, order.STREAM_WEIGHTS)) >> 1)
-    model = build_score_model(config, shards.manifest.channels).to(ranks.device)
+    model = build_score_model(config, shards.manifest.channels)
+    model = model.to(ranks.device, memory_format=memory_format(config.train.channels_last))
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     plan = config.optimizer
     options: dict[str, Any] = {"lr": plan.learning_rate, "betas": tuple(plan.betas), "fused": True}
@@ -117,7 +125,13 @@ def start(config: Config) -> Run:
         else torch.optim.AdamW(model.parameters(), weight_decay=plan.weight_decay, **options)
     )
     wrapped, optimizer = ranks.prepare(model, optimizer)
-    run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch, windows)
+    compile_model(model, config.train.compile)
+    watch = Watch(
+        ranks, ema, model, channels=shards.manifest.channels, crop_size=config.data.crop_size,
+        mixed_precision=config.train.mixed_precision, profile_dir=run_dir / "profile",
+        profile_steps=config.train.profile_steps,
+    )  # fmt: skip
+    run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch, windows, watch)
     if found is not None:
         resume(run, found)
     if ranks.is_main:
@@ -144,6 +158,7 @@ def resume(run: Run, path: Path) -> None:
     run.ema.load_state_dict(loaded.model.state_dict())
     run.model.load_state_dict(state["weights"])
     run.optimizer.load_state_dict(state["optimizer"])
+    match_layout(run.optimizer)
     run.ranks.load_scaler_state(state["loss_scale"])
     run.samples_seen = loaded.samples_seen
 

@@ -9,9 +9,10 @@ import netrc
 import os
 import secrets
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import ParseResult, urlparse
 
 import numpy as np
 
@@ -20,11 +21,13 @@ from n2s_dist.config import Config, to_dict
 _INIT_TIMEOUT_SEC = 60
 _CONNECT_TIMEOUT_SEC = 5
 
+Metrics = Mapping[str, float | list[float]]  # a list holds one value a rank
+
 
 class NullTracker:
     """Takes everything and keeps nothing."""
 
-    def log(self, samples_seen: int, metrics: dict[str, float]) -> None: ...
+    def log(self, samples_seen: int, metrics: Metrics) -> None: ...
 
     def picture(self, samples_seen: int, name: str, image: np.ndarray) -> None: ...
 
@@ -40,13 +43,12 @@ class Tracker(NullTracker):
         self._stream = path.open("a")
         self._wandb = wandb_run
 
-    def log(self, samples_seen: int, metrics: dict[str, float]) -> None:
+    def log(self, samples_seen: int, metrics: Metrics) -> None:
         row = {"samples_seen": samples_seen, **metrics}
-        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}  # JSON knows no NaN
-        self._stream.write(json.dumps(finite) + "\n")
+        self._stream.write(json.dumps({key: _finite(value) for key, value in row.items()}) + "\n")
         self._stream.flush()
         if self._wandb:
-            self._wandb.log(row)
+            self._wandb.log(one_value_a_key(row))
 
     def picture(self, samples_seen: int, name: str, image: np.ndarray) -> None:
         """image: uint8 [H, W, C]."""
@@ -59,6 +61,24 @@ class Tracker(NullTracker):
         self._stream.close()
         if self._wandb:
             self._wandb.finish()
+
+
+def _finite(value: float | list[float]) -> Any:
+    """The value with null for what is not finite: JSON knows no NaN."""
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return value if math.isfinite(value) else None
+
+
+def one_value_a_key(row: Metrics) -> dict[str, float]:
+    """A list's values under keys of their own, as step_ms_by_rank/3: wandb draws no curves of lists."""
+    out: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, list):
+            out |= {f"{key}/{index}": each for index, each in enumerate(value)}
+        else:
+            out[key] = value
+    return out
 
 
 def forget_after(path: Path, samples_seen: int) -> None:
@@ -87,19 +107,28 @@ def open_tracker(config: Config, run_dir: Path, samples_seen: int, is_main: bool
 
 def _wandb_mode() -> str:
     """What the environment says; else online when there is a key and the server answers, else offline."""
-    import wandb
-
     if "WANDB_MODE" in os.environ:
         return os.environ["WANDB_MODE"]
-    server = urlparse(wandb.setup().settings.base_url)
-    if not (os.environ.get("WANDB_API_KEY") or _has_netrc_entry(server.hostname or "")):
+    if not has_key():
         return "offline"
+    server = _server()
     try:
         port = server.port or (443 if server.scheme == "https" else 80)
         socket.create_connection((server.hostname or "", port), _CONNECT_TIMEOUT_SEC).close()
     except OSError:
         return "offline"
     return "online"
+
+
+def has_key() -> bool:
+    """Whether there is a key for wandb's server, in the environment or stored by `wandb login`."""
+    return bool(os.environ.get("WANDB_API_KEY")) or _has_netrc_entry(_server().hostname or "")
+
+
+def _server() -> ParseResult:
+    import wandb
+
+    return urlparse(wandb.setup().settings.base_url)
 
 
 def _has_netrc_entry(host: str) -> bool:

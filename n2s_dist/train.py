@@ -59,6 +59,7 @@ def train(config: Config) -> Path:
             loop(run, open_batches(run), tracker, progress, total)
         finally:
             run.shards.store.close()
+            run.watch.close()
             progress.close()
         tracker.close()
     last = checkpoint.locate(run.run_dir)
@@ -129,6 +130,7 @@ def train_step(run: Run, batches: Iterator[Batch]) -> None:
     """One optimizer step on one global batch, in as many portions as memory asks for."""
     config = run.config
     count = config.train.global_batch_size // run.ranks.world_size // run.micro_batch
+    run.watch.begin()
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(config, run.samples_seen)
 
@@ -143,6 +145,7 @@ def train_step(run: Run, batches: Iterator[Batch]) -> None:
         run.interval.losses.append(losses.detach())
         run.interval.sigma_a.append(batch.sigma_a)
 
+    run.watch.exchanged()
     run.interval.gradient_norms.append(run.ranks.gradient_norm(run.wrapped, config.optimizer.clip_norm))
     run.optimizer.step()
     run.optimizer.zero_grad()
@@ -150,6 +153,7 @@ def train_step(run: Run, batches: Iterator[Batch]) -> None:
     follow_every = _EMA_EVERY_SAMPLES if config.optimizer.ema_halflife_samples else 1
     if schedule.is_due(run.samples_seen, config.train.global_batch_size, follow_every, config.train.total_samples):
         update_ema(run)
+    run.watch.end()
 
 
 @torch.no_grad()
@@ -183,6 +187,7 @@ def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
         "gradient_norm": float(now.gradient_norms[-1]),
         "samples_per_sec": count / elapsed,
         "data_wait_frac": wait_sum / run.ranks.world_size,
+        **run.watch.report(count / elapsed, max(0, run.config.train.total_samples - run.samples_seen)),
     }
     tracker.log(run.samples_seen, metrics)
     measured_at, psnr = run.last_validation

@@ -24,6 +24,7 @@ from n2s_dist.config import Config
 from n2s_dist.errors import UserError
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import Gaussian
+from n2s_dist.observe import CLOCKS
 from n2s_dist.plan import BuildOptions
 from n2s_dist.run import portion_size, start
 from n2s_dist.train import open_batches, portions, train
@@ -178,8 +179,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
     assert all(torch.equal(raw[name], expected[name]) for name in expected)
 
     def timeless(path: Path) -> list[dict]:
-        clocks = ("samples_per_sec", "data_wait_frac")
-        return [{key: row[key] for key in row if key not in clocks} for row in metrics(path)]
+        return [{key: row[key] for key in row if key not in CLOCKS} for row in metrics(path)]
 
     assert timeless(run_dir) == timeless(tmp_path / "undisturbed")
     logged = [row["samples_seen"] for row in metrics(run_dir) if "loss" in row]

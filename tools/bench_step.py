@@ -2,7 +2,8 @@
 """How much of the machine the training loop leaves to the network.
 
 Times the whole loop (loader, noise, perturbations, loss, clipping, averaging, metrics) against a bare
-forward-backward-step loop on the same network and one fixed batch, in turn, in one run.
+forward-backward-step loop on the same network and one fixed batch, in turn, in one run. Then the bare loop with each of
+the configuration's speed switches (train.mixed_precision, train.compile, train.channels_last), in turn again.
 
     tools/bench_step.py --json step.json
 """
@@ -12,7 +13,9 @@ import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from bench import machine, photographs_folder, report
@@ -21,9 +24,12 @@ from tqdm import tqdm
 from n2s_dist.ardae import ardae_loss
 from n2s_dist.build import build_shards
 from n2s_dist.command_line import read_config
+from n2s_dist.config import CompileMode, Config
 from n2s_dist.errors import run_command
 from n2s_dist.plan import BuildOptions
 from n2s_dist.run import Run, start
+from n2s_dist.score import build_score_model
+from n2s_dist.speed import compile_model, memory_format
 from n2s_dist.tracking import Tracker
 from n2s_dist.train import loop, open_batches
 
@@ -40,12 +46,78 @@ def bare_steps(run: Run, noisy: torch.Tensor, steps: int) -> None:
         torch.cuda.synchronize()
 
 
+class Switches(NamedTuple):
+    """Settings under train. that change a step's speed."""
+
+    bf16: bool = False
+    compile: CompileMode = "no"
+    channels_last: bool = False
+
+
+SWITCHES = {
+    "plain": Switches(),
+    "channels_last": Switches(channels_last=True),
+    "compile": Switches(compile="default"),
+    "compile_channels_last": Switches(compile="default", channels_last=True),
+    "bf16": Switches(bf16=True),
+    "bf16_channels_last": Switches(bf16=True, channels_last=True),
+    "bf16_compile": Switches(bf16=True, compile="default"),
+    "bf16_compile_channels_last": Switches(bf16=True, compile="default", channels_last=True),
+}
+# CUDA graphs are a GPU's.
+GPU_SWITCHES = {
+    "compile_graphs": Switches(compile="reduce-overhead"),
+    "bf16_compile_graphs": Switches(bf16=True, compile="reduce-overhead"),
+    "bf16_compile_graphs_channels_last": Switches(bf16=True, compile="reduce-overhead", channels_last=True),
+}
+
+
+def make_steps(config: Config, switches: Switches, noisy: torch.Tensor) -> Callable[[int], None]:
+    """A function that makes so many bare steps with some switches on."""
+    torch.manual_seed(0)
+    device = noisy.device
+    model = build_score_model(config, noisy.shape[1]).to(device, memory_format=memory_format(switches.channels_last))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    compile_model(model, switches.compile)
+    w = model.working(noisy)
+    u, sigma_a = torch.randn_like(w), torch.full((len(w), 1, 1, 1), 0.5, device=device)
+
+    def score(w: torch.Tensor, sigma_a: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=switches.bf16):
+            return model(w, sigma_a)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            ardae_loss(score, w, u, sigma_a).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        if noisy.is_cuda:
+            torch.cuda.synchronize()
+
+    return run
+
+
+def switch_rates(config: Config, noisy: torch.Tensor, steps: int, turns: int) -> dict[str, float]:
+    """Samples/s of the bare loop with each set of switches; the first turn compiles and is not counted."""
+    chosen = SWITCHES | (GPU_SWITCHES if noisy.is_cuda else {})
+    loops = {name: make_steps(config, switches, noisy) for name, switches in chosen.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    for turn in range(turns + 1):
+        for name, run in loops.items():
+            before = time.perf_counter()
+            run(steps)
+            if turn:
+                seconds[name].append(time.perf_counter() - before)
+    return {name: len(noisy) * steps / statistics.median(times) for name, times in seconds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write ratios, figures and machine here")
     parser.add_argument("--config", default="configs/gaussian25.yaml", help="network, batch and crop (%(default)s)")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps in each turn (%(default)s)")
     parser.add_argument("--turns", type=int, default=40, help="turns of each loop (%(default)s)")
+    parser.add_argument("--switch-turns", type=int, default=8, help="turns of each speed switch; 0: none (%(default)s)")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -71,12 +143,19 @@ def main() -> None:
                 seconds["bare"].append(time.perf_counter() - between)
         tracker.close()
 
+    switched = switch_rates(config, noisy, args.steps, args.switch_turns) if args.switch_turns else {}
+    for name, samples_per_sec in switched.items():
+        print(f"{name:>34}  {samples_per_sec:8.1f} samples/s  {samples_per_sec / switched['plain']:5.2f} of plain")
     rate = {name: batch * args.steps / statistics.median(times) for name, times in seconds.items()}
     ratio = statistics.median(bare / whole for whole, bare in zip(seconds["loop"], seconds["bare"], strict=True))
     report(
         args.json,
         ratios={"loop_over_bare": ratio},
-        figures={"loop_samples_per_sec": rate["loop"], "bare_samples_per_sec": rate["bare"]},
+        figures={
+            "loop_samples_per_sec": rate["loop"],
+            "bare_samples_per_sec": rate["bare"],
+            **{f"switch_{name}_samples_per_sec": value for name, value in switched.items()},
+        },
         machine=machine(),
     )
 
