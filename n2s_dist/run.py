@@ -24,7 +24,7 @@ from n2s_dist.loader import check_crop_size, check_noise
 from n2s_dist.observe import Watch
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
-from n2s_dist.speed import compile_model, match_layout, memory_format
+from n2s_dist.speed import compile_model, match_layout, place
 
 # What may change when a run is continued; anything else would make it another run.
 _MAY_CHANGE = (
@@ -114,8 +114,7 @@ def start(config: Config) -> Run:
     ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
     micro_batch = portion_size(config, ranks.world_size)
     torch.manual_seed(int(order.hash64(config.seed, order.STREAM_WEIGHTS)) >> 1)
-    model = build_score_model(config, shards.manifest.channels)
-    model = model.to(ranks.device, memory_format=memory_format(config.train.channels_last))
+    model = place(build_score_model(config, shards.manifest.channels), ranks.device, config.train.channels_last)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     plan = config.optimizer
     options: dict[str, Any] = {"lr": plan.learning_rate, "betas": tuple(plan.betas), "fused": True}

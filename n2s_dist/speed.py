@@ -5,7 +5,7 @@ Neither changes the names or the order of saved weights, so a run may be continu
 
 import os
 import shutil
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,10 +13,13 @@ from torch import nn
 from n2s_dist.config import CompileMode
 from n2s_dist.errors import UserError
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def memory_format(channels_last: bool) -> torch.memory_format:
-    """How weights lie in memory; what convolutions return follows their weights."""
-    return torch.channels_last if channels_last else torch.contiguous_format
+
+def place(model: Model, device: torch.device, channels_last: bool) -> Model:
+    """Bring a model to a device, its weights laid out as asked; what convolutions return follows their weights."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload]  # which knows not all that it takes
 
 
 def compile_model(model: nn.Module, mode: CompileMode) -> None:

@@ -1,11 +1,13 @@
 """Speed switches: the same training to rounding, the same names in checkpoints, and runs that go on across them."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from n2s_dist import checkpoint, speed
 from n2s_dist import train as training
@@ -37,13 +39,24 @@ def plain(trained) -> Path:
     return trained / "checkpoints"
 
 
-@pytest.fixture(scope="module")
-def switched(tiny, tmp_path_factory) -> Path:
-    """The same of a run that was compiled, as users would compile it, and kept channels last."""
-    run_dir = tmp_path_factory.mktemp("switched") / "run"
+@pytest.fixture(scope="module", autouse=True)
+def traced() -> Iterator[None]:
+    """Capture and differentiate as torch.compile does, and run the graphs as they are: C++ takes half a minute."""
+    compile_function = torch.compile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        return train(read_config([*tiny, "--run_dir", str(run_dir), *SWITCHED])).parent
+        patch.setattr(torch, "compile", lambda call, mode, dynamic: compile_function(call, backend="aot_eager"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def switched(tiny, tmp_path_factory) -> Path:
+    """The same of a run that was compiled and kept channels last."""
+    run_dir = tmp_path_factory.mktemp("switched") / "run"
+    graphs = counters["stats"]["unique_graphs"]
+    last = train(read_config([*tiny, "--run_dir", str(run_dir), *SWITCHED]))
+    assert counters["stats"]["unique_graphs"] == graphs + 1  # one whole graph, compiled once
+    return last.parent
 
 
 @pytest.fixture(scope="module")

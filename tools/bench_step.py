@@ -29,7 +29,7 @@ from n2s_dist.errors import run_command
 from n2s_dist.plan import BuildOptions
 from n2s_dist.run import Run, start
 from n2s_dist.score import build_score_model
-from n2s_dist.speed import compile_model, memory_format
+from n2s_dist.speed import compile_model, place
 from n2s_dist.tracking import Tracker
 from n2s_dist.train import loop, open_batches
 
@@ -76,7 +76,7 @@ def make_steps(config: Config, switches: Switches, noisy: torch.Tensor) -> Calla
     """A function that makes so many bare steps with some switches on."""
     torch.manual_seed(0)
     device = noisy.device
-    model = build_score_model(config, noisy.shape[1]).to(device, memory_format=memory_format(switches.channels_last))
+    model = place(build_score_model(config, noisy.shape[1]), device, switches.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     compile_model(model, switches.compile)
     w = model.working(noisy)

@@ -18,7 +18,9 @@ from matplotlib.lines import Line2D
 from n2s_dist.curves import SECTIONS, Panel, curve, read_metrics
 from n2s_dist.errors import UserError, run_command
 
-_COLUMNS, _STYLES, _COLOURS = 4, ("-", "--", ":"), matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+_COLUMNS = 4
+_STYLES: tuple[Any, ...] = ("-", "--", ":")
+_COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
 
 
 def draw(runs: dict[str, list[dict[str, Any]]]) -> Figure:
