@@ -54,7 +54,7 @@ class Team:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         shared = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        quiet = {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
+        quiet = {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(2 // ranks)}
         self.processes = []
         for rank in range(ranks):
             own = {"RANK": rank, "LOCAL_RANK": rank, **shared} if ranks > 1 else {}
@@ -166,6 +166,7 @@ def print_model(config: Config, arguments: argparse.Namespace) -> None:
     chosen = {
         "flops_per_sec": arguments.tflops and arguments.tflops * 1e12,
         "floor_sec": arguments.floor_ms and arguments.floor_ms * 1e-3,
+        "hop_sec": arguments.hop_us and arguments.hop_us * 1e-6,
         "total_crops": arguments.total_crops,
         "fewest_steps": arguments.fewest_steps,
     }
@@ -186,6 +187,7 @@ def main() -> None:
     model.add_argument("--model", action="store_true", help="print the model for many GPUs, measure nothing")
     model.add_argument("--tflops", type=float, help="TFLOP/s that a GPU reaches on the network (100)")
     model.add_argument("--floor-ms", type=float, help="least time of a step in ms (2)")
+    model.add_argument("--hop-us", type=float, help="latency of one hop of an exchange in microseconds (5)")
     model.add_argument("--total-crops", type=int, help="length of a run (2.4 million, the paper's)")
     model.add_argument("--fewest-steps", type=int, help="optimizer steps that a run needs (2,500, gaussian25's)")
     args = parser.parse_args()

@@ -88,7 +88,7 @@ def lines(given: Assumptions) -> Iterator[str]:
         ("crops a GPU needs a step to be full", full_crops(given), ""),
         ("assumed latency of a hop", given.hop_sec * 1e6, "us"),
     ]:
-        yield f"- {name}: {value:,.4g} {unit}".rstrip()
+        yield f"- {name}: {value:{',.0f' if value > 1000 else '.4g'}} {unit}".rstrip()
 
     yield "\nAll-reduce of the gradients, ms (ring, tree):\n"
     heads = [f"{b / 1e9:.0f} GB/s, {p}" for p in ("float32", "bf16") for b in BANDWIDTHS]
@@ -121,7 +121,7 @@ def lines(given: Assumptions) -> Iterator[str]:
         f"\nThe batch as the limit: {given.total_crops:,} crops in at least {given.fewest_steps:,} steps allow a "
         f"global batch of {most:,.0f}:\n"
     )
-    yield "| GPUs | crops a GPU | step ms | efficiency at 50 / 450 GB/s | minutes for the run at 50 GB/s | limit |"
+    yield "| GPUs | crops a GPU | step ms | efficiency at 50 / 450 GB/s | seconds for the run at 50 GB/s | limit |"
     yield "|---|---|---|---|---|---|"
     for gpus in GPUS:
         crops = most / gpus
@@ -133,7 +133,7 @@ def lines(given: Assumptions) -> Iterator[str]:
         limit = "the machine" if crops >= full else "the global batch"
         yield (
             f"| {gpus:,} | {crops:.0f} | {step * 1e3:.2f} | {slow:.0%} / {fast:.0%} | "
-            f"{given.fewest_steps * step / 60:.1f} | {limit} |"
+            f"{given.fewest_steps * step:.1f} | {limit} |"
         )
     yield (
         f"\nFrom {most / full:.1f} GPUs on the global batch is the limit: more of them need a longer run, larger "
