@@ -135,7 +135,12 @@ def newest_valid(run_dir: Path) -> Path | None:
 
 
 def retain(run_dir: Path, keep: int) -> None:
-    """Remove all but the newest `keep` whole checkpoints and the whole one with the best validation PSNR."""
+    """Remove all but the newest `keep` whole checkpoints and the whole one with the best validation PSNR.
+
+    What kills left half written goes as well; so nothing else may be writing in this folder.
+    """
+    for partial in (run_dir / "checkpoints").glob(".samples-*.partial"):
+        shutil.rmtree(partial)
     whole = (path for path in newest_first(run_dir) if damage(path) is None)
     spared = {*islice(whole, keep), best(run_dir)}
     for path in newest_first(run_dir):

@@ -117,6 +117,8 @@ class TrainConfig:
         validation_tiles: at most this many held-out tiles
         log_every_samples: how often to write metrics
         profile_steps: record so many steps, after a few to warm up, in RUN_DIR/profile/rank-*.json; 0 records none
+        hang_sec: when no step ends for so long (the first has ten minutes at least), each rank writes what its threads
+            were doing and ends; 0 waits for ever
     """
 
     total_samples: int = 40_000
@@ -132,6 +134,7 @@ class TrainConfig:
     validation_tiles: int = 32
     log_every_samples: int = 800
     profile_steps: int = 0
+    hang_sec: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,7 @@ def check(config: Config) -> None:
         "data.lanes": data.lanes,
         "train.num_threads": train.num_threads,
         "train.profile_steps": train.profile_steps,
+        "train.hang_sec": train.hang_sec,
         "optimizer.weight_decay": optimizer.weight_decay,
         "optimizer.warmup_samples": optimizer.warmup_samples,
         "optimizer.clip_norm": optimizer.clip_norm,

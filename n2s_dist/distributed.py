@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from n2s_dist.errors import UserError
+from n2s_dist.errors import RankFailed, UserError
 
 
 class Ranks:
@@ -34,6 +34,8 @@ class Ranks:
         self.rank: int = self._accelerator.process_index
         self.local_rank: int = self._accelerator.local_process_index
         self.world_size: int = self._accelerator.num_processes
+        # Small things go past the GPU, which need not be waited for then. On the CPU this is the usual way as well.
+        self._aside = distributed.new_group(backend="gloo") if on_gpu and self.world_size > 1 else None
 
     @property
     def is_main(self) -> bool:
@@ -78,6 +80,14 @@ class Ranks:
         """Elementwise sums over ranks, added in rank order in float64, so that all ranks agree to the last bit."""
         return [sum(column) for column in zip(*self.gather([values]), strict=True)]
 
+    def maxima(self, values: list[float]) -> list[float]:
+        """Elementwise maxima over ranks, in one exchange of a tenth of a millisecond that no GPU is waited for."""
+        if self.world_size == 1:
+            return [float(value) for value in values]
+        tensor = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX, group=self._aside)
+        return tensor.tolist()
+
     def gather(self, rows: list[Any]) -> list[Any]:
         """All ranks' rows, in rank order, on every rank."""
         return gather_object(rows) if self.world_size > 1 else rows
@@ -88,3 +98,18 @@ class Ranks:
     def close(self) -> None:
         """Leave the process group; without it the launcher warns of leaked resources."""
         self._accelerator.end_training()
+
+
+@contextlib.contextmanager
+def lost_ranks_named() -> Iterator[None]:
+    """An exchange that fails because another rank has ended becomes one line that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise RankFailed(
+            f"rank {os.environ.get('RANK', '0')} lost another rank, whose own message says why it ended, "
+            f"unless it was killed: run the same command again ({reason})"
+        ) from None

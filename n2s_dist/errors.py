@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
+EX_TEMPFAIL = 75  # of sysexits.h: what the same command would finish was put off
+
 
 class UserError(ValueError):
     """Something the user can mend. The message names what was wrong and what would be right."""
@@ -17,6 +19,13 @@ class RunFailed(RuntimeError):
 
 class RankFailed(RunFailed):
     """A failure that one rank may meet alone, such as of its network: that rank speaks for itself."""
+
+
+class Stopped(Exception):
+    """A run that was asked to stop did so, with all that it had learned on the disk. Exit code EX_TEMPFAIL."""
+
+    def __init__(self, samples_seen: int, signal_name: str) -> None:
+        super().__init__(f"stopped at {samples_seen:,} samples by {signal_name}: the same command goes on")
 
 
 def nearest(word: str, valid: list[str]) -> str:
@@ -39,11 +48,15 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Run a command-line program: user errors become one line on stderr and exit code 2, without a traceback.
 
     When several ranks meet the same error, rank 0 alone speaks; of a RankFailed each does. An
-    interrupt exits with 130, a full disk with 2 and the path that could not be written.
+    interrupt exits with 130, a full disk with 2 and the path that could not be written. A run that
+    was stopped says so on stdout.
     """
     alone = False
     try:
         code = main() or 0
+    except Stopped as stop:
+        say(str(stop))
+        sys.exit(EX_TEMPFAIL)
     except UserError as error:
         code, message = 2, str(error)
     except RunFailed as error:

@@ -27,6 +27,7 @@ CLOCKS = frozenset(
         "samples_per_sec",
         "samples_per_sec_per_rank",
         "data_wait_frac",
+        "checkpoint_pause_sec",
         "exchange_wait_frac",
         "step_ms_p50",
         "step_ms_p90",

@@ -15,16 +15,19 @@ import torch
 import yaml
 from torch import Tensor
 
-from n2s_dist import checkpoint, order
+from n2s_dist import checkpoint, consistency, order, stopping
 from n2s_dist.cache import open_store
 from n2s_dist.config import Config, to_dict
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
+from n2s_dist.laps import Laps
 from n2s_dist.loader import check_crop_size, check_noise
 from n2s_dist.observe import Watch
+from n2s_dist.saving import Saver
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
 from n2s_dist.speed import compile_model, match_layout, place
+from n2s_dist.watchdog import Watchdog
 
 # What may change when a run is continued; anything else would make it another run.
 _MAY_CHANGE = (
@@ -43,6 +46,7 @@ _MAY_CHANGE = (
     "train.compile",
     "train.channels_last",
     "train.profile_steps",
+    "train.hang_sec",
     "tracking.",
 )
 
@@ -56,6 +60,7 @@ class Interval:
     losses: list[Tensor] = field(default_factory=list)
     sigma_a: list[Tensor] = field(default_factory=list)
     data_wait_sec: float = 0.0
+    checkpoint_pause_sec: float = 0.0  # not part of what throughput is counted over
     gradient_norms: list[Tensor] = field(default_factory=list)
 
 
@@ -77,6 +82,25 @@ class Run:
     samples_seen: int = 0
     last_validation: tuple[int, float] = (-1, 0.0)  # samples_seen, PSNR in dB
     interval: Interval = field(default_factory=Interval)
+    saved_at: int = -1  # samples_seen of the newest checkpoint, which may still be on its way to the disk
+    saver: Saver = field(default_factory=Saver)
+    stops: stopping.Agreement = field(default_factory=stopping.Agreement)
+    laps: Laps = field(default_factory=Laps)  # from the command to the first step
+    watchdog: Watchdog | None = None
+
+    def state(self) -> dict[str, Any]:
+        """All that does not follow from configuration and samples_seen; the same on all ranks."""
+        return {
+            "weights": self.model.state_dict(),
+            "average": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_scale": self.ranks.scaler_state,
+        }
+
+    def check_ranks_agree(self) -> None:
+        """RunFailed when some rank holds another state than the others."""
+        names = [name for name, _ in self.model.named_parameters()]
+        consistency.check(self.ranks, self.samples_seen, self.state(), names)
 
     def sample_index(self, positions: np.ndarray) -> np.ndarray:
         """Which sample is at each global position."""
@@ -89,10 +113,12 @@ class Run:
         return Path(self.config.run_dir)
 
 
-def start(config: Config) -> Run:
+def start(config: Config, laps: Laps | None = None) -> Run:
     """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
+    laps = laps or Laps()
     if not config.run_dir:
         raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
+    stopping.remove_note(Path(config.run_dir))
     if not config.data.shards:
         raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
     store = open_store(config.data.shards, config.data.cache_dir, config.data.cache_gib)
@@ -111,7 +137,9 @@ def start(config: Config) -> Run:
                 f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run_dir"
             )
 
+    laps.lap("shards and checkpoint")
     ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
+    laps.lap("ranks")
     micro_batch = portion_size(config, ranks.world_size)
     torch.manual_seed(int(order.hash64(config.seed, order.STREAM_WEIGHTS)) >> 1)
     model = place(build_score_model(config, shards.manifest.channels), ranks.device, config.train.channels_last)
@@ -133,6 +161,7 @@ def start(config: Config) -> Run:
     run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch, windows, watch)
     if found is not None:
         resume(run, found)
+    run.check_ranks_agree()
     if ranks.is_main:
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
@@ -148,6 +177,8 @@ def start(config: Config) -> Run:
             f"images{shuffled}; {ranks.world_size} rank(s) on {ranks.device.type}, each {portions} x {micro_batch} "
             f"crops a step\n{standing}"
         )
+    laps.lap("model")
+    run.laps = laps
     return run
 
 
@@ -159,7 +190,7 @@ def resume(run: Run, path: Path) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     match_layout(run.optimizer)
     run.ranks.load_scaler_state(state["loss_scale"])
-    run.samples_seen = loaded.samples_seen
+    run.samples_seen = run.saved_at = loaded.samples_seen
 
 
 def open_windows(config: Config, shards: ShardSet) -> order.WindowedOrder | None:

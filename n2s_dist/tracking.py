@@ -3,13 +3,14 @@
 Only rank 0 has a tracker that does anything; the others hold a null object.
 """
 
+import contextlib
 import json
 import math
 import netrc
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import ParseResult, urlparse
@@ -20,6 +21,7 @@ from n2s_dist.config import Config, to_dict
 
 _INIT_TIMEOUT_SEC = 60
 _CONNECT_TIMEOUT_SEC = 5
+_FINISH_TIMEOUT_SEC = 20  # for what was not uploaded along the way; torchrun kills 30 s after a signal
 
 Metrics = Mapping[str, float | list[float]]  # a list holds one value a rank
 
@@ -47,20 +49,34 @@ class Tracker(NullTracker):
         row = {"samples_seen": samples_seen, **metrics}
         self._stream.write(json.dumps({key: _finite(value) for key, value in row.items()}) + "\n")
         self._stream.flush()
-        if self._wandb:
-            self._wandb.log(one_value_a_key(row))
+        self._mirror(one_value_a_key(row))
 
     def picture(self, samples_seen: int, name: str, image: np.ndarray) -> None:
         """image: uint8 [H, W, C]."""
         if self._wandb:
             import wandb
 
-            self._wandb.log({"samples_seen": samples_seen, name: wandb.Image(image)})
+            self._mirror({"samples_seen": samples_seen, name: wandb.Image(image)})
 
     def close(self) -> None:
         self._stream.close()
         if self._wandb:
-            self._wandb.finish()
+            with self._going_on_without_wandb():
+                self._wandb.finish()
+
+    def _mirror(self, row: dict[str, Any]) -> None:
+        if self._wandb:
+            with self._going_on_without_wandb():
+                self._wandb.log(row)
+
+    @contextlib.contextmanager
+    def _going_on_without_wandb(self) -> Iterator[None]:
+        """wandb's own process, or its server, may be gone at any time, in ways that it raises many errors for."""
+        try:
+            yield
+        except Exception as error:
+            self._wandb = None
+            print(f"wandb failed ({type(error).__name__}: {error}); curves go on in metrics.jsonl")
 
 
 def _finite(value: float | list[float]) -> Any:
@@ -157,10 +173,13 @@ def _open_wandb(config: Config, run_dir: Path, job: str) -> Any:
                 job_type=job,
                 mode=attempt,  # type: ignore[arg-type]
                 resume="allow" if attempt == "online" else None,  # offline runs can't resume; syncing joins them by id
-                settings=wandb.Settings(init_timeout=_INIT_TIMEOUT_SEC, silent=True, console="off"),
+                settings=wandb.Settings(
+                    init_timeout=_INIT_TIMEOUT_SEC, finish_timeout=_FINISH_TIMEOUT_SEC, silent=True, console="off"
+                ),
             )
-        except (wandb.Error, OSError, TimeoutError) as error:
+        except Exception as error:
             print(f"wandb {attempt}: {error}")
+            wandb.teardown()  # its process would hold on to the id of the run that it could not begin
             continue
         # Each value has its own clock, so nothing is dropped for coming late.
         run.define_metric("samples_seen")

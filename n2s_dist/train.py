@@ -6,7 +6,13 @@ The same command continues an interrupted run from its newest checkpoint. All th
 derived from its configuration and samples_seen: order, crops, noise, perturbations and schedules.
 """
 
+if __name__ == "__main__":  # what comes next takes seconds to import, in which signals count as well
+    from n2s_dist import stopping
+
+    stopping.listen()
+
 import itertools
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,15 +24,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from n2s_dist import checkpoint, order, schedule
+from n2s_dist import checkpoint, order, schedule, stopping
 from n2s_dist.ardae import ardae_loss, perturbations, sigma_a_law
 from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
-from n2s_dist.errors import RunFailed, run_command
+from n2s_dist.distributed import lost_ranks_named
+from n2s_dist.errors import Stopped, run_command
+from n2s_dist.keeping import after_step, save, stop_if_not_finite
+from n2s_dist.laps import Laps, process_age_sec
 from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
 from n2s_dist.run import Interval, Run, start
 from n2s_dist.tracking import NullTracker, open_tracker
 from n2s_dist.validation import validate
+from n2s_dist.watchdog import Watchdog
 
 # The average moves by thousands of samples; following every small batch would cost 1 % of a CPU's time.
 _EMA_EVERY_SAMPLES = 64
@@ -41,36 +51,54 @@ class Batch(NamedTuple):
     sigma_a: Tensor  # [B, 1, 1, 1]
 
 
-def train(config: Config) -> Path:
-    """Train to the end, or go on from where the run directory says; returns the last checkpoint."""
-    run = start(config)
-    total = config.train.total_samples
-    if run.samples_seen < total:
-        tracker = open_tracker(config, run.run_dir, run.samples_seen, run.ranks.is_main)
-        progress = tqdm(
-            total=total,
-            initial=run.samples_seen,
-            unit=" samples",
-            smoothing=0.05,
-            disable=not run.ranks.is_main,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-        )
-        try:
-            loop(run, open_batches(run), tracker, progress, total)
-        finally:
-            run.shards.store.close()
-            run.watch.close()
-            progress.close()
-        tracker.close()
-    last = checkpoint.locate(run.run_dir)
-    if run.ranks.is_main:
-        print(f"trained on {run.samples_seen:,} samples: {last}")
-    run.ranks.close()
+def train(config: Config, laps: Laps | None = None) -> Path:
+    """Train to the end, or go on from where the run directory says; returns the last checkpoint.
+
+    Raises Stopped when the run was asked to stop; laps hold what was spent before.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    with lost_ranks_named(), Watchdog(config.train.hang_sec, Path(config.run_dir), rank) as watchdog:
+        run = start(config, laps)
+        run.watchdog = watchdog
+        if run.samples_seen < config.train.total_samples:
+            train_on(run)
+        last = checkpoint.locate(run.run_dir)
+        if run.ranks.is_main:
+            print(f"trained on {run.samples_seen:,} samples: {last}")
+        run.ranks.close()
     return last
 
 
+def train_on(run: Run) -> None:
+    """From where the run stands to its end, or to where it is asked to stop."""
+    total = run.config.train.total_samples
+    tracker = open_tracker(run.config, run.run_dir, run.samples_seen, run.ranks.is_main)
+    progress = tqdm(
+        total=total,
+        initial=run.samples_seen,
+        unit=" samples",
+        smoothing=0.05,
+        disable=not run.ranks.is_main,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+    )
+    try:
+        run.laps.lap("tracking")
+        batches = open_batches(run)
+        run.laps.lap("data")
+        loop(run, batches, tracker, progress, total)
+    except Stopped:
+        tracker.close()
+        run.ranks.close()
+        raise
+    finally:
+        run.shards.store.close()
+        run.watch.close()
+        progress.close()
+    tracker.close()
+
+
 def loop(run: Run, batches: Iterator[Batch], tracker: NullTracker, progress: tqdm, until: int) -> None:
-    """The training loop: a step, then whatever is due."""
+    """The training loop: a step, then whatever is due. It ends when all is on the disk."""
     plan, batch_size = run.config.train, run.config.train.global_batch_size
 
     def due(every_samples: int) -> bool:
@@ -85,6 +113,8 @@ def loop(run: Run, batches: Iterator[Batch], tracker: NullTracker, progress: tqd
             measure(run, tracker)
         if due(plan.checkpoint_every_samples):
             save(run)
+        after_step(run)
+    run.saver.settle(run.ranks)
 
 
 def open_batches(run: Run) -> Iterator[Batch]:
@@ -189,34 +219,13 @@ def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
         "data_wait_frac": wait_sum / run.ranks.world_size,
         **run.watch.report(count / elapsed, max(0, run.config.train.total_samples - run.samples_seen)),
     }
+    if now.checkpoint_pause_sec:
+        metrics["checkpoint_pause_sec"] = now.checkpoint_pause_sec
     tracker.log(run.samples_seen, metrics)
     measured_at, psnr = run.last_validation
     shown = {"loss": f"{metrics['loss']:.4f}"} | ({"psnr_db": f"{psnr:.2f}"} if measured_at >= 0 else {})
     progress.set_postfix(shown, refresh=False)
     run.interval = Interval()
-
-
-def stop_if_not_finite(run: Run) -> None:
-    """Stop all ranks when a loss or gradient since the last check is not finite, and say where; it was not saved yet.
-
-    Under fp16 gradients may overflow: the loss scale then skips the step.
-    """
-    now, share = run.interval, run.config.train.global_batch_size // run.ranks.world_size
-    if not now.losses:
-        return
-    losses = torch.cat(now.losses).isfinite().cpu().numpy()
-    found = [("loss", int(np.concatenate(now.positions)[i]), run.ranks.rank) for i in np.flatnonzero(~losses)[:1]]
-    if run.config.train.mixed_precision != "fp16":
-        norms = torch.stack(now.gradient_norms).isfinite().cpu().numpy()
-        steps = np.concatenate(now.positions).reshape(-1, share)[:, 0]
-        found += [("gradient", int(steps[i]), run.ranks.rank) for i in np.flatnonzero(~norms)[:1]]
-    everywhere = run.ranks.gather(found)
-    if everywhere:
-        what, position, rank = min(everywhere, key=lambda row: (row[1], row[0] == "gradient"))
-        raise RunFailed(
-            f"the {what} at position {position} (rank {rank}) is not finite; the newest checkpoint is "
-            f"{checkpoint.newest_valid(run.run_dir) or 'none'}: lower optimizer.learning_rate or use more precision"
-        )
 
 
 def measure(run: Run, tracker: NullTracker) -> None:
@@ -231,35 +240,16 @@ def measure(run: Run, tracker: NullTracker) -> None:
     run.interval.started += time.perf_counter() - paused  # throughput is of training alone
 
 
-def save(run: Run) -> None:
-    """Write a checkpoint on rank 0; the others wait until it is whole."""
-    stop_if_not_finite(run)
-    paused = time.perf_counter()
-    if run.ranks.is_main:
-        measured_at, psnr = run.last_validation
-        state = {
-            "weights": run.model.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
-            "loss_scale": run.ranks.scaler_state,
-        }
-        manifest = run.shards.manifest
-        checkpoint.save(
-            run.run_dir,
-            run.config,
-            manifest.channels,
-            manifest.source_fingerprint,
-            run.samples_seen,
-            run.ema.state_dict(),
-            state,
-            psnr if measured_at == run.samples_seen else None,
-        )
-        checkpoint.retain(run.run_dir, run.config.train.keep_checkpoints)
-    run.ranks.barrier()
-    run.interval.started += time.perf_counter() - paused
-
-
 def main() -> None:
-    train(read_config())
+    laps = Laps(process_age_sec())
+    laps.lap("imports")
+    config = read_config()
+    laps.lap("settings")
+    try:
+        train(config, laps)
+    except Stopped:
+        stopping.ignore()
+        raise
 
 
 if __name__ == "__main__":

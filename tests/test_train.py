@@ -21,7 +21,7 @@ from n2s_dist import train as training
 from n2s_dist.build import build_shards
 from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
-from n2s_dist.errors import UserError
+from n2s_dist.errors import RunFailed, UserError
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import Gaussian
 from n2s_dist.observe import CLOCKS
@@ -283,7 +283,7 @@ def test_a_gradient_that_is_not_finite_is_never_saved(configure, monkeypatch):
         return true_norm(model, clip_norm)
 
     monkeypatch.setattr(run.ranks, "gradient_norm", broken)
-    with pytest.raises(training.RunFailed):
+    with pytest.raises(RunFailed):
         training.loop(run, open_batches(run), training.NullTracker(), training.tqdm(disable=True), 160)
     found = checkpoint.newest_first(run.run_dir)
     assert found
