@@ -7,7 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -16,6 +16,7 @@ import pytest
 import skimage.data
 import torch
 import yaml
+from forked_ranks import INTERRUPTED, Fleet
 from PIL import Image
 
 from n2s_dist import datasets, evaluate
@@ -50,6 +51,10 @@ class Finished(NamedTuple):
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         assert (self.code, len(lines)) == (code, 1) and "Traceback" not in self.err, f"exit {self.code}: {self.err}"
         return lines[0]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=6, help="random kills of one run in test_kills.py (%(default)s)")
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +96,30 @@ def run_module(environment) -> Callable[..., Finished]:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fleet(environment, tmp_path_factory) -> Iterator[Callable[..., Fleet]]:
+    """Start ranks of a training run: their number, its arguments, a fault. None outlives the tests."""
+    started: list[Fleet] = []
+
+    def start(count: int, arguments: list[object], **fault: object) -> Fleet:
+        folder = tmp_path_factory.mktemp("fleet") / "written"
+        started.append(Fleet(folder, environment, count, [str(word) for word in arguments], **fault))
+        return started[-1]
+
+    yield start
+    for ranks in started:
+        ranks.kill()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(fleet, tiny, tmp_path_factory) -> Path:
+    """The last checkpoint of a run of INTERRUPTED on two ranks that nothing happened to."""
+    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    ranks = fleet(2, [*tiny, *INTERRUPTED, "--run_dir", run_dir])
+    assert ranks.wait() == [0, 0], ranks.text("err")
+    return run_dir / "checkpoints" / "samples-000001200"
 
 
 @pytest.fixture
