@@ -128,7 +128,7 @@ def main() -> None:
     )
     parser.add_argument("--scratch", metavar="DIR", help="where images and shards are put meanwhile")
     args = parser.parse_args()
-    if args.scratch is None and _in_memory(max(args.images, *(args.memory_images or [0]))):
+    if args.scratch is None and _in_memory(max([args.images, *(args.memory_images or [])])):
         args.scratch = "/dev/shm"
 
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
