@@ -59,7 +59,7 @@ class Watchdog:
         except OSError as error:
             said += f"; {self.path} can't be written ({error.strerror})"
         if sys.__stderr__ is not None:
-            self._write(sys.__stderr__, said)
+            self._write(sys.__stderr__, f"\n{said}")  # a progress bar may stand on the line
         time.sleep(_LINGER_SEC)
         os._exit(1)
 
