@@ -38,7 +38,7 @@ def build(entity: str, project: str, benchmarks: Sequence[str] = _BENCHMARKS) ->
     sections = {name: [line(*panel) for panel in panels] for name, panels in SECTIONS.items()}
     evaluation = sections.pop("validation")
     for measure in BENCHMARK_MEASURES:
-        metrics = [wr.SummaryMetric(f"{name}/{measure}") for name in benchmarks]
+        metrics: list = [wr.SummaryMetric(f"{name}/{measure}") for name in benchmarks]
         evaluation.append(wr.BarPlot(title=f"{measure}, means over benchmarks", metrics=metrics))
     evaluation.append(wr.WeavePanelSummaryTable(table_name="results"))
     sections["evaluation"] = [*evaluation, wr.MediaBrowser(title="noisy, denoised, clean", media_keys=["validation"])]
