@@ -31,6 +31,9 @@ lint: .venv/.ready
 bench: .venv/.ready
 	@$(BIN)/python tools/bench_loader.py --json runs/bench/loader.json
 	@$(BIN)/python tools/bench_step.py --json runs/bench/step.json
+	@$(BIN)/python tools/bench_shards.py --json runs/bench/shards.json
+	@$(BIN)/python tools/bench_scaling.py --json runs/bench/scaling.json
+	@$(BIN)/python tools/bench_checkpoint.py --json runs/bench/checkpoint.json
 
 clean:
 	rm -rf .venv runs
