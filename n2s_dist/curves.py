@@ -34,6 +34,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel("model FLOP utilisation", ("mfu",)),
         Panel("memory (MiB), largest of all ranks", ("memory_mib",)),
         Panel("samples to go", ("samples_to_go",)),
+        Panel("time the loop stood still for a checkpoint (s)", ("checkpoint_pause_sec",)),
     ),
     "validation": (Panel("PSNR on held-out tiles (dB)", ("val_psnr_db", "val_psnr_noisy_db")),),
 }

@@ -1,5 +1,6 @@
 """Ranks: the only module that imports accelerate. It works alike when nothing was launched."""
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class Ranks:
         self.rank: int = self._accelerator.process_index
         self.local_rank: int = self._accelerator.local_process_index
         self.world_size: int = self._accelerator.num_processes
+        atexit.register(_leave)
         # Small things go past the GPU, which need not be waited for then. On the CPU this is the usual way as well.
         self._aside = distributed.new_group(backend="gloo") if on_gpu and self.world_size > 1 else None
 
@@ -98,6 +100,12 @@ class Ranks:
     def close(self) -> None:
         """Leave the process group; without it the launcher warns of leaked resources."""
         self._accelerator.end_training()
+
+
+def _leave() -> None:
+    """Leave the process group, also after an error: a process that ends inside it may be aborted by its own threads."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
