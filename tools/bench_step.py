@@ -115,13 +115,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write ratios, figures and machine here")
     parser.add_argument("--config", default="configs/gaussian25.yaml", help="network, batch and crop (%(default)s)")
+    parser.add_argument(
+        "--noise", metavar="FAMILY:LEVEL", help="store the tiles with this noise, the config's, in them"
+    )
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps in each turn (%(default)s)")
     parser.add_argument("--turns", type=int, default=40, help="turns of each loop (%(default)s)")
     parser.add_argument("--switch-turns", type=int, default=8, help="turns of each speed switch; 0: none (%(default)s)")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:
-        build_shards([str(photographs_folder(scratch))], f"{scratch}/shards", BuildOptions(validation_fraction=0))
+        build_shards(
+            [str(photographs_folder(scratch))],
+            f"{scratch}/shards",
+            BuildOptions(validation_fraction=0, noise=args.noise),
+        )
         config = read_config(
             ["--config", args.config, "--run_dir", f"{scratch}/run", "--data.shards", f"{scratch}/shards"]
         )
