@@ -152,7 +152,7 @@ class Fleet:
         assert not any(late), f"ranks {late} did not end: {self.text('err')}"
         return [process.exitcode for process in self.ranks]
 
-    def end_as_launcher(self, grace_sec: float = 30) -> list[int]:
+    def end_as_launcher(self, grace_sec: float = 8) -> list[int]:
         """As torchrun does: when one rank ends otherwise than well, SIGTERM to the others, later SIGKILL.
 
         A rank that waits for one that ended before they had found each other is ended by the latter alone.
