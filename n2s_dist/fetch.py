@@ -23,6 +23,7 @@ from n2s_dist.errors import UserError
 from n2s_dist.images import ImageFile, image_size, list_images, read_image
 from n2s_dist.manifest import sha256_file
 from n2s_dist.unpack import unpack
+from n2s_dist.workshop import sync
 
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16B")
 
@@ -172,9 +173,7 @@ def _removed_when_done(work: Path) -> Iterator[Path]:
 
 def _publish(images: Path, target: Path) -> None:
     for path in images.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        sync(path)
     _remove_empty(target)
     images.rename(target)
 

@@ -2,7 +2,6 @@
 
 import io
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -176,12 +175,6 @@ def decode_image(stream: BinaryIO, path: Path, channels: int | None = None) -> n
                 raise
             raise UserError(f"{path} can't be decoded ({error})") from None
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
-
-
-def read_folder(folder: str | Path, channels: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (name, uint8 [H, W, C]) for every image below a folder, in sorted order."""
-    for image in list_images(folder):
-        yield image.name, read_image(image, channels)
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

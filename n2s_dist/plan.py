@@ -99,11 +99,6 @@ class SplitPlan:
     min_width: int
 
 
-def tile_starts(length: int, tile: int) -> list[int]:
-    """Where tiles begin along one side; the last one aligns to the border, so that no pixel is lost."""
-    return [min(start, max(0, length - tile)) for start in range(0, length, tile)]
-
-
 def choose_validation(names: list[str], fraction: float, seed: int) -> set[str]:
     """Names of the images kept apart: the nearest whole number to fraction x images, at least one unless 0."""
     if fraction == 0:
@@ -146,6 +141,7 @@ def _plan_split(
     count = int(first[-1])
     owner = np.repeat(np.arange(len(images), dtype=np.int32), np.diff(first))
     place = (np.arange(count) - first[owner]).astype(np.int32)
+    # The last tile of a row or column aligns to the border, so that no pixel is lost.
     row = np.minimum(place // across[owner] * side, np.maximum(heights - side, 0)[owner])
     column = np.minimum(place % across[owner] * side, np.maximum(widths - side, 0)[owner])
 

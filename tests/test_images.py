@@ -75,7 +75,7 @@ def test_palette_and_bilevel(tmp_path, colour):
     palette = Image.fromarray(colour).quantize(16)
     palette.save(tmp_path / "palette.png")
     Image.fromarray(colour[:, :, 0] > 127).save(tmp_path / "two-levels.png")
-    from_palette, two_levels = (pixels for _, pixels in images.read_folder(tmp_path))
+    from_palette, two_levels = (images.read_image(image) for image in images.list_images(tmp_path))
     np.testing.assert_array_equal(two_levels, np.where(colour[:, :, :1] > 127, 255, 0))
     np.testing.assert_array_equal(from_palette, np.asarray(palette.convert("RGB")))
 
@@ -221,7 +221,7 @@ def test_images_are_listed_by_name_without_hidden_files(tmp_path, colour):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(colour).save(tmp_path / name, format="PNG")
     assert [image.name for image in list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
-    assert [name for name, _ in images.read_folder(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
+    assert [image.name for image in images.list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
 
 
 def test_zip_archives_read_like_folders(tmp_path, colour):
