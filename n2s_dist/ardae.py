@@ -44,12 +44,13 @@ def perturbations(seed: int, positions: np.ndarray, shape: torch.Size, device: t
     return u
 
 
-def ardae_loss(model: Callable[[Tensor, Tensor], Tensor], w: Tensor, u: Tensor, sigma_a: Tensor) -> Tensor:
+def ardae_loss(model: Callable[..., Tensor], w: Tensor, u: Tensor, sigma_a: Tensor, *condition: Tensor) -> Tensor:
     """AR-DAE loss, the mean over pixels of (u + sigma_a R(w + sigma_a u))^2: one value a sample, [B].
 
-    model: w and sigma_a to score, a ScoreModel or the same behind data parallelism. w: noisy in working
-    coordinates, [B, C, H, W]. u: N(0, I) of the same shape. sigma_a: [B, 1, 1, 1]. A model that knows
+    model: w, sigma_a and condition to score, a ScoreModel or the same behind data parallelism. w: noisy in working
+    coordinates, [B, C, H, W]. u: N(0, I) of the same shape. sigma_a: [B, 1, 1, 1]. condition: what else
+    the model is told, if anything. A model that knows
     nothing scores 1; the least value is below 1 by the share of u that can be told from the noise.
     """
-    residual = u + sigma_a * model(w + sigma_a * u, sigma_a)
+    residual = u + sigma_a * model(w + sigma_a * u, sigma_a, *condition)
     return residual.square().flatten(1).mean(1)

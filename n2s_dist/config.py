@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from n2s_dist.errors import UserError
+from n2s_dist.mixture import Mixture, parse_training_noise
 from n2s_dist.noise import Coordinates, parse_noise
 
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
@@ -158,7 +159,7 @@ class Config:
 
     Args:
         run_dir: where checkpoints, metrics and the frozen configuration go; an existing run is continued
-        noise: gaussian:SIGMA (8-bit levels), poisson:ZETA or gamma:K
+        noise: gaussian:SIGMA (8-bit levels), poisson:ZETA or gamma:K; or ranges, gaussian:5-55,gamma:20-200
         seed: of weights, order, crops, noise and perturbations
     """
 
@@ -186,7 +187,8 @@ class Config:
 def check(config: Config) -> None:
     """Raise UserError for values out of range and for settings that contradict each other."""
     data, train, optimizer = config.data, config.train, config.optimizer
-    parse_noise(config.noise)
+    if isinstance(parse_training_noise(config.noise), Mixture) and config.ardae.coordinates == "image":
+        raise UserError("ardae.coordinates image takes one noise level: give stable, or a noise such as gaussian:25")
     positive = {
         "data.cache_gib": data.cache_gib,
         "data.crop_size": data.crop_size,

@@ -15,7 +15,7 @@ DALI. NumPy is the reference that the tests hold DALI to, bit for bit.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -136,7 +136,7 @@ def draw_sum(tables: tuple[np.ndarray, np.ndarray], bits: PixelBits, math: Array
 # --- noise ------------------------------------------------------------------------------------------
 
 
-@cache
+@lru_cache(16)
 def normal_tables(sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """Entries that add up to N(0, sigma^2): two float32 [65536].
 
@@ -149,7 +149,7 @@ def normal_tables(sigma: float) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-@cache
+@lru_cache(16)
 def gamma_tables(k: float) -> tuple[np.ndarray, np.ndarray]:
     """Entries that add up to Gamma(shape k, mean 1): two float32 [65536].
 
@@ -168,7 +168,7 @@ def _gamma_below(shape: float, x: np.ndarray) -> np.ndarray:
     return shape * stats.gamma.cdf(x, shape + 1)
 
 
-@cache
+@lru_cache(16)
 def poisson_tables(zeta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Walker's alias tables of Poisson(v / (255 zeta)) for every 8-bit value v: three [65536].
 

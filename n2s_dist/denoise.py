@@ -15,7 +15,8 @@ from tqdm import tqdm
 from n2s_dist import checkpoint
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.images import SUFFIXES, ImageFile, list_images, read_image, to_uint8, write_image
-from n2s_dist.noise import NoiseModel, format_noise, parse_noise
+from n2s_dist.mixture import Mixture, format_training_noise
+from n2s_dist.noise import NoiseModel, parse_noise
 from n2s_dist.score import ScoreModel
 
 TILE = 768  # side in pixels
@@ -80,11 +81,19 @@ class Reach(NamedTuple):
 
 
 def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
-    """The noise that a user names, or the one trained on. UserError when the families differ."""
+    """The noise that a user names, or the one trained on. UserError for a family that was not trained on."""
     trained = loaded.model.noise
+    known = f"{loaded.path} was trained on {format_training_noise(trained)}"
+    if isinstance(trained, Mixture):
+        if text is None:
+            raise UserError(f"--noise is missing: {known}, so say which one the images have")
+        families = {low.family for low, _ in trained.ranges}
+    else:
+        families = {trained.family}
     chosen = parse_noise(text) if text else trained
-    if chosen.family != trained.family:
-        raise UserError(f"--noise is {text}, but {loaded.path} was trained on {format_noise(trained)}")
+    assert not isinstance(chosen, Mixture)
+    if chosen.family not in families:
+        raise UserError(f"--noise is {text}, but {known}")
     return chosen
 
 
@@ -99,20 +108,20 @@ def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
 
 
 @torch.no_grad()
-def denoise_whole(model: ScoreModel, noisy: np.ndarray) -> np.ndarray:
+def denoise_whole(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel) -> np.ndarray:
     """Posterior mean of one image in one piece. noisy: float [H, W, C] on the 0-1 scale; returns float32, unclamped."""
     device = next(model.parameters()).device
     batch = torch.from_numpy(noisy.astype(np.float32)).permute(2, 0, 1)[None].to(device)
-    return model.denoise(batch)[0].permute(1, 2, 0).cpu().numpy()
+    return model.denoise(batch, noise)[0].permute(1, 2, 0).cpu().numpy()
 
 
-def denoise_box(model: ScoreModel, noisy: np.ndarray, box: Box) -> np.ndarray:
+def denoise_box(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
     """What denoise_whole gives for `box`, to rounding, from no more than a margin around it. Returns [h, w, C]."""
     wide = Reach.of(model).around(box, noisy.shape[:2])
-    return box.of_array(denoise_whole(model, wide.of_array(noisy)), wide)
+    return box.of_array(denoise_whole(model, wide.of_array(noisy), noise), wide)
 
 
-def denoise_tiled(model: ScoreModel, noisy: np.ndarray, tile: int = TILE) -> np.ndarray:
+def denoise_tiled(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, tile: int = TILE) -> np.ndarray:
     """The same as denoise_whole to rounding, in memory bounded by the tile.
 
     Each tile is computed with a margin as wide as the network's receptive field, so that what it keeps
@@ -121,7 +130,7 @@ def denoise_tiled(model: ScoreModel, noisy: np.ndarray, tile: int = TILE) -> np.
     side = Reach.of(model).on_grid(tile)
     out = np.empty(noisy.shape, np.float32)
     for box in Box.of(noisy.shape[:2]).tiles(side, side):
-        box.of_array(out)[:] = denoise_box(model, noisy, box)
+        box.of_array(out)[:] = denoise_box(model, noisy, noise, box)
     return out
 
 
@@ -140,7 +149,7 @@ def main() -> None:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = checkpoint.load(checkpoint.locate(args.checkpoint), device)
-    loaded.model.noise = choose_noise(loaded, args.noise)
+    noise = choose_noise(loaded, args.noise)
     single = args.input.is_file() and args.input.suffix.lower() in SUFFIXES
     if single:
         images = [ImageFile(args.input.parent, args.input.name, args.input.stat().st_size)]
@@ -159,7 +168,7 @@ def main() -> None:
     for image, target in tqdm(list(zip(images, targets, strict=True)), unit="image", disable=single):
         pixels = read_image(image)
         check_channels(loaded.channels, image, pixels)
-        write_image(target, to_uint8(denoise_tiled(loaded.model, pixels / np.float32(255), args.tile)))
+        write_image(target, to_uint8(denoise_tiled(loaded.model, pixels / np.float32(255), noise, args.tile)))
     print(f"wrote {args.output}")
 
 

@@ -24,7 +24,7 @@ from n2s_dist.denoise import Reach, choose_noise
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.measure import MEASURES, Bench, image_row
-from n2s_dist.noise import format_noise
+from n2s_dist.noise import NoiseModel, format_noise
 from n2s_dist.shares import Piece, cut, list_tasks, share_out
 from n2s_dist.tracking import log_results
 
@@ -32,7 +32,12 @@ PROTOCOL = "float: noise neither clipped nor quantised, estimate clamped to [0, 
 
 
 def evaluate(
-    loaded: checkpoint.Loaded, benchmarks: dict[str, Path], seed: int, ranks: Ranks, pictures: Path | None
+    loaded: checkpoint.Loaded,
+    noise_model: NoiseModel,
+    benchmarks: dict[str, Path],
+    seed: int,
+    ranks: Ranks,
+    pictures: Path | None,
 ) -> dict:
     """Results of all benchmarks, the same on every rank. Errors of any rank stop all ranks."""
     tasks = list_tasks(benchmarks)
@@ -42,7 +47,7 @@ def evaluate(
     mine = share_out(pieces, ranks.world_size)[ranks.rank]
     if ranks.is_main:
         print(f"{len(tasks)} images in {len(pieces)} pieces on {ranks.world_size} rank(s)")
-    bench = Bench(loaded.model, loaded.channels, seed, pictures, mine)
+    bench = Bench(loaded.model, noise_model, loaded.channels, seed, pictures, mine)
     # One thread a piece: how PyTorch splits an image over threads changes its last bits.
     workers = 1 if ranks.device.type == "cuda" else torch.get_num_threads()
     torch.set_num_threads(1)
@@ -62,7 +67,7 @@ def evaluate(
     protocol = {"protocol": PROTOCOL.split(":")[0]}
     rows = [image_row(task, loaded.channels, by_image[task.name]) | protocol for task in tasks]
     rows = sorted(rows, key=lambda row: (row["benchmark"], row["name"]))
-    noise = format_noise(loaded.model.noise)
+    noise = format_noise(noise_model)
     results: dict[str, Any] = {
         "checkpoint": str(loaded.path),
         "samples_seen": loaded.samples_seen,
@@ -164,8 +169,8 @@ def main() -> None:
     list_tasks(benchmarks)  # names missing and empty folders before ranks start
     ranks = Ranks()
     loaded = checkpoint.load(path, ranks.device)
-    loaded.model.noise = choose_noise(loaded, args.noise)
-    results = evaluate(loaded, benchmarks, args.seed, ranks, args.out / "pictures" if args.pictures else None)
+    noise = choose_noise(loaded, args.noise)
+    results = evaluate(loaded, noise, benchmarks, args.seed, ranks, args.out / "pictures" if args.pictures else None)
     if ranks.is_main:
         args.out.mkdir(parents=True, exist_ok=True)
         partial_file = args.out / ".results.json.partial"

@@ -12,7 +12,8 @@ from n2s_dist.baked import encoding
 from n2s_dist.errors import UserError
 from n2s_dist.images import to_uint8
 from n2s_dist.manifest import Manifest, Split
-from n2s_dist.noise import NoiseModel, format_noise, parse_noise
+from n2s_dist.mixture import parse_training_noise
+from n2s_dist.noise import NoiseModel, format_noise
 from n2s_dist.shards import ShardSet
 
 _LINE = 80  # columns of a terminal
@@ -145,7 +146,7 @@ def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) ->
         clean_corners.append((top, left))
         noisy_corners.append((top, left + width + _GAP))
         if shards.noise:
-            pair = [to_uint8(encoding(parse_noise(shards.noise)).decode(sample.tile))]
+            pair = [to_uint8(encoding(parse_training_noise(shards.noise)).decode(sample.tile))]
         else:
             noisy = dali_noise.corrupt_tile(noise, sample.tile, sample.image_key, sample.row, sample.column, seed)
             pair = [sample.tile, to_uint8(noisy)]

@@ -24,7 +24,8 @@ from n2s_dist import dali_noise, order
 from n2s_dist.baked import CLEAN, Encoding, encoding
 from n2s_dist.cache import RemoteShards
 from n2s_dist.errors import UserError
-from n2s_dist.noise import NoiseModel, parse_noise
+from n2s_dist.mixture import Mixture, parse_training_noise
+from n2s_dist.noise import NoiseModel
 from n2s_dist.prefetch import Prefetcher
 from n2s_dist.shards import Sample, ShardSet
 
@@ -153,10 +154,16 @@ def check_crop_size(shards: ShardSet, crop_size: int) -> None:
 
 
 def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
-    """UserError when tiles that hold noise hold another than a run asks for, or were to get it anew each time."""
+    """UserError when tiles do not hold the noise that a run asks for, or were to get it anew each time."""
+    wanted = parse_training_noise(noise)
+    if shards.noise is None and isinstance(wanted, Mixture):
+        raise UserError(
+            f"{shards.folder} holds clean tiles, and noise of several levels is stored with the tiles: "
+            f"build them with tools/build_shards.py --noise {noise}"
+        )
     if shards.noise is None:
         return
-    if parse_noise(shards.noise) != parse_noise(noise):
+    if parse_training_noise(shards.noise) != wanted:
         raise UserError(f"{shards.folder} holds tiles with noise {shards.noise}: train with that, or on clean tiles")
     if resample_noise:
         raise UserError(f"data.resample_noise is true, but {shards.folder} holds tiles with their noise in them")
@@ -221,7 +228,7 @@ class CropLoader:
     ) -> None:
         check_crop_size(shards, crop_size)
         assert noise is None or shards.noise is None, "tiles that hold noise get no more of it"
-        stored = encoding(parse_noise(shards.noise)) if shards.noise else CLEAN
+        stored = encoding(parse_training_noise(shards.noise)) if shards.noise else CLEAN
         values = batch_size * shards.manifest.channels * crop_size**2
         together = max(1, min(_MOST_TOGETHER, _VALUES_TOGETHER // values))
         self._batch_size, self._made = batch_size, deque[Tensor]()

@@ -18,7 +18,7 @@ import numpy as np
 from n2s_dist.denoise import Box, check_channels, denoise_box
 from n2s_dist.images import read_image, to_uint8, write_image
 from n2s_dist.metrics import SSIM_RADIUS, psnr_of_error, squared_error, ssim_map
-from n2s_dist.noise import frozen_rng
+from n2s_dist.noise import NoiseModel, frozen_rng
 from n2s_dist.order import name_key
 from n2s_dist.score import ScoreModel
 from n2s_dist.shares import Piece, Task
@@ -46,8 +46,10 @@ class Sheet:
 class Bench:
     """Measures the pieces of one rank, from several threads. pictures: a folder to write images to, if any."""
 
-    def __init__(self, model: ScoreModel, channels: int, seed: int, pictures: Path | None, pieces: list[Piece]) -> None:
-        self.model, self.channels, self.seed, self.pictures = model, channels, seed, pictures
+    def __init__(
+        self, model: ScoreModel, noise: NoiseModel, channels: int, seed: int, pictures: Path | None, pieces: list[Piece]
+    ) -> None:
+        self.model, self.noise, self.channels, self.seed, self.pictures = model, noise, channels, seed, pictures
         tasks = [piece.task for piece in pieces]
         self._sheets = {
             task.name: Sheet(lambda task=task: self._corrupt(task), tasks.count(task))  # type: ignore[misc]
@@ -58,14 +60,14 @@ class Bench:
         pixels = read_image(task.image)
         check_channels(self.channels, task.image, pixels)
         rng = frozen_rng(self.seed, *map(name_key, task.name))
-        return pixels, self.model.noise.corrupt(pixels / 255.0, rng).astype(np.float32)
+        return pixels, self.noise.corrupt(pixels / 255.0, rng).astype(np.float32)
 
     def measure(self, piece: Piece) -> dict[str, Any]:
         """Denoise one piece; its sums, by which image and where."""
         task, box = piece.task, piece.box
         pixels, all_noisy = self._sheets[task.name].take()
         wide = box.grown(SSIM_RADIUS, task.size)  # windows of the box's pixels reach so far
-        around = np.clip(denoise_box(self.model, all_noisy, wide), 0, 1)
+        around = np.clip(denoise_box(self.model, all_noisy, self.noise, wide), 0, 1)
         clean, noisy, estimate = wide.of_array(pixels) / 255.0, box.of_array(all_noisy), box.of_array(around, wide)
         inside = _counted(box, task)
         similarity = inside.of_array(ssim_map(clean, around), wide).sum() if inside.pixels else 0.0

@@ -6,7 +6,9 @@ working coordinates w in which a network can learn the score d/dw log p(w):
     natural   the paper's: y itself (Gaussian, Gamma), photon counts n = y / zeta (Poisson)
     stable    z = T(y), in which the noise has unit standard deviation everywhere
 
-and for each the posterior mean by Tweedie's formula, E[eta | y] = d/dy log p(y) - d/dy log h(y) for
+A level may be one number, or a tensor [B, 1, 1, 1] with one a sample where images are tensors.
+
+For each there is the posterior mean by Tweedie's formula, E[eta | y] = d/dy log p(y) - d/dy log h(y) for
 p(y | eta) = h(y) exp(eta y - A(eta)) (Kim & Ye 2021, Section 3 and Table 1).
 """
 
@@ -33,6 +35,14 @@ class Gaussian:
     sigma: float
     family = "gaussian"
     paper_sigma_a = (0.05, 0.001)
+
+    @property
+    def level(self) -> float:
+        return self.sigma
+
+    def deviation(self, x: float) -> float:
+        """Standard deviation of the noise on a clean value x."""
+        return self.sigma
 
     def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """float64 of the shape of `clean`, on the 0-1 scale, unclipped."""
@@ -61,6 +71,14 @@ class Poisson:
     zeta: float
     family = "poisson"
     paper_sigma_a = (1.0, 0.5)  # in counts
+
+    @property
+    def level(self) -> float:
+        return self.zeta
+
+    def deviation(self, x: float) -> float:
+        """Standard deviation of the noise on a clean value x."""
+        return (x * self.zeta) ** 0.5
 
     def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """float64 of the shape of `clean`, whole multiples of zeta."""
@@ -91,6 +109,14 @@ class Gamma:
     family = "gamma"
     paper_sigma_a = (0.05, 0.001)
 
+    @property
+    def level(self) -> float:
+        return self.k
+
+    def deviation(self, x: float) -> float:
+        """Standard deviation of the noise on a clean value x."""
+        return x / self.k**0.5
+
     def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """float64 of the shape of `clean`."""
         return clean * rng.gamma(self.k, 1 / self.k, clean.shape)
@@ -107,14 +133,15 @@ class Gamma:
 
     def stable(self, y: Tensor) -> Tensor:
         """z = sqrt(k) log y."""
-        return math.sqrt(self.k) * torch.log(torch.clamp(y, min=_GAMMA_FLOOR))
+        return self.k**0.5 * torch.log(torch.clamp(y, min=_GAMMA_FLOOR))
 
     def posterior_mean_stable(self, y: Tensor, score: Tensor) -> Tensor:
         """x_hat = k y / (k - sqrt(k) s_z): the same formula, since y s(y) = sqrt(k) s_z - 1."""
-        return self.k * y / torch.clamp(self.k - math.sqrt(self.k) * score, min=self.k / 10)
+        return self.k * y / torch.clamp(self.k - self.k**0.5 * score, min=self.k / 10)
 
 
 NoiseModel = Gaussian | Poisson | Gamma
+FAMILIES = (Gaussian, Poisson, Gamma)
 
 
 def inverse_anscombe(d: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from n2s_dist.ardae import ardae_loss
 from n2s_dist.distributed import Ranks
+from n2s_dist.score import ScoreModel
 
 # What differs between a run and its repeat; all else that is logged follows from configuration and samples_seen.
 CLOCKS = frozenset(
@@ -61,15 +62,16 @@ def stragglers(own_ms: list[float]) -> dict[str, float | list[float]]:
     }
 
 
-def flops_per_sample(model: nn.Module, channels: int, crop_size: int) -> float:
+def flops_per_sample(model: ScoreModel, channels: int, crop_size: int) -> float:
     """FLOPs of convolutions and matrix products in the loss and its gradient for one crop.
 
     Counted on tensors that have shapes and no values, which costs milliseconds.
     """
     twin = copy.deepcopy(model).to("meta").requires_grad_(True)
     w = torch.empty(1, channels, crop_size, crop_size, device="meta")
+    sigma_a, condition = (torch.empty(1, count, 1, 1, device="meta") for count in (1, model.conditions))
     with FlopCounterMode(display=False) as counter:
-        ardae_loss(twin, w, w, torch.empty(1, 1, 1, 1, device="meta")).mean().backward()
+        ardae_loss(twin, w, w, sigma_a, condition).mean().backward()
     return float(counter.get_total_flops())
 
 
@@ -143,7 +145,7 @@ class Watch:
     def __init__(
         self,
         ranks: Ranks,
-        model: nn.Module,
+        model: ScoreModel,
         training_model: nn.Module,
         *,
         channels: int,

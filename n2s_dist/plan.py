@@ -53,9 +53,9 @@ class BuildOptions:
         """
         if self.noise is None or split != "train":
             return "uint8"
-        from n2s_dist import baked, noise  # only here: PyTorch takes a second and 300 MB in each process
+        from n2s_dist import baked, mixture  # only here: PyTorch takes a second and 300 MB in each process
 
-        return baked.encoding(noise.parse_noise(self.noise)).dtype
+        return baked.encoding(mixture.parse_training_noise(self.noise)).dtype
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
 from n2s_dist.laps import Laps
 from n2s_dist.loader import check_crop_size, check_noise
+from n2s_dist.mixture import Mixture, NoiseBatch
+from n2s_dist.noise import NoiseModel
 from n2s_dist.observe import Watch
 from n2s_dist.saving import Saver
 from n2s_dist.score import ScoreModel, build_score_model
@@ -107,6 +109,14 @@ class Run:
         if self.windows:
             return self.windows.sample_index(positions)
         return order.sample_index(self.config.seed, positions, len(self.shards))
+
+    def noise_at(self, positions: np.ndarray) -> NoiseModel | NoiseBatch:
+        """Which noise the crops at some global positions have: one for all, or each its image's own."""
+        noise = self.model.noise
+        if not isinstance(noise, Mixture):
+            return noise
+        keys = np.array([self.shards[i].image_key for i in self.sample_index(positions).tolist()], np.uint64)
+        return noise.of_images(keys, self.shards.manifest.seed, self.ranks.device)
 
     @property
     def run_dir(self) -> Path:

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from n2s_dist.config import Config
+from n2s_dist.mixture import CONDITIONS, Mixture, NoiseBatch, TrainingNoise, parse_training_noise
 from n2s_dist.networks import ResUNet, UNetN2N, run_padded
-from n2s_dist.noise import Coordinates, NoiseModel, parse_noise
+from n2s_dist.noise import Coordinates, NoiseModel
 
 
 class ScoreModel(nn.Module):
@@ -17,41 +18,64 @@ class ScoreModel(nn.Module):
               ordinary denoising regression. The constants are two more channels: the first stands in
               for the biases that the network lacks, the second tells it sigma_a.
 
-    The network runs in whatever precision autocast gives; the score is float32.
+    A model of several noises has further constant channels, its condition (mixture.py): which noise it is.
+    `noise` is what it was trained on. The network runs in whatever precision autocast gives; the score is float32.
     """
 
-    def __init__(self, network: nn.Module, noise: NoiseModel, coordinates: Coordinates) -> None:
+    def __init__(self, network: nn.Module, noise: TrainingNoise, coordinates: Coordinates) -> None:
         super().__init__()
         self.network = network
         self.noise = noise
         self.coordinates = coordinates
 
-    def working(self, noisy: Tensor) -> Tensor:
-        """Noisy images on the 0-1 scale to the coordinates in which the score is learned."""
-        return self.noise.stable(noisy) if self.coordinates == "stable" else self.noise.natural(noisy)
+    @property
+    def conditions(self) -> int:
+        """Number of channels that say which noise it is."""
+        return CONDITIONS if isinstance(self.noise, Mixture) else 0
 
-    def forward(self, w: Tensor, sigma_a: Tensor) -> Tensor:
-        """Score at w, [B, C, H, W] float32. sigma_a: [B, 1, 1, 1], the perturbation's scale in units of w."""
+    def given(self, noisy: Tensor, noise: NoiseModel | NoiseBatch) -> tuple[Tensor, Tensor]:
+        """What the score is a function of: w, and the condition [B or 1, conditions, 1, 1].
+
+        noisy: [B, C, H, W] on the 0-1 scale, with this noise.
+        """
+        if self.coordinates == "image":
+            assert not isinstance(noise, NoiseBatch)
+            w = noise.natural(noisy)
+        else:
+            w = noise.stable(noisy)
+        if not self.conditions:
+            return w, w.new_empty(1, 0, 1, 1)
+        told = noise if isinstance(noise, NoiseBatch) else NoiseBatch.same(noise, w.device)
+        return w, told.condition()
+
+    def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor) -> Tensor:
+        """Score at w, [B, C, H, W] float32.
+
+        sigma_a: [B, 1, 1, 1], the perturbation's scale in units of w. condition: as given() makes it.
+        """
         if self.coordinates == "image":
             return run_padded(self.network, w).float()
         ones = torch.ones_like(w[:, :1])
-        residual = run_padded(self.network, torch.cat([w, ones, ones * sigma_a], dim=1)).float()
+        constants = [ones, ones * sigma_a, condition.expand(len(w), -1, *w.shape[2:])]
+        residual = run_padded(self.network, torch.cat([w, *constants], dim=1)).float()
         return -residual / (1 + sigma_a**2)
 
-    def denoise(self, noisy: Tensor) -> Tensor:
-        """Posterior mean of noisy images [B, C, H, W] on the 0-1 scale; float32, not clamped."""
-        w = self.working(noisy)
-        score = self(w, w.new_zeros(len(w), 1, 1, 1))
+    def denoise(self, noisy: Tensor, noise: NoiseModel) -> Tensor:
+        """Posterior mean of images [B, C, H, W] on the 0-1 scale with this noise; float32, not clamped."""
+        w, condition = self.given(noisy, noise)
+        score = self(w, w.new_zeros(len(w), 1, 1, 1), condition)
         if self.coordinates == "stable":
-            return self.noise.posterior_mean_stable(noisy, score)
-        return self.noise.posterior_mean(noisy, score)
+            return noise.posterior_mean_stable(noisy, score)
+        return noise.posterior_mean(noisy, score)
 
 
 def build_score_model(config: Config, channels: int) -> ScoreModel:
     """A score model with freshly drawn weights, for images of 1 or 3 channels."""
+    noise = parse_training_noise(config.noise)
     constants = 2 if config.ardae.coordinates == "stable" else 0
+    constants += CONDITIONS if isinstance(noise, Mixture) else 0
     if config.network.name == "resunet":
         network: nn.Module = ResUNet(channels + constants, channels, config.network.widths, config.network.blocks)
     else:
         network = UNetN2N(channels + constants, channels)
-    return ScoreModel(network, parse_noise(config.noise), config.ardae.coordinates)
+    return ScoreModel(network, noise, config.ardae.coordinates)

@@ -76,10 +76,10 @@ def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
     for row, column in zip(places.tiles.row.tolist(), places.tiles.column.tolist(), strict=True):
         tile = pixels[row : row + height, column : column + width]
         if options.dtype(places.split) != "uint8":
-            from n2s_dist import baked, noise
+            from n2s_dist import baked, mixture
 
             assert options.noise is not None
-            model = noise.parse_noise(options.noise)
+            model = mixture.parse_training_noise(options.noise)
             tile = baked.bake(model, tile, options.seed, name_key(job.source.name), row, column)
         yield np.ascontiguousarray(tile)
 

@@ -33,6 +33,8 @@ from n2s_dist.errors import Stopped, run_command
 from n2s_dist.keeping import after_step, save, stop_if_not_finite
 from n2s_dist.laps import Laps, process_age_sec
 from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
+from n2s_dist.mixture import Mixture, NoiseBatch
+from n2s_dist.noise import NoiseModel
 from n2s_dist.run import Interval, Run, start
 from n2s_dist.tracking import NullTracker, open_tracker
 from n2s_dist.validation import validate
@@ -47,6 +49,7 @@ class Batch(NamedTuple):
 
     positions: np.ndarray  # int64 [B], global
     noisy: Tensor  # [B, C, S, S] on the 0-1 scale
+    noise: NoiseModel | NoiseBatch
     u: Tensor  # the perturbation, N(0, I), of the same shape
     sigma_a: Tensor  # [B, 1, 1, 1]
 
@@ -121,6 +124,7 @@ def open_batches(run: Run) -> Iterator[Batch]:
     """This rank's portions from samples_seen on, without end, made one ahead of their use."""
     config, device = run.config, run.ranks.device
     noise = None if run.shards.noise else run.model.noise
+    assert not isinstance(noise, Mixture)
     for_loader, for_loss = itertools.tee(portions(run))
     if run.ranks.local_rank == 0:
         for_loader = bring_ahead(run.shards, for_loader, node_positions(run), run.sample_index)
@@ -132,9 +136,10 @@ def open_batches(run: Run) -> Iterator[Batch]:
 
     def make(positions: np.ndarray, noisy: Tensor) -> Batch:
         law = config.ardae.coordinates
-        sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
+        scales = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
         u = perturbations(config.seed, positions, noisy.shape, device)
-        return Batch(positions, noisy, u, torch.tensor(sigma_a, dtype=torch.float32, device=device).view(-1, 1, 1, 1))
+        sigma_a = torch.tensor(scales, dtype=torch.float32, device=device).view(-1, 1, 1, 1)
+        return Batch(positions, noisy, run.noise_at(positions), u, sigma_a)
 
     return run_ahead(make(positions, noisy) for noisy, positions in zip(crops, for_loss, strict=False))
 
@@ -169,7 +174,8 @@ def train_step(run: Run, batches: Iterator[Batch]) -> None:
         batch = next(batches)
         run.interval.data_wait_sec += time.perf_counter() - waiting
         with run.ranks.accumulating(run.wrapped, last=number == count - 1):
-            losses = ardae_loss(run.wrapped, run.model.working(batch.noisy), batch.u, batch.sigma_a)
+            w, condition = run.model.given(batch.noisy, batch.noise)
+            losses = ardae_loss(run.wrapped, w, batch.u, batch.sigma_a, condition)
             run.ranks.backward(losses.mean() / count)
         run.interval.positions.append(batch.positions)
         run.interval.losses.append(losses.detach())

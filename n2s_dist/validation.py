@@ -12,6 +12,7 @@ from n2s_dist.ardae import ardae_loss, perturbations
 from n2s_dist.distributed import Ranks
 from n2s_dist.images import to_uint8
 from n2s_dist.metrics import psnr_db
+from n2s_dist.mixture import Mixture
 from n2s_dist.noise import frozen_rng
 from n2s_dist.score import ScoreModel
 from n2s_dist.shards import ShardSet
@@ -31,14 +32,17 @@ def validate(
     for index in range(ranks.rank, min(num_tiles, len(shards)), ranks.world_size):
         sample = shards[index]
         clean = sample.tile / 255.0
-        noisy = model.noise.corrupt(clean, frozen_rng(seed, sample.image_key, sample.row, sample.column))
+        noise = model.noise
+        if isinstance(noise, Mixture):
+            noise = noise.of_image(sample.image_key, seed)
+        noisy = noise.corrupt(clean, frozen_rng(seed, sample.image_key, sample.row, sample.column))
         y = torch.from_numpy(noisy.astype(np.float32)).permute(2, 0, 1)[None].to(ranks.device)
         with ranks.autocast():
-            estimate = model.denoise(y)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-            w = model.working(y)
+            estimate = model.denoise(y, noise)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+            w, condition = model.given(y, noise)
             u = perturbations(seed, order.hash64(index) >> np.array([1], np.uint64), w.shape, ranks.device)
             sigma_a = torch.full((1, 1, 1, 1), _probe_sigma_a(model), device=ranks.device)
-            loss = float(ardae_loss(model, w, u, sigma_a))
+            loss = float(ardae_loss(model, w, u, sigma_a, condition))
         sums = [a + b for a, b in zip(sums, [psnr_db(clean, estimate), psnr_db(clean, noisy), loss, 1.0], strict=True)]
         if index == 0:
             triptych = np.concatenate([to_uint8(noisy), to_uint8(estimate), sample.tile], axis=1)
@@ -50,4 +54,5 @@ def _probe_sigma_a(model: ScoreModel) -> float:
     """The one perturbation scale at which validation losses are compared: inside either law's range."""
     if model.coordinates == "stable":
         return 0.5
+    assert not isinstance(model.noise, Mixture)
     return sum(model.noise.paper_sigma_a) / 2

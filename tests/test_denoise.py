@@ -37,9 +37,9 @@ def test_tiles_equal_the_whole_resunet(size, coordinates):
     model = random_model(*options)
     assert model.network.receptive_radius <= 40
     noisy = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
-    whole = denoise_whole(model, noisy)
+    whole = denoise_whole(model, noisy, model.noise)
     assert np.abs(whole - noisy).max() > 0.01  # the network does something
-    np.testing.assert_allclose(denoise_tiled(model, noisy, tile=32), whole, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(denoise_tiled(model, noisy, model.noise, tile=32), whole, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(600, 21), (21, 600)], ids=["600x21", "21x600"])
@@ -47,9 +47,9 @@ def test_tiles_equal_the_whole_unet_n2n(size):
     """A strip, since this network looks 189 pixels far: in one of its five tiles both borders are out of sight."""
     model = random_model("--network.name=unet_n2n")
     noisy = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
-    whole = denoise_whole(model, noisy)
+    whole = denoise_whole(model, noisy, model.noise)
     assert np.abs(whole - noisy).max() > 0.01
-    np.testing.assert_allclose(denoise_tiled(model, noisy, tile=128), whole, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(denoise_tiled(model, noisy, model.noise, tile=128), whole, rtol=0, atol=1e-5)
 
 
 # --- the program ------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def run(cli, trained):
 def expected(trained: Path, path: Path) -> np.ndarray:
     """What the trained model makes of an image file in one piece: uint8 [H, W, C]."""
     model = checkpoint.load(checkpoint.locate(trained)).model
-    return to_uint8(denoise_whole(model, np.asarray(Image.open(path)) / np.float32(255)))
+    return to_uint8(denoise_whole(model, np.asarray(Image.open(path)) / np.float32(255), model.noise))
 
 
 def assert_same_pixels(path: Path, wanted: np.ndarray) -> None:

@@ -92,7 +92,7 @@ def fit(model: ScoreModel, w: Tensor, u: Tensor, sigma_a: Tensor) -> None:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = ardae_loss(model, w, u, sigma_a).mean()
+        loss = ardae_loss(model, w, u, sigma_a, w.new_empty(1, 0, 1, 1)).mean()
         loss.backward()
         return loss
 
@@ -121,13 +121,15 @@ def test_stable_training_recovers_mean_variance_and_posterior_mean():
     model = ScoreModel(PixelNetwork(), Gaussian(sigma), "stable")
     positions = np.arange(len(y))
     law = torch.tensor(sigma_a_law("stable", 0, positions, len(y), (0.0, 1.0)), dtype=torch.float32)
-    fit(model, model.working(y), u, law.view(-1, 1, 1, 1))
+    fit(model, model.given(y, model.noise)[0], u, law.view(-1, 1, 1, 1))
 
     assert model.network.mean.item() == pytest.approx(MEAN / sigma, rel=0.03)
     assert model.network.variance.item() == pytest.approx(SPREAD**2 / sigma**2 + 1, rel=0.03)
     noisy = torch.linspace(-1, 2, 13).view(1, 1, 1, -1)
     with torch.no_grad():
-        torch.testing.assert_close(model.denoise(noisy), posterior_mean(noisy, sigma), rtol=0.03, atol=0.02)
+        torch.testing.assert_close(
+            model.denoise(noisy, model.noise), posterior_mean(noisy, sigma), rtol=0.03, atol=0.02
+        )
 
 
 def test_image_training_recovers_the_score():
@@ -138,7 +140,7 @@ def test_image_training_recovers_the_score():
     network = nn.Conv2d(1, 1, 1)
     network.multiple = 1
     model = ScoreModel(network, Gaussian(sigma), "image")
-    fit(model, model.working(y), u, filled(sigma_a, y))
+    fit(model, model.given(y, model.noise)[0], u, filled(sigma_a, y))
 
     slope = -1 / (SPREAD**2 + sigma**2 + sigma_a**2)
     assert network.weight.item() == pytest.approx(slope, rel=0.03)
@@ -212,7 +214,7 @@ class ExactStable(nn.Module):
 @pytest.mark.parametrize(("coordinates", "network"), [("image", ExactImage()), ("stable", ExactStable())])
 def test_denoise_with_the_exact_score_is_the_posterior_mean(coordinates, network):
     noisy = 2 * torch.randn(2, 3, 9, 11, generator=torch.Generator().manual_seed(0))
-    found = ScoreModel(network, Gaussian(0.3), coordinates).denoise(noisy)
+    found = ScoreModel(network, Gaussian(0.3), coordinates).denoise(noisy, Gaussian(0.3))
     torch.testing.assert_close(found, posterior_mean(noisy, 0.3), rtol=1e-5, atol=1e-6)
 
 
@@ -227,7 +229,7 @@ def test_stable_network_sees_the_constant_one_and_each_samples_sigma_a():
             return torch.ones_like(x[:, :3])
 
     w, sigma_a = torch.randn(2, 3, 4, 5), torch.tensor([0.25, 0.75]).view(2, 1, 1, 1)
-    score = ScoreModel(Listening(), Gaussian(0.1), "stable")(w, sigma_a)
+    score = ScoreModel(Listening(), Gaussian(0.1), "stable")(w, sigma_a, w.new_empty(1, 0, 1, 1))
     torch.testing.assert_close(seen[0], torch.cat([w, torch.ones(2, 1, 4, 5), sigma_a.expand(2, 1, 4, 5)], dim=1))
     torch.testing.assert_close(score, (-1 / (1 + sigma_a**2)).expand(2, 3, 4, 5))
 
@@ -241,5 +243,5 @@ def test_every_choice_builds_and_scores_in_float32(name, coordinates, channels):
     model = build_score_model(read_config(options), channels)
     noisy = torch.rand(2, channels, 13, 18)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        out = model.denoise(noisy)
+        out = model.denoise(noisy, model.noise)
     assert out.shape == noisy.shape and out.dtype == torch.float32 and out.isfinite().all()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from bench import machine, photographs_folder, report
 from tqdm import tqdm
@@ -26,6 +27,7 @@ from n2s_dist.build import build_shards
 from n2s_dist.command_line import read_config
 from n2s_dist.config import CompileMode, Config
 from n2s_dist.errors import run_command
+from n2s_dist.mixture import Mixture
 from n2s_dist.plan import BuildOptions
 from n2s_dist.run import Run, start
 from n2s_dist.score import build_score_model
@@ -36,10 +38,10 @@ from n2s_dist.train import loop, open_batches
 
 def bare_steps(run: Run, noisy: torch.Tensor, steps: int) -> None:
     """Forward, backward, optimizer step, and nothing else."""
-    w = run.model.working(noisy)
+    w, condition = run.model.given(noisy, run.noise_at(np.zeros(1, np.int64)))
     u, sigma_a = torch.randn_like(w), torch.full((len(w), 1, 1, 1), 0.5, device=w.device)
     for _ in range(steps):
-        ardae_loss(run.wrapped, w, u, sigma_a).mean().backward()
+        ardae_loss(run.wrapped, w, u, sigma_a, condition).mean().backward()
         run.optimizer.step()
         run.optimizer.zero_grad()
     if w.is_cuda:
@@ -79,12 +81,13 @@ def make_steps(config: Config, switches: Switches, noisy: torch.Tensor) -> Calla
     model = place(build_score_model(config, noisy.shape[1]), device, switches.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     compile_model(model, switches.compile)
-    w = model.working(noisy)
+    assert not isinstance(model.noise, Mixture), "the photographs' tiles are clean"
+    w, condition = model.given(noisy, model.noise)
     u, sigma_a = torch.randn_like(w), torch.full((len(w), 1, 1, 1), 0.5, device=device)
 
     def score(w: torch.Tensor, sigma_a: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=switches.bf16):
-            return model(w, sigma_a)
+            return model(w, sigma_a, condition)
 
     def run(steps: int) -> None:
         for _ in range(steps):

@@ -1,0 +1,137 @@
+"""Noise of several families and levels: who gets which, what a network is told, and the way through training."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from n2s_dist import checkpoint
+from n2s_dist.build import build_shards
+from n2s_dist.command_line import read_config
+from n2s_dist.dali_noise import corrupt_tile
+from n2s_dist.errors import UserError
+from n2s_dist.mixture import Mixture, NoiseBatch, format_training_noise, parse_training_noise
+from n2s_dist.noise import FAMILIES, Gamma, Gaussian, Poisson
+from n2s_dist.plan import BuildOptions
+from n2s_dist.score import build_score_model
+from n2s_dist.shards import ShardSet
+from n2s_dist.train import train
+
+TEXT = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"
+KEYS = np.arange(30_000, dtype=np.uint64)
+
+
+def mixture() -> Mixture:
+    noise = parse_training_noise(TEXT)
+    assert isinstance(noise, Mixture)
+    return noise
+
+
+def test_text_goes_there_and_back():
+    assert mixture().ranges[0] == (Gaussian(5 / 255), Gaussian(55 / 255))
+    assert format_training_noise(mixture()) == TEXT
+    assert parse_training_noise("gamma:100") == Gamma(100)
+    assert format_training_noise(Gamma(100)) == "gamma:100"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("gaussian:5-", "gaussian:SIGMA"),
+        ("gaussian:55-5", "not in order"),
+        ("gaussian:5-55,gaussian:10-20", "twice"),
+        ("gaussian:5-55,poisson:0.01", "FAMILY:LOWEST-HIGHEST"),
+        ("gamma:1-200", "gamma:K"),
+    ],
+)
+def test_other_text_is_refused(text, word):
+    with pytest.raises(UserError, match=word):
+        parse_training_noise(text)
+
+
+def test_families_have_equal_shares_and_levels_are_log_uniform():
+    which, level = mixture().draw(KEYS, seed=3)
+    assert stats.chisquare(np.bincount(which)).pvalue > 1e-3
+    for number, (low, high) in enumerate(mixture().ranges):
+        share = np.log(level[which == number] / low.level) / np.log(high.level / low.level)
+        assert stats.kstest(share, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(which[:-1], level[1:])[0, 1]) < 0.02
+
+
+def test_a_batch_transforms_each_image_by_its_own_noise():
+    y = torch.rand(64, 3, 4, 4) * 1.4 - 0.2
+    batch = mixture().of_images(KEYS[:64], 5, y.device)
+    one_by_one = [mixture().of_image(int(key), 5) for key in KEYS[:64]]
+    assert {type(noise) for noise in one_by_one} == set(FAMILIES)
+    expected = torch.stack([noise.stable(image) for noise, image in zip(one_by_one, y, strict=True)])
+    torch.testing.assert_close(batch.stable(y), expected)
+    alone = torch.cat([NoiseBatch.same(noise, y.device).condition() for noise in one_by_one])
+    torch.testing.assert_close(batch.condition(), alone)
+
+
+def test_a_network_is_told_family_and_strength():
+    """All three of these have a standard deviation of 0.05 on middle grey."""
+    for number, noise in enumerate((Gaussian(0.05), Poisson(0.005), Gamma(100))):
+        condition = NoiseBatch.same(noise, torch.device("cpu")).condition()
+        expected = torch.zeros(1, 4, 1, 1)
+        expected[0, number], expected[0, 3] = 1, np.log(0.5)
+        torch.testing.assert_close(condition, expected)
+
+
+def test_the_score_hears_its_condition():
+    model = build_score_model(read_config([f"--noise={TEXT}", "--network.widths=[4,8]"]), 3)
+    noisy = torch.rand(1, 3, 8, 8)
+    weak, strong = (model.given(noisy, noise)[1] for noise in (Gaussian(0.05), Gaussian(0.2)))
+    w, sigma_a = torch.rand(1, 3, 8, 8), torch.zeros(1, 1, 1, 1)
+    with torch.no_grad():
+        assert not torch.equal(model(w, sigma_a, weak), model(w, sigma_a, strong))
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, photographs):
+    folder = tmp_path_factory.mktemp("several") / "shards"
+    build_shards([str(photographs)], str(folder), BuildOptions(tile_size=128, validation_fraction=0.3, noise=TEXT))
+    return folder
+
+
+def test_tiles_are_stored_with_their_images_own_noise(stored, photographs, tmp_path):
+    """And are what the loader's noise makes of the clean ones, to a float16's rounding."""
+    options = BuildOptions(tile_size=128, validation_fraction=0.3)
+    build_shards([str(photographs)], str(tmp_path / "clean"), options)
+    noisy, clean = ShardSet(stored), ShardSet(tmp_path / "clean")
+    assert noisy.noise == TEXT and noisy.split.dtype == "float16"
+    found = {}
+    for index in range(len(noisy)):
+        sample = clean[index]
+        noise = found[sample.image] = mixture().of_image(sample.image_key, 0)
+        expected = corrupt_tile(noise, sample.tile, sample.image_key, sample.row, sample.column, 0)
+        np.testing.assert_allclose(noisy[index].tile.astype(np.float32), expected, rtol=2**-11, atol=1e-7)
+    assert len(set(found.values())) == len(found)
+
+
+def test_training_on_several_noises_learns_and_denoises_each(stored, tmp_path):
+    options = [f"--noise={TEXT}", f"--run_dir={tmp_path / 'run'}", f"--data.shards={stored}", "--data.crop_size=32"]
+    options += ["--network.widths=[8,16]", "--train.total_samples=1600", "--train.log_every_samples=160"]
+    options += ["--train.checkpoint_every_samples=1600", "--tracking.wandb=false", "--optimizer.learning_rate=3e-3"]
+    train(read_config(options))
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.97 * losses[0]
+    model = checkpoint.load(checkpoint.locate(tmp_path / "run")).model
+    clean = ShardSet(stored, "validation")[0].tile[:64, :64] / 255.0
+    for noise in (Gaussian(25 / 255), Poisson(0.05), Gamma(50)):
+        noisy = noise.corrupt(clean, np.random.default_rng(0))
+        y = torch.from_numpy(noisy.astype(np.float32)).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            estimate = model.denoise(y, noise)[0].permute(1, 2, 0).numpy()
+        assert np.square(estimate - clean).mean() < 0.8 * np.square(noisy - clean).mean()
+
+
+def test_clean_tiles_and_the_papers_law_are_refused(shards, tmp_path):
+    options = [f"--noise={TEXT}", f"--run_dir={tmp_path}", f"--data.shards={shards}", "--tracking.wandb=false"]
+    with pytest.raises(UserError, match=r"tools/build_shards\.py --noise gaussian:5-55"):
+        train(read_config(options))
+    with pytest.raises(UserError, match="one noise level"):
+        read_config([*options, "--ardae.coordinates=image"])
