@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
 from n2s_dist import checkpoint
@@ -25,6 +24,7 @@ from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.measure import MEASURES, Bench, image_row
 from n2s_dist.noise import NoiseModel, format_noise
+from n2s_dist.paper import paper_db
 from n2s_dist.shares import Piece, cut, list_tasks, share_out
 from n2s_dist.tracking import log_results
 
@@ -107,9 +107,8 @@ def mean(values: list[float | None]) -> float | None:
 
 def published(noise: str, benchmark: str) -> dict[str, float]:
     """The paper's and the reproduction's PSNR for a table cell, where there is one."""
-    table = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text())
-    columns = {"paper_db": "known", "paper_supervised_db": "supervised", "reproduction_db": "reproduction"}
-    found = {key: table[column].get(noise, {}).get(benchmark) for key, column in columns.items()}
+    columns = {"paper_db": "n2s", "paper_supervised_db": "supervised", "reproduction_db": "reproduction"}
+    found = {key: paper_db(noise, "known", benchmark, method) for key, method in columns.items()}
     return {key: value for key, value in found.items() if value is not None}
 
 
