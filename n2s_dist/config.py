@@ -12,6 +12,7 @@ from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, parse_training_noise
 from n2s_dist.noise import Coordinates, parse_noise
 
+Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 
 
@@ -108,7 +109,7 @@ class TrainConfig:
         total_samples: crops to train on, rounded up to whole batches
         global_batch_size: crops in one optimizer step, over all ranks
         device_batch_size: most crops one rank holds at a time; gradient accumulation makes up the rest
-        mixed_precision: no, bf16 or fp16
+        mixed_precision: no, bf16 or fp16; auto is bf16 where the device calculates in it, else no
         compile: no, or how torch.compile runs the model: default, reduce-overhead (CUDA graphs) or max-autotune
         channels_last: keep images and weights with channels innermost, as tensor cores read them
         num_threads: CPU threads a rank computes with; 0 shares the machine's cores among its ranks
@@ -125,7 +126,7 @@ class TrainConfig:
     total_samples: int = 40_000
     global_batch_size: int = 16
     device_batch_size: int = 16
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Precision | Literal["auto"] = "no"
     compile: CompileMode = "no"
     channels_last: bool = False
     num_threads: int = 0

@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
-from n2s_dist.errors import RankFailed, UserError
+from n2s_dist.errors import RankFailed
+from n2s_dist.speed import choose_precision
 
 
 class Ranks:
@@ -23,11 +24,8 @@ class Ranks:
 
     def __init__(self, mixed_precision: str = "no", num_threads: int = 0) -> None:
         on_gpu = torch.cuda.is_available()
-        if mixed_precision == "fp16" and not on_gpu:
-            raise UserError("train.mixed_precision fp16 needs a GPU: use bf16 or no on this machine")
-        if mixed_precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise UserError("train.mixed_precision bf16 is not supported by this GPU: use fp16 or no")
-        self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed_precision)
+        self.precision = choose_precision(mixed_precision)
+        self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision)
         # Launchers set OMP_NUM_THREADS to 1 for the sake of GPU ranks; CPU ranks share the cores they were given.
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size))

@@ -165,7 +165,7 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     compile_model(model, config.train.compile)
     watch = Watch(
         ranks, ema, model, channels=shards.manifest.channels, crop_size=config.data.crop_size,
-        mixed_precision=config.train.mixed_precision, profile_dir=run_dir / "profile",
+        mixed_precision=ranks.precision, profile_dir=run_dir / "profile",
         profile_steps=config.train.profile_steps,
     )  # fmt: skip
     run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch, windows, watch)
@@ -180,12 +180,13 @@ def start(config: Config, laps: Laps | None = None) -> Run:
         if found:
             done = run.samples_seen >= config.train.total_samples
             standing = f"{found} is complete: nothing to do" if done else f"going on from {found}"
+        precision = "" if ranks.precision == "no" else f" in {ranks.precision}"
         parameters = sum(parameter.numel() for parameter in model.parameters())
         shuffled = f" in windows of {windows.window_shards} shards, {windows.lanes} lanes" if windows else ""
         print(
             f"{config.network.name}, {parameters / 1e6:.2f} M parameters; {len(shards)} tiles of {shards.split.images} "
-            f"images{shuffled}; {ranks.world_size} rank(s) on {ranks.device.type}, each {portions} x {micro_batch} "
-            f"crops a step\n{standing}"
+            f"images{shuffled}; {ranks.world_size} rank(s) on {ranks.device.type}{precision}, each {portions} x "
+            f"{micro_batch} crops a step\n{standing}"
         )
     laps.lap("model")
     run.laps = laps

@@ -12,7 +12,9 @@ from torch._dynamo.utils import counters
 from n2s_dist import checkpoint, speed
 from n2s_dist import train as training
 from n2s_dist.command_line import read_config
+from n2s_dist.errors import UserError
 from n2s_dist.run import start
+from n2s_dist.speed import choose_precision
 from n2s_dist.train import train
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -131,3 +133,13 @@ def test_compiling_without_a_compiler_is_refused_in_one_line(tiny, cli, tmp_path
 def test_an_unknown_way_to_compile_lists_the_known_ones(cli):
     line = cli(training.main, "--train.compile=fast").error(2)
     assert "train.compile" in line and "reduce-overhead" in line
+
+
+@pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (False, True)])
+def test_auto_is_bf16_where_the_processor_calculates_in_it(bf16, amx, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert choose_precision("auto") == ("bf16" if bf16 or amx else "no")
+    assert (choose_precision("bf16"), choose_precision("no")) == ("bf16", "no")
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        choose_precision("fp16")
