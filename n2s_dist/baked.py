@@ -8,7 +8,7 @@
 | gaussian | uint16    | 1e-4 of it at sigma 25/255; values beyond 8 standard deviations are held there |
 | poisson  | uint16    | none: whole counts                                                             |
 | gamma    | float16   | 2e-3 of it at k = 100, at every intensity (a float's error is relative)        |
-| several  | float16   | 2e-2 of it at sigma 5/255 and an intensity near 1, less elsewhere              |
+| several  | float16   | below 1e-2 of it at sigma 5/255, zeta 0.005 and k 200                          |
 """
 
 from dataclasses import dataclass

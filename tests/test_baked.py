@@ -6,7 +6,8 @@ from scipy import stats
 
 from n2s_dist import baked, order
 from n2s_dist.dali_noise import corrupt_tile
-from n2s_dist.noise import Gamma, Gaussian, Poisson, parse_noise
+from n2s_dist.mixture import Mixture
+from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise, parse_noise
 
 KEY = order.name_key("photograph.png")
 # Standard deviation of the rounding over that of the noise; shards/README.md quotes them.
@@ -51,6 +52,16 @@ def test_rounding_is_far_below_the_noise(text, value):
     rounding = (bake(noise, clean) - exact) / deviation
     assert np.sqrt(np.mean(rounding**2)) <= ROUNDING[text] + 1e-6
     assert abs(np.mean(rounding)) <= 5 * ROUNDING[text] / np.sqrt(rounding.size) + 1e-7
+
+
+@pytest.mark.parametrize("noise", [Gaussian(5 / 255), Gaussian(55 / 255), Poisson(0.005), Gamma(200)], ids=format_noise)
+def test_a_mixtures_rounding_is_far_below_its_weakest_noise(noise):
+    """All families as float16, whose error is relative: at most 1 % of the noise's deviation, ends of all ranges."""
+    several = baked.encoding(Mixture(((noise, noise),)))
+    clean = tile()
+    exact = noisy(noise, clean).astype(np.float64)
+    rounding = (several.decode(several.encode(exact)) - exact) / np.maximum(noise_deviation(noise, clean / 255), 1e-9)
+    assert several.dtype == "float16" and np.sqrt(np.mean(rounding[clean > 0] ** 2)) < 0.01
 
 
 @pytest.mark.parametrize("text", ["gaussian:25", "poisson:0.01", "gamma:100"])

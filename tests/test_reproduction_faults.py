@@ -1,4 +1,4 @@
-"""The faults that tools/reproduction_faults.py puts in: each does what its row says, in training alone where it should."""
+"""The faults of tools/reproduction_faults.py: each does what its row says, in training alone where it should."""
 
 import numpy as np
 import pytest
