@@ -4,7 +4,7 @@ For u ~ N(0, I) the loss || u + sigma_a R(w + sigma_a u) ||^2 is least when R is
 w + sigma_a u, which tends to the score of w as sigma_a goes to 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -36,12 +36,16 @@ def perturbations(seed: int, positions: np.ndarray, shape: torch.Size, device: t
     The same on any number of ranks; CPU and CUDA generators differ from each other.
     """
     u = torch.empty(shape, device=device)
-    generator = torch.Generator(device)
-    seeds = order.hash64(seed, order.STREAM_PERTURBATION, positions, 1) >> np.uint64(1)
-    for sample, sample_seed in zip(u, seeds.tolist(), strict=True):
-        generator.manual_seed(sample_seed)
+    for sample, generator in zip(u, generators(seed, positions, device), strict=True):
         sample.normal_(generator=generator)
     return u
+
+
+def generators(seed: int, positions: np.ndarray, device: torch.device) -> Iterator[torch.Generator]:
+    """For each of some global positions, a generator at the beginning of its stream; each ends the one before."""
+    generator = torch.Generator(device)
+    for stream in (order.hash64(seed, order.STREAM_PERTURBATION, positions, 1) >> np.uint64(1)).tolist():
+        yield generator.manual_seed(stream)
 
 
 def ardae_loss(model: Callable[..., Tensor], w: Tensor, u: Tensor, sigma_a: Tensor, *condition: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def _file_keys(path: Path) -> list[str]:
 def parser() -> ArgumentParser:
     out = ArgumentParser(
         prog="python -m n2s_dist.train",
-        description="Train a score network on noisy images alone, by the AR-DAE loss.",
+        description="Train a score network on noisy images alone, by the AR-DAE loss, or a baseline to compare with.",
         exit_on_error=False,
         default_env=False,
     )

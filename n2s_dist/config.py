@@ -14,6 +14,8 @@ from n2s_dist.noise import Coordinates, parse_noise
 
 Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
+Method = Literal["ardae", "supervised", "noise2noise", "noise2void", "sure", "r2r"]
+Beside = Literal["clean", "noisy"]
 
 
 @dataclass(frozen=True)
@@ -161,11 +163,15 @@ class Config:
     Args:
         run_dir: where checkpoints, metrics and the frozen configuration go; an existing run is continued
         noise: gaussian:SIGMA (8-bit levels), poisson:ZETA or gamma:K; or ranges, gaussian:5-55,gamma:20-200
+        method: ardae (Noise2Score), or a baseline: noise2void, sure or r2r (Recorrupted-to-Recorrupted), which see
+            noisy pixels alone, noise2noise, which sees two noisy versions of each image, or supervised, which sees
+            clean pixels
         seed: of weights, order, crops, noise and perturbations
     """
 
     run_dir: str = ""
     noise: str = "gaussian:25"
+    method: Method = "ardae"
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     ardae: ArdaeConfig = field(default_factory=ArdaeConfig)
@@ -176,6 +182,17 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def method_key(self) -> str:
+        """What tables and paper.yaml call the method."""
+        return "n2s" if self.method == "ardae" else self.method
+
+    @property
+    def beside(self) -> Beside | None:
+        """What the method sees beside a noisy crop: the clean one, another noisy one, or nothing."""
+        besides: dict[Method, Beside] = {"supervised": "clean", "noise2noise": "noisy"}
+        return besides.get(self.method)
 
     @property
     def sigma_a(self) -> tuple[float, float]:
@@ -190,6 +207,12 @@ def check(config: Config) -> None:
     data, train, optimizer = config.data, config.train, config.optimizer
     if isinstance(parse_training_noise(config.noise), Mixture) and config.ardae.coordinates == "image":
         raise UserError("ardae.coordinates image takes one noise level: give stable, or a noise such as gaussian:25")
+    if config.method != "ardae" and isinstance(parse_training_noise(config.noise), Mixture):
+        raise UserError(
+            f"method {config.method} takes one noise level: give a noise such as gaussian:25, or method ardae"
+        )
+    if config.method != "ardae" and config.ardae.coordinates == "image":
+        raise UserError(f"ardae.coordinates image is for method ardae: give stable for method {config.method}")
     positive = {
         "data.cache_gib": data.cache_gib,
         "data.crop_size": data.crop_size,

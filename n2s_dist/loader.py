@@ -6,6 +6,8 @@
 Noise comes last, where pixels are already few, but its keys go through the same flips: it belongs to
 the source image's pixels, so overlapping crops, of one tile or of two, see one noisy version where
 they overlap. Nothing has state but the next position.
+
+Methods to compare with may see more than that: the clean crop beside the noisy one, or another noisy one.
 """
 
 from collections import deque
@@ -23,6 +25,7 @@ from torch import Tensor
 from n2s_dist import dali_noise, order
 from n2s_dist.baked import CLEAN, Encoding, encoding
 from n2s_dist.cache import RemoteShards
+from n2s_dist.config import Beside
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, parse_training_noise
 from n2s_dist.noise import NoiseModel
@@ -67,11 +70,13 @@ def crop_inputs(
     noisy: bool = True,
     resample_noise: bool = False,
     windows: order.WindowedOrder | None = None,
+    beside: Beside | None = None,
 ) -> Iterator[tuple]:
     """What the graph needs for each batch of global positions; a pure function of (seed, position).
 
     Yields tiles (views, [H, W, C]), crop corners int32 [B, 2], flips left-right, up-down int32 [B],
-    transpose bool [B] and, if noisy, noise keys along the crop's two sides uint32 [B, C, S, 1] and [B, C, 1, S].
+    transpose bool [B] and, if noisy, noise keys along the crop's two sides uint32 [B, C, S, 1] and [B, C, 1, S],
+    followed by those of a second noise where that is what the graph makes beside the first.
     `windows` takes the place of the whole set's shuffle.
     Order is worked out for many batches at a time, where NumPy's overhead per call no longer counts.
     """
@@ -87,24 +92,27 @@ def crop_inputs(
         tiles = [sample.tile for sample in samples]
         arrays = [corners, left_right.astype(np.int32), up_down.astype(np.int32), transposed.copy()]
         if noisy:
-            arrays += crop_keys(samples, corners, flips, crop_size, seed, at if resample_noise else None)
+            image_keys = np.array([sample.image_key for sample in samples], np.uint64)
+            if resample_noise:
+                image_keys = order.hash64(image_keys, at)
+            arrays += crop_keys(samples, image_keys, corners, flips, crop_size, seed)
+            if beside == "noisy":
+                second = order.hash64(image_keys, order.STREAM_SECOND_NOISE)
+                arrays += crop_keys(samples, second, corners, flips, crop_size, seed)
         for begin in range(0, len(at), batch_size):
             part = slice(begin, begin + batch_size)
             yield tiles[part], *(array[part] for array in arrays)
 
 
 def crop_keys(
-    samples: list[Sample], corners: np.ndarray, flips: np.ndarray, crop_size: int, seed: int, fresh: np.ndarray | None
+    samples: list[Sample], image_keys: np.ndarray, corners: np.ndarray, flips: np.ndarray, crop_size: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Noise keys along the two sides of crops as they will lie after flips: uint32 [B, C, S, 1] and [B, C, 1, S].
 
-    corners: int [B, 2] in the tiles. flips: bool [3, B], left-right, up-down, transpose.
-    fresh: int [B], numbers that make each crop's noise a new draw, or None for frozen noise.
+    image_keys: uint64 [B], whose noise it is. corners: int [B, 2] in the tiles. flips: bool [3, B], left-right,
+    up-down, transpose.
     """
     left_right, up_down, transposed = flips
-    image_keys = np.array([sample.image_key for sample in samples], np.uint64)
-    if fresh is not None:
-        image_keys = order.hash64(image_keys, fresh)
     pixels = np.arange(crop_size)
     rows, columns = (corners + np.array([(sample.row, sample.column) for sample in samples])).T
     rows = rows[:, None] + np.where(up_down[:, None], pixels[::-1], pixels)
@@ -170,13 +178,21 @@ def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
 
 
 @pipeline_def(enable_conditionals=True)
-def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device: str, stored: Encoding = CLEAN):
+def crop_pipeline(
+    source: Any,
+    crop_size: int,
+    noise: NoiseModel | None,
+    device: str,
+    stored: Encoding = CLEAN,
+    beside: Beside | None = None,
+):
     """Build the graph. device: "cpu" or "gpu"; every operator in it has both backends.
 
     source: what feeds DALI's external source with `crop_inputs`. noise: what to add, or None. stored:
-    how tiles hold values on the 0-1 scale.
+    how tiles hold values on the 0-1 scale. beside: what to make of each crop besides, if noise is added.
     """
-    inputs = [(_DALI_TYPES[stored.dtype], 3, "HWC"), *_CROP_INPUTS, *([] if noise is None else _KEY_INPUTS)]
+    noises = 0 if noise is None else 2 if beside == "noisy" else 1
+    inputs = [(_DALI_TYPES[stored.dtype], 3, "HWC"), *_CROP_INPUTS, *_KEY_INPUTS * noises]
     tile, corner, left_right, up_down, transposed, *keys = fn.external_source(
         source=source,
         num_outputs=len(inputs),
@@ -196,20 +212,24 @@ def crop_pipeline(source: Any, crop_size: int, noise: NoiseModel | None, device:
         crop = fn.transpose(crop, perm=[2, 1, 0], transpose_layout=False)
     else:
         crop = fn.transpose(crop, perm=[2, 0, 1], transpose_layout=False)
-    if noise is None:
-        return fn.cast(crop, dtype=types.FLOAT) * stored.scale + stored.offset
+    made = [do_not_convert(_corrupt)(noise, crop, *keys[2 * i : 2 * i + 2]) for i in range(noises)]
+    if noise is None or beside == "clean":
+        made.append(fn.cast(crop, dtype=types.FLOAT) * stored.scale + stored.offset)
+    return fn.stack(*made) if beside else made[0]
+
+
+def _corrupt(noise: NoiseModel, crop: Any, down_keys: Any, across_keys: Any) -> Any:
     math = dali_noise.dali_math()
-    down_keys, across_keys = keys
-    bits = dali_noise.PixelBits(down_keys, across_keys, math)
-    return do_not_convert(dali_noise.corrupt)(noise, crop, bits, math)
+    return dali_noise.corrupt(noise, crop, dali_noise.PixelBits(down_keys, across_keys, math), math)
 
 
 class CropLoader:
     """Float32 batches [B, C, S, S] on a device, for a given sequence of positions.
 
-    noise: added to clean tiles; None gives what the tiles hold, clean or noisy. `positions` yields one
-    int64 array a batch, all of one length; an endless one makes an endless loader. Raises UserError
-    when a tile is smaller than the crop.
+    noise: added to clean tiles; None gives what the tiles hold, clean or noisy. beside: with each noisy crop the
+    clean one, or one with a second noise, independent and as frozen as the first; batches are then [B, 2, C, S, S],
+    the usual one first. `positions` yields one int64 array a batch, all of one length; an endless one makes an
+    endless loader. Raises UserError when a tile is smaller than the crop.
     """
 
     def __init__(
@@ -225,16 +245,18 @@ class CropLoader:
         device: torch.device = _CPU,
         num_threads: int = 2,
         windows: order.WindowedOrder | None = None,
+        beside: Beside | None = None,
     ) -> None:
         check_crop_size(shards, crop_size)
+        assert noise is not None or beside is None, "only clean tiles can give more than one noisy version"
         assert noise is None or shards.noise is None, "tiles that hold noise get no more of it"
         stored = encoding(parse_training_noise(shards.noise)) if shards.noise else CLEAN
-        values = batch_size * shards.manifest.channels * crop_size**2
+        values = batch_size * shards.manifest.channels * crop_size**2 * (2 if beside else 1)
         together = max(1, min(_MOST_TOGETHER, _VALUES_TOGETHER // values))
         self._batch_size, self._made = batch_size, deque[Tensor]()
         inputs = crop_inputs(
             shards, map(np.concatenate, batched(positions, together)), crop_size, seed,
-            noisy=noise is not None, resample_noise=resample_noise, windows=windows,
+            noisy=noise is not None, resample_noise=resample_noise, windows=windows, beside=beside,
         )  # fmt: skip
         # DALI reads the host arrays in place while batches are in flight: keep them until it has done so.
         in_flight: deque = deque(maxlen=2 * _PREFETCH + 1)
@@ -250,6 +272,7 @@ class CropLoader:
             noise,
             "gpu" if on_gpu else "cpu",
             stored,
+            beside,
             batch_size=together * batch_size,
             num_threads=num_threads,
             device_id=(device.index or 0) if on_gpu else None,

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from n2s_dist.ardae import ardae_loss
+from n2s_dist.config import Method
 from n2s_dist.distributed import Ranks
+from n2s_dist.mixture import Mixture
+from n2s_dist.objectives import Batch, method_loss
 from n2s_dist.score import ScoreModel
 
 # What differs between a run and its repeat; all else that is logged follows from configuration and samples_seen.
@@ -62,16 +64,18 @@ def stragglers(own_ms: list[float]) -> dict[str, float | list[float]]:
     }
 
 
-def flops_per_sample(model: ScoreModel, channels: int, crop_size: int) -> float:
+def flops_per_sample(model: ScoreModel, channels: int, crop_size: int, method: Method = "ardae") -> float:
     """FLOPs of convolutions and matrix products in the loss and its gradient for one crop.
 
     Counted on tensors that have shapes and no values, which costs milliseconds.
     """
     twin = copy.deepcopy(model).to("meta").requires_grad_(True)
-    w = torch.empty(1, channels, crop_size, crop_size, device="meta")
-    sigma_a, condition = (torch.empty(1, count, 1, 1, device="meta") for count in (1, model.conditions))
+    noise = model.noise.ranges[0][0] if isinstance(model.noise, Mixture) else model.noise
+    y = torch.empty(1, channels, crop_size, crop_size, device="meta")
+    extra = y.long() if method == "noise2void" else y
+    sigma_a = torch.empty(1, 1, 1, 1, device="meta")
     with FlopCounterMode(display=False) as counter:
-        ardae_loss(twin, w, w, sigma_a, condition).mean().backward()
+        method_loss(method, twin, twin, Batch(np.zeros(1), y, noise, extra, sigma_a)).mean().backward()
     return float(counter.get_total_flops())
 
 
@@ -150,12 +154,13 @@ class Watch:
         *,
         channels: int,
         crop_size: int,
+        method: Method,
         mixed_precision: str,
         profile_dir: Path,
         profile_steps: int,
     ) -> None:
         self._ranks, self._clock = ranks, _clock(ranks.device)
-        self._flops = flops_per_sample(model, channels, crop_size)
+        self._flops = flops_per_sample(model, channels, crop_size, method)
         self._peak = matmul_peak(ranks.device, _DTYPES[mixed_precision], torch.get_num_threads())
         self._steps: list[list[Any]] = []  # four marks a step
         self._begun = self._gradients_ready = self._exchanged = None

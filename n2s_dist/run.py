@@ -60,7 +60,6 @@ class Interval:
     started: float = field(default_factory=time.perf_counter)
     positions: list[np.ndarray] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
-    sigma_a: list[Tensor] = field(default_factory=list)
     data_wait_sec: float = 0.0
     checkpoint_pause_sec: float = 0.0  # not part of what throughput is counted over
     gradient_norms: list[Tensor] = field(default_factory=list)
@@ -135,6 +134,7 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     shards = ShardSet(store)
     check_crop_size(shards, config.data.crop_size)
     check_noise(shards, config.noise, config.data.resample_noise)
+    check_method(shards, config)
     windows = open_windows(config, shards)
     validation = ShardSet(store, "validation") if "validation" in shards.manifest.splits else None
     run_dir = Path(config.run_dir)
@@ -165,7 +165,7 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     compile_model(model, config.train.compile)
     watch = Watch(
         ranks, ema, model, channels=shards.manifest.channels, crop_size=config.data.crop_size,
-        mixed_precision=ranks.precision, profile_dir=run_dir / "profile",
+        method=config.method, mixed_precision=ranks.precision, profile_dir=run_dir / "profile",
         profile_steps=config.train.profile_steps,
     )  # fmt: skip
     run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch, windows, watch)
@@ -202,6 +202,16 @@ def resume(run: Run, path: Path) -> None:
     match_layout(run.optimizer)
     run.ranks.load_scaler_state(state["loss_scale"])
     run.samples_seen = run.saved_at = loaded.samples_seen
+
+
+def check_method(shards: ShardSet, config: Config) -> None:
+    """UserError when tiles hold less than the method sees."""
+    if config.beside and shards.noise:
+        seen = {"clean": "clean pixels", "noisy": "a second noisy version of each image"}[config.beside]
+        raise UserError(
+            f"method {config.method} sees {seen}, but {shards.folder} holds tiles with their noise in them: "
+            "build them without --noise, or choose a method that sees noisy pixels alone, such as ardae"
+        )
 
 
 def open_windows(config: Config, shards: ShardSet) -> order.WindowedOrder | None:

@@ -1,5 +1,7 @@
 """The score model: scaling, conditioning and dtype around a network, and Tweedie's formula on its output."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,9 @@ class ScoreModel(nn.Module):
               whole noise in z + sigma_a u, whose variance is 1 + sigma_a^2, so the AR-DAE loss is an
               ordinary denoising regression. The constants are two more channels: the first stands in
               for the biases that the network lacks, the second tells it sigma_a.
+
+    Baselines (objectives.py) train F at sigma_a = 0, as an estimate of the noise in z: the same formulas then bring
+    their clean image z - F back to the 0-1 scale.
 
     A model of several noises has further constant channels, its condition (mixture.py): which noise it is.
     `noise` is what it was trained on. The network runs in whatever precision autocast gives; the score is float32.
@@ -60,10 +65,13 @@ class ScoreModel(nn.Module):
         residual = run_padded(self.network, torch.cat([w, *constants], dim=1)).float()
         return -residual / (1 + sigma_a**2)
 
-    def denoise(self, noisy: Tensor, noise: NoiseModel) -> Tensor:
-        """Posterior mean of images [B, C, H, W] on the 0-1 scale with this noise; float32, not clamped."""
+    def denoise(self, noisy: Tensor, noise: NoiseModel, run: Callable[..., Tensor] | None = None) -> Tensor:
+        """Posterior mean of images [B, C, H, W] on the 0-1 scale with this noise; float32, not clamped.
+
+        run: what computes the score, if not the model itself.
+        """
         w, condition = self.given(noisy, noise)
-        score = self(w, w.new_zeros(len(w), 1, 1, 1), condition)
+        score = (run or self)(w, w.new_zeros(len(w), 1, 1, 1), condition)
         if self.coordinates == "stable":
             return noise.posterior_mean_stable(noisy, score)
         return noise.posterior_mean(noisy, score)

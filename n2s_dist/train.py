@@ -1,4 +1,4 @@
-"""Train a score network on noisy images alone.
+"""Train a score network on noisy images alone, or a baseline to compare with.
 
     accelerate launch -m n2s_dist.train --config configs/gaussian25.yaml --run_dir runs/a --data.shards shards/bsd400
 
@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2s_dist import checkpoint, order, schedule, stopping
-from n2s_dist.ardae import ardae_loss, perturbations, sigma_a_law
+from n2s_dist.ardae import sigma_a_law
 from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
 from n2s_dist.distributed import lost_ranks_named
@@ -33,8 +32,8 @@ from n2s_dist.errors import Stopped, run_command
 from n2s_dist.keeping import after_step, save, stop_if_not_finite
 from n2s_dist.laps import Laps, process_age_sec
 from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
-from n2s_dist.mixture import Mixture, NoiseBatch
-from n2s_dist.noise import NoiseModel
+from n2s_dist.mixture import Mixture
+from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.run import Interval, Run, start
 from n2s_dist.tracking import NullTracker, open_tracker
 from n2s_dist.validation import validate
@@ -42,16 +41,6 @@ from n2s_dist.watchdog import Watchdog
 
 # The average moves by thousands of samples; following every small batch would cost 1 % of a CPU's time.
 _EMA_EVERY_SAMPLES = 64
-
-
-class Batch(NamedTuple):
-    """What one rank computes a loss on at a time."""
-
-    positions: np.ndarray  # int64 [B], global
-    noisy: Tensor  # [B, C, S, S] on the 0-1 scale
-    noise: NoiseModel | NoiseBatch
-    u: Tensor  # the perturbation, N(0, I), of the same shape
-    sigma_a: Tensor  # [B, 1, 1, 1]
 
 
 def train(config: Config, laps: Laps | None = None) -> Path:
@@ -131,17 +120,24 @@ def open_batches(run: Run) -> Iterator[Batch]:
     crops = CropLoader(
         run.shards, for_loader, run.micro_batch, config.data.crop_size, noise, config.seed,
         resample_noise=config.data.resample_noise, device=device, num_threads=config.data.num_threads,
-        windows=run.windows,
+        windows=run.windows, beside=config.beside,
     )  # fmt: skip
 
-    def make(positions: np.ndarray, noisy: Tensor) -> Batch:
-        law = config.ardae.coordinates
-        scales = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
-        u = perturbations(config.seed, positions, noisy.shape, device)
-        sigma_a = torch.tensor(scales, dtype=torch.float32, device=device).view(-1, 1, 1, 1)
-        return Batch(positions, noisy, run.noise_at(positions), u, sigma_a)
+    def make(positions: np.ndarray, made: Tensor) -> Batch:
+        if config.beside:
+            noisy, extra = made.unbind(1)
+        else:
+            noisy, extra = made, draw(config.method, config.seed, positions, made.shape, device)
+        sigma_a = torch.tensor(perturbation_scales(config, positions), dtype=torch.float32, device=device)
+        return Batch(positions, noisy, run.noise_at(positions), extra, sigma_a.view(-1, 1, 1, 1))
 
-    return run_ahead(make(positions, noisy) for noisy, positions in zip(crops, for_loss, strict=False))
+    return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))
+
+
+def perturbation_scales(config: Config, positions: np.ndarray) -> np.ndarray:
+    """AR-DAE's sigma_a at some global positions: float64 [B]."""
+    law = config.ardae.coordinates
+    return sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
 
 
 def portions(run: Run) -> Iterator[np.ndarray]:
@@ -174,12 +170,10 @@ def train_step(run: Run, batches: Iterator[Batch]) -> None:
         batch = next(batches)
         run.interval.data_wait_sec += time.perf_counter() - waiting
         with run.ranks.accumulating(run.wrapped, last=number == count - 1):
-            w, condition = run.model.given(batch.noisy, batch.noise)
-            losses = ardae_loss(run.wrapped, w, batch.u, batch.sigma_a, condition)
+            losses = method_loss(config.method, run.model, run.wrapped, batch)
             run.ranks.backward(losses.mean() / count)
         run.interval.positions.append(batch.positions)
         run.interval.losses.append(losses.detach())
-        run.interval.sigma_a.append(batch.sigma_a)
 
     run.watch.exchanged()
     run.interval.gradient_norms.append(run.ranks.gradient_norm(run.wrapped, config.optimizer.clip_norm))
@@ -219,12 +213,13 @@ def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
     metrics = {
         "loss": loss_sum / count,
         "learning_rate": run.optimizer.param_groups[0]["lr"],
-        "sigma_a": float(torch.cat(now.sigma_a).mean()),
         "gradient_norm": float(now.gradient_norms[-1]),
         "samples_per_sec": count / elapsed,
         "data_wait_frac": wait_sum / run.ranks.world_size,
         **run.watch.report(count / elapsed, max(0, run.config.train.total_samples - run.samples_seen)),
     }
+    if run.config.method == "ardae":
+        metrics["sigma_a"] = float(perturbation_scales(run.config, np.concatenate(now.positions)).mean())
     if now.checkpoint_pause_sec:
         metrics["checkpoint_pause_sec"] = now.checkpoint_pause_sec
     tracker.log(run.samples_seen, metrics)
@@ -239,7 +234,10 @@ def measure(run: Run, tracker: NullTracker) -> None:
     if run.validation is None:
         return
     paused = time.perf_counter()
-    metrics, triptych = validate(run.ema, run.validation, run.config.train.validation_tiles, run.config.seed, run.ranks)
+    config = run.config
+    metrics, triptych = validate(
+        config.method, run.ema, run.validation, config.train.validation_tiles, config.seed, run.ranks
+    )
     tracker.log(run.samples_seen, metrics)
     tracker.picture(run.samples_seen, "validation", triptych)
     run.last_validation = (run.samples_seen, metrics["val_psnr_db"])

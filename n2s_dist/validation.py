@@ -1,4 +1,4 @@
-"""How training is doing on held-out tiles: the AR-DAE loss, and the PSNR of the Tweedie estimate.
+"""How training is doing on held-out tiles: the method's own loss, and the PSNR of the denoised image.
 
 The tiles come from images that are neither trained on nor part of a benchmark. Their clean pixels
 are compared with, for a person to read; nothing is learned from them.
@@ -8,46 +8,55 @@ import numpy as np
 import torch
 
 from n2s_dist import order
-from n2s_dist.ardae import ardae_loss, perturbations
+from n2s_dist.config import Method
 from n2s_dist.distributed import Ranks
 from n2s_dist.images import to_uint8
 from n2s_dist.metrics import psnr_db
 from n2s_dist.mixture import Mixture
 from n2s_dist.noise import frozen_rng
+from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.score import ScoreModel
 from n2s_dist.shards import ShardSet
 
 
 @torch.no_grad()
 def validate(
-    model: ScoreModel, shards: ShardSet, num_tiles: int, seed: int, ranks: Ranks
+    method: Method, model: ScoreModel, shards: ShardSet, num_tiles: int, seed: int, ranks: Ranks
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Measure on the first num_tiles tiles, shared out over the ranks; noise and perturbations are always the same.
+    """Measure on the first num_tiles tiles, shared out over the ranks; noise and draws are always the same.
 
-    Returns val_psnr_db, val_psnr_noisy_db and val_loss (AR-DAE at one fixed sigma_a), and a
+    Returns val_psnr_db, val_psnr_noisy_db and val_loss (of the method; AR-DAE's at one fixed sigma_a), and a
     picture of the first tile: noisy, denoised, clean side by side, uint8 [H, 3 W, C] (rank 0 alone).
     """
     sums = [0.0, 0.0, 0.0, 0.0]
     triptych = np.zeros((1, 1, 3), np.uint8)
     for index in range(ranks.rank, min(num_tiles, len(shards)), ranks.world_size):
         sample = shards[index]
-        clean = sample.tile / 255.0
-        noise = model.noise
-        if isinstance(noise, Mixture):
-            noise = noise.of_image(sample.image_key, seed)
-        noisy = noise.corrupt(clean, frozen_rng(seed, sample.image_key, sample.row, sample.column))
-        y = torch.from_numpy(noisy.astype(np.float32)).permute(2, 0, 1)[None].to(ranks.device)
+        noise = model.noise.of_image(sample.image_key, seed) if isinstance(model.noise, Mixture) else model.noise
+        clean, rng = sample.tile / 255.0, frozen_rng(seed, sample.image_key, sample.row, sample.column)
+        noisy = noise.corrupt(clean, rng)
+        y = _to_tensor(noisy, ranks.device)
         with ranks.autocast():
             estimate = model.denoise(y, noise)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-            w, condition = model.given(y, noise)
-            u = perturbations(seed, order.hash64(index) >> np.array([1], np.uint64), w.shape, ranks.device)
+            key = order.hash64(index) >> np.array([1], np.uint64)
+            if method == "supervised":
+                extra = _to_tensor(clean, ranks.device)
+            elif method == "noise2noise":
+                extra = _to_tensor(noise.corrupt(clean, rng), ranks.device)
+            else:
+                extra = draw(method, seed, key, y.shape, ranks.device)
             sigma_a = torch.full((1, 1, 1, 1), _probe_sigma_a(model), device=ranks.device)
-            loss = float(ardae_loss(model, w, u, sigma_a, condition))
+            loss = float(method_loss(method, model, model, Batch(key, y, noise, extra, sigma_a)))
         sums = [a + b for a, b in zip(sums, [psnr_db(clean, estimate), psnr_db(clean, noisy), loss, 1.0], strict=True)]
         if index == 0:
             triptych = np.concatenate([to_uint8(noisy), to_uint8(estimate), sample.tile], axis=1)
     psnr, psnr_noisy, loss, count = ranks.sum(sums)
     return {"val_psnr_db": psnr / count, "val_psnr_noisy_db": psnr_noisy / count, "val_loss": loss / count}, triptych
+
+
+def _to_tensor(image: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A batch of one, float32 [1, C, H, W], from an image [H, W, C]."""
+    return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None].to(device)
 
 
 def _probe_sigma_a(model: ScoreModel) -> float:

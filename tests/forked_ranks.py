@@ -64,14 +64,14 @@ def fills_the_disk(run: Run) -> None:
 
 def turns_a_loss_into_nan(run: Run) -> None:
     """Of the second crop in this rank's next portion."""
-    true_loss = training.ardae_loss
+    true_loss = training.method_loss
 
     def broken(*arguments) -> torch.Tensor:
-        training.ardae_loss = true_loss
+        training.method_loss = true_loss
         losses = true_loss(*arguments)
         return losses * torch.tensor([1.0, float("nan")] + [1.0] * (len(losses) - 2))
 
-    training.ardae_loss = broken
+    training.method_loss = broken
 
 
 def sets_the_clock_back(run: Run) -> None:

@@ -13,8 +13,9 @@ from torch import nn
 
 from n2s_dist import observe
 from n2s_dist.command_line import read_config
+from n2s_dist.noise import Gaussian
 from n2s_dist.observe import flops_per_sample, matmul_peak, memory_mib, percentiles, stragglers
-from n2s_dist.score import build_score_model
+from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.train import train
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -45,18 +46,21 @@ def test_the_slowest_rank_is_named_against_the_median_of_all():
 
 
 class _TwoLayers(nn.Module):
+    multiple = 1
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1, bias=False)
 
-    def forward(self, w: torch.Tensor, sigma_a: torch.Tensor) -> torch.Tensor:
-        return self.second(torch.relu(self.first(w))) * sigma_a
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(w)))
 
 
 def test_flops_of_a_small_network_are_those_counted_by_hand():
     """Two FLOPs a product: forward, gradient of weights, and gradient of inputs where something is below."""
     first, second = 2 * 16 * 16 * 3 * 8 * 9, 2 * 16 * 16 * 8 * 3
-    assert flops_per_sample(_TwoLayers(), 3, 16) == 2 * first + 3 * second
+    model = ScoreModel(_TwoLayers(), Gaussian(0.1), "image")
+    assert flops_per_sample(model, 3, 16) == 2 * first + 3 * second
 
 
 def test_flops_of_the_score_model_are_those_of_its_layers():
@@ -133,11 +137,11 @@ def test_a_rank_made_slow_shows_as_the_straggler(tiny, environment, tmp_path):
         import os, time
         from n2s_dist import train
         from n2s_dist.errors import run_command
-        true_loss = train.ardae_loss
+        true_loss = train.method_loss
         def slow_loss(*arguments):
             time.sleep({slow} if os.environ["RANK"] == "1" else 0)
             return true_loss(*arguments)
-        train.ardae_loss = slow_loss
+        train.method_loss = slow_loss
         run_command(train.main)
         """)
     )

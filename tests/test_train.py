@@ -258,8 +258,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_place(tiny, cli, tmp_path
             losses = losses + torch.tensor([0.0] * 5 + [float("nan")] + [0.0] * 2)
         return losses
 
-    training_loss = training.ardae_loss
-    monkeypatch.setattr(training, "ardae_loss", broken)
+    training_loss = training.method_loss
+    monkeypatch.setattr(training, "method_loss", broken)
     # validation measures through its own name of the loss
     line = cli(training.main, *tiny, "--run_dir", tmp_path / "run").error(1)
     assert "position 93 (rank 0)" in line and "samples-000000080" in line
