@@ -126,7 +126,7 @@ def image_size(image: ImageFile) -> tuple[int, int]:
 
 
 def measure_image(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
-    """(height, width, channels) as `decode_image` will return them, from the header alone."""
+    """(height, width, channels) as `decode` will return them, from the header alone."""
     with _open(stream, path) as opened:
         width, height = opened.size
         channels = 1 if opened.mode in ("1", "L", "LA") or opened.mode.startswith("I;16") else 3
@@ -138,13 +138,29 @@ def measure_image(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
 
 
 def read_image(image: ImageFile, channels: int | None = None) -> np.ndarray:
-    """Decode a file to uint8 [H, W, C]; see decode_image."""
-    with image.open() as stream:
-        return decode_image(stream, image.path, channels)
+    """Decode a file to uint8 [H, W, C]; see `decode`."""
+    return pixels_of(read(image, channels))
 
 
 def decode_image(stream: BinaryIO, path: Path, channels: int | None = None) -> np.ndarray:
-    """Decode to uint8 [H, W, C], C = 1 or 3. path: what errors call the image.
+    """Decode to uint8 [H, W, C]; see `decode`."""
+    return pixels_of(decode(stream, path, channels))
+
+
+def pixels_of(decoded: Image.Image) -> np.ndarray:
+    """uint8 [H, W, C], C = 1 or 3, to be read only."""
+    pixels = np.asarray(decoded)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def read(image: ImageFile, channels: int | None = None) -> Image.Image:
+    """Decode a file; see `decode`."""
+    with image.open() as stream:
+        return decode(stream, image.path, channels)
+
+
+def decode(stream: BinaryIO, path: Path, channels: int | None = None) -> Image.Image:
+    """Decode to 8-bit grey ("L") or colour ("RGB"). path: what errors call the image.
 
     channels: 1 converts colour to grey (ITU-R 601 luma), 3 repeats grey, None keeps what the file has.
     16-bit grey is scaled to 8 bits (v / 257, rounded). 16-bit colour, floating point and transparent
@@ -165,16 +181,17 @@ def decode_image(stream: BinaryIO, path: Path, channels: int | None = None) -> n
                 upright = upright.convert("L" if mode == "LA" else "RGB")
             if mode in ("I;16", "I;16B"):
                 wide = np.asarray(upright).astype(np.float64)
-                pixels = np.round(wide / 257).astype(np.uint8)
-                upright = Image.fromarray(pixels)
+                upright = Image.fromarray(np.round(wide / 257).astype(np.uint8))
             grey = upright.mode in ("L", "1", "LA") if channels is None else channels == 1
             wanted = "L" if grey else "RGB"
-            pixels = np.asarray(upright if upright.mode == wanted else upright.convert(wanted))  # convert copies too
+            if upright.mode != wanted:
+                upright = upright.convert(wanted)  # it copies, too
+            upright.load()
         except (OSError, SyntaxError, ValueError, BadZipFile, zlib.error) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{path} can't be decoded ({error})") from None
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return upright
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ import numpy as np
 INDEX_VERSION = "v1.2"
 IMAGE_SUFFIXES = ("npy", "png", "jpg", "jpeg")
 DTYPES = {"uint8": "|u1", "uint16": "<u2", "float16": "<f2"}
+_NAMES = {np.dtype(descr): name for name, descr in DTYPES.items()}  # NumPy takes a while to say them
 BLOCK = 512
 _RECORD = 10240  # tar pads archives to whole records of 20 blocks
 
@@ -31,10 +32,13 @@ _RECORD = 10240  # tar pads archives to whole records of 20 blocks
 
 
 @lru_cache(4096)
-def _blank_header(length: int, size: int) -> bytes:
-    info = tarfile.TarInfo("x" * length)
+def _nameless_header(size: int) -> tuple[bytes, bytes, int]:
+    """What a header of a file of that size has before and after its checksum, and the sum of that: all but the name."""
+    info = tarfile.TarInfo()
     info.size, info.mode, info.mtime = size, 0o644, 0
-    return info.tobuf(tarfile.USTAR_FORMAT)
+    header = info.tobuf(tarfile.USTAR_FORMAT)
+    before, after = header[:148], header[156:]
+    return before, after, sum(before) + sum(b" " * 8) + sum(after)
 
 
 def tar_header(name: str, size: int) -> bytes:
@@ -42,11 +46,9 @@ def tar_header(name: str, size: int) -> bytes:
 
     name: at most 100 ASCII characters. Headers of one size differ by name and checksum alone.
     """
-    header = bytearray(_blank_header(len(name), size))
-    header[: len(name)] = name.encode("ascii")
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
+    before, after, total = _nameless_header(size)
+    letters = name.encode("ascii")
+    return b"%b%b%06o\0 %b" % (letters, before[len(letters) :], total + sum(letters), after)
 
 
 @cache
@@ -78,7 +80,7 @@ def sample_parts(key: str, tile: np.ndarray, description: dict) -> list[Any]:
 
     tile: uint8, uint16 or float16 [H, W, C], in C order.
     """
-    head, text = npy_header(tile.shape, tile.dtype.name), description_json(description)
+    head, text = npy_header(tile.shape, _NAMES[tile.dtype]), description_json(description)
     npy_size = len(head) + tile.nbytes
     return [
         tar_header(f"{key}.npy", npy_size) + head,

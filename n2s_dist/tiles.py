@@ -10,7 +10,7 @@ import numpy as np
 
 from n2s_dist import plan, tars
 from n2s_dist.errors import UserError
-from n2s_dist.images import ImageFile, image_size, read_image
+from n2s_dist.images import ImageFile, image_size, pixels_of, read
 from n2s_dist.manifest import ShardEntry, sha256_file
 from n2s_dist.order import name_key
 from n2s_dist.plan import BuildOptions, Tiles
@@ -33,8 +33,9 @@ class Places:
     split: str
     tiles: Tiles
 
-    def shard(self, i: int) -> Path:
-        return self.folder / f"{self.split}-{self.tiles.shard[i]:06d}.tar"
+    def shard(self, i: int) -> str:
+        """The path of the shard that holds tile i."""
+        return f"{self.folder}/{self.split}-{self.tiles.shard[i]:06d}.tar"
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ def tile_shape(size: tuple[int, int], options: BuildOptions) -> tuple[int, int, 
 
 def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
     """Decode an image and cut its tiles, with noise in them where the options say so. Raises UserError."""
-    pixels = read_image(job.source.file, options.channels)
-    if pixels.shape[:2] != job.size:
+    image = read(job.source.file, options.channels)
+    if (image.height, image.width) != job.size:
         raise UserError(f"{job.source.file.path} changed while shards were built: run the command again")
     height, width, _ = tile_shape(job.size, options)
     places = job.places
     for row, column in zip(places.tiles.row.tolist(), places.tiles.column.tolist(), strict=True):
-        tile = pixels[row : row + height, column : column + width]
+        tile = pixels_of(image.crop((column, row, column + width, row + height)))
         if options.dtype(places.split) != "uint8":
             from n2s_dist import baked, mixture
 

@@ -34,6 +34,8 @@ class Workers:
     def __init__(self, count: int | None = None) -> None:
         self.count = count or len(os.sched_getaffinity(0))
         context = multiprocessing.get_context("spawn")  # a forked copy of threads that others hold can hang
+        # Workers multiply no matrices: without this, NumPy starts a thread for every core in each of them.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._pool = ProcessPoolExecutor(self.count, context, initializer=_end_with_parent, initargs=(os.getpid(),))
 
     def map(self, function: Callable[[T], R], work: Iterable[T]) -> Iterator[tuple[T, R]]:

@@ -298,9 +298,9 @@ def test_an_unreadable_image_is_named_and_nothing_left_behind(source, tmp_path, 
 
 def disk_is_full(options: BuildOptions, job: tiles.Job) -> int:
     """Stands in for write_image_tiles in worker processes: half of a sample, then no more."""
-    with job.places.shard(0).open("r+b") as stream:
+    with Path(job.places.shard(0)).open("r+b") as stream:
         stream.write(b"half")
-    raise OSError(errno.ENOSPC, "No space left on device", str(job.places.shard(0)))
+    raise OSError(errno.ENOSPC, "No space left on device", job.places.shard(0))
 
 
 def test_a_disk_that_fills_up_leaves_nothing_behind(source, tmp_path, monkeypatch):
