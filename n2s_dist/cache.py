@@ -13,17 +13,16 @@ first. A lock is the kernel's and ends with its holder, however that dies; lock 
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from n2s_dist import tars
 from n2s_dist.errors import RankFailed, UserError
+from n2s_dist.locks import is_at, try_lock
 from n2s_dist.manifest import Manifest, ShardEntry
 from n2s_dist.remote import PATIENCE, Closed, Patience, RemoteFolder
 from n2s_dist.shards import LocalShards, Store
@@ -69,7 +68,7 @@ class RemoteShards:
         self._folder = self._cache_dir / f"remote-{key[:16]}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with _try_lock(self._cache_dir / "lock"):
+            with try_lock(self._cache_dir / "lock"):
                 pass
         except OSError as error:
             raise UserError(f"data.cache_dir {cache_dir} can't be written ({error}): choose another") from None
@@ -113,7 +112,7 @@ class RemoteShards:
     def _locked(self, name: str) -> Iterator[None]:
         lock = self._folder / f"{name}.lock"
         while True:
-            with _try_lock(lock) as ours:
+            with try_lock(lock) as ours:
                 if ours:
                     yield
                     return
@@ -131,12 +130,12 @@ class RemoteShards:
             while not self._reserve(partial, _room(entry)):
                 self._wait(10 * _LOOK_SEC)
             # Locked itself as well: should somebody clear away lock files, no two still write to one file.
-            with _try_lock(partial, "a+b") as file:
+            with try_lock(partial, "a+b") as file:
                 if file is None:
                     self._wait(_LOOK_SEC)
                 else:
                     self._remote.fetch(entry.name, entry.bytes, entry.sha256, file)
-                    if _is_at(file, partial):
+                    if is_at(file, partial):
                         _write_index(partial, index)
                         partial.rename(path)
         if not index.is_file():
@@ -148,7 +147,7 @@ class RemoteShards:
         False when what fills the cache is just being fetched or opened by others: try again soon.
         """
         while True:
-            with _try_lock(self._cache_dir / "lock") as ours:
+            with try_lock(self._cache_dir / "lock") as ours:
                 if ours:
                     return self._make_room(partial, need)
             self._wait(_LOOK_SEC)
@@ -170,7 +169,7 @@ class RemoteShards:
             if not full() and not disk_full():
                 break
             shard = _shard_of(file)
-            with _try_lock(shard.with_name(f"{shard.name}.lock")) as ours:
+            with try_lock(shard.with_name(f"{shard.name}.lock")) as ours:
                 if ours:
                     file.unlink(missing_ok=True)
                     shard.with_suffix(".idx").unlink(missing_ok=True)
@@ -215,28 +214,6 @@ def _last_used(file: Path) -> int:
         return file.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file still is what its path names."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def _try_lock(path: Path, mode: str = "ab") -> Iterator[IO[bytes] | None]:
-    """The file at `path`, locked until the end, or None when somebody else has it locked; made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open(mode) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        # A lock on a file that was removed meanwhile keeps nobody out.
-        yield file if _is_at(file, path) else None  # type: ignore[misc]
 
 
 def _write_index(tar: Path, path: Path) -> None:

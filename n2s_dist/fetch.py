@@ -9,8 +9,6 @@ A killed run leaves only the hidden folder behind, and the same command goes on 
 
 import contextlib
 import errno
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from n2s_dist.datasets import DataSet, find_dataset
 from n2s_dist.download import Network, discard, download
 from n2s_dist.errors import UserError
 from n2s_dist.images import ImageFile, image_size, list_images, read_image
+from n2s_dist.locks import try_lock
 from n2s_dist.manifest import sha256_file
 from n2s_dist.unpack import unpack
 from n2s_dist.workshop import sync
@@ -140,24 +139,16 @@ def _open_archive(dataset: DataSet, archive: Path, work: Path) -> None:
 def _work_folder(target: Path) -> Iterator[Path]:
     """The hidden folder of one data set, for one process at a time; it goes when the data set is published."""
     work = target.with_name(f".{target.name}.download")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = os.open(work / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"{work} can't be written ({error.strerror}): choose another --out") from None
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = os.fstat(lock).st_nlink > 0  # else the one who held it has just removed it
-        except BlockingIOError:
-            locked = False
-        if not locked:
+            lock = stack.enter_context(try_lock(work / "lock"))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(f"{work} can't be written ({error.strerror}): choose another --out") from None
+        if not lock:
             raise UserError(f"another process is fetching {target}: wait for it to end")
         yield from _removed_when_done(work)
-    finally:
-        os.close(lock)
 
 
 def _removed_when_done(work: Path) -> Iterator[Path]:

@@ -1,7 +1,6 @@
 """The folder a build works in: locked, kept for the next try when interrupted, published whole or not at all."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import sys
@@ -9,20 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from n2s_dist.errors import RunFailed, UserError
+from n2s_dist.locks import try_lock
 
 
 @contextlib.contextmanager
 def workshop_of_several(out: Path, node: int) -> Iterator[Path]:
     """The folder that several nodes work in together; kept until one of them removes it."""
     folder = out.with_name(f".{out.name}.partial")
-    folder.mkdir(parents=True, exist_ok=True)
     # The first keeps away a build on one node, the second another process that takes itself for this node.
-    with (folder / "lock").open("a+") as lock, (folder / f"lock-{node}").open("a+") as own:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is building {out} as node {node}: wait for it, or stop it") from None
+    with try_lock(folder / "lock", shared=True) as lock, try_lock(folder / f"lock-{node}") as own:
+        if not (lock and own):
+            raise UserError(f"another process is building {out} as node {node}: wait for it, or stop it")
         yield folder
 
 
@@ -31,12 +27,9 @@ def workshop(out: Path) -> Iterator[Path]:
     """The folder a build works in, locked; kept when the build is interrupted, removed when it ends or fails."""
     folder = out.with_name(f".{out.name}.partial")
     made = [parent for parent in folder.parents if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is building {out}: wait for it, or stop it") from None
+    with try_lock(folder / "lock") as lock:
+        if not lock:
+            raise UserError(f"another process is building {out}: wait for it, or stop it")
         try:
             yield folder
         except (KeyboardInterrupt, RunFailed):

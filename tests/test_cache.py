@@ -1,7 +1,6 @@
 """Remote shards: the same batches and weights as from a folder, whatever servers, neighbours and kills do."""
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -479,22 +478,6 @@ def test_a_killed_process_leaves_what_the_next_one_goes_on_from(server, folder, 
     wait_until(lambda: len([a for a in server.answers[before:] if a.begin in (0, left)]) >= 1 + spoilt)
     begins = {answer.begin for answer in server.answers[before:] if answer.name == name and answer.sent}
     assert left in begins and not partial.exists()
-
-
-def test_a_lock_on_a_file_that_was_replaced_is_none(tmp_path, monkeypatch):
-    path, flock = tmp_path / "a.lock", fcntl.flock
-
-    def late(file, operation) -> None:
-        flock(file, operation)
-        path.unlink()
-        path.touch()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fcntl, "flock", late)
-        with cache._try_lock(path) as lock:
-            assert lock is None
-    with cache._try_lock(path) as lock, cache._try_lock(path) as second:
-        assert lock and second is None
 
 
 @pytest.mark.parametrize("pattern", ["*.lock", "*"])
