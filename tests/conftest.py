@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import skimage.data
 import torch
@@ -149,6 +150,22 @@ def load_tool() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def random_images(tmp_path_factory) -> Callable[..., Path]:
+    """Fill a new folder with colour images of random pixels: 0.png, 1.png and so on, all of one size."""
+
+    def write(count: int, height: int, width: int, suffix: str = "png") -> Path:
+        folder = tmp_path_factory.mktemp("images") / "source"
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.{suffix}")
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

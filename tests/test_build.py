@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from archives import contents
 from PIL import Image
 
 from n2s_dist import build, layout, plan, shards, tiles
@@ -70,10 +71,6 @@ def built(source) -> Path:
     out = source.with_name("built")
     build_shards([str(source)], out, OPTIONS, workers=1)
     return out
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def samples(folder: Path) -> dict[str, list[shards.Sample]]:

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from archives import contents
 
 from n2s_dist import layout
 from n2s_dist.build import build_shards
@@ -27,13 +26,9 @@ WORDS = ["--tile-size", "64", "--validation-fraction", "0.1", "--shard-mib", "1"
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
+def source(random_images) -> Path:
     """Forty images that take a while to decode; 2.png is cut off in the middle."""
-    folder = tmp_path_factory.mktemp("crew") / "source"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(40):
-        Image.fromarray(rng.integers(0, 256, (200, 260, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    folder = random_images(40, 200, 260)
     data = (folder / "2.png").read_bytes()
     (folder / "2.png").write_bytes(data[: len(data) // 2])
     return folder
@@ -46,10 +41,6 @@ def by_one(source) -> dict[str, bytes]:
     found = contents(out)
     assert len(found) > 8 and b"2.png" in found["skipped.jsonl"]
     return found
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from n2s_dist import tars, verify
 from n2s_dist.build import build_shards
@@ -26,13 +25,9 @@ HUGE = (2**33 - 1, 8_000_000_000, 2**62, 2**31)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def whole(random_images) -> Path:
     """A small set: eight tiles of 16 x 16."""
-    source = tmp_path_factory.mktemp("fuzz") / "source"
-    source.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(2):
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(source / f"{number}.png")
+    source = random_images(2, 32, 32)
     build_shards([str(source)], source.with_name("shards"), BuildOptions(16, validation_fraction=0), workers=1)
     return source.with_name("shards")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from archives import contents
 from PIL import Image
 
 from n2s_dist import verify
@@ -24,14 +25,8 @@ TAR, IDX = "train-000001.tar", "train-000001.idx"
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("verify") / "source"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(6):
-        image = rng.integers(0, 256, (300, 310, 3), dtype=np.uint8)
-        Image.fromarray(image).save(folder / f"{number}.bmp")
-    return folder
+def source(random_images) -> Path:
+    return random_images(6, 300, 310, "bmp")
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +40,6 @@ def whole(source) -> Path:
 @pytest.fixture
 def damaged(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "damaged"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_whole_shards_have_no_faults(whole):
