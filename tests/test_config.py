@@ -110,6 +110,7 @@ def test_unknown_key_near_nothing_is_refused_without_a_guess():
         ("optimizer.schedule", "linear"),
         ("ardae.coordinates", "polar"),
         ("train.mixed_precision", "fp8"),
+        ("method", "noise2clean"),
     ],
 )
 def test_wrong_types_and_choices_name_their_key(write, key, value):

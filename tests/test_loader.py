@@ -304,6 +304,36 @@ def test_stored_noise_is_neither_mixed_with_another_nor_resampled(tmp_path):
         check_noise(noisy, "gaussian:25", resample_noise=True)
 
 
+# --- beside the noisy crop ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=format_noise)
+def test_a_clean_crop_beside_the_noisy_one(shards, noise):
+    positions = np.arange(32)
+    both = load(shards, positions, noise, beside="clean")
+    np.testing.assert_array_equal(both[:, 0], load(shards, positions, noise))
+    np.testing.assert_array_equal(both[:, 1], load(shards, positions, None))
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_a_second_noisy_crop_beside_the_first(constant_shards, resample):
+    """Independent of the first, of the same size, and as frozen; the first is what it is without a second."""
+
+    def crops(positions: np.ndarray, **options) -> np.ndarray:
+        loaded = load(constant_shards, positions, Gaussian(0.1), 256, batch_size=4, resample_noise=resample, **options)
+        return loaded.reshape(len(positions), -1) if not options else loaded.reshape(len(positions), 2, -1)
+
+    positions = np.arange(8)  # two epochs of four images
+    both = crops(positions, beside="noisy")
+    np.testing.assert_array_equal(both[:, 0], crops(positions))
+    np.testing.assert_array_equal(both, crops(positions, beside="noisy"))
+    fields = both[:4].reshape(8, -1) - np.float32(128 / 255)
+    assert np.abs(np.corrcoef(fields)[np.triu_indices(8, 1)]).max() < 5 / np.sqrt(fields.shape[1])
+    assert np.abs(fields.std(axis=1) / 0.1 - 1).max() < 0.01 and np.abs(fields.mean(axis=1)).max() < 0.001
+    seen = [{field.tobytes() for field in np.sort(epoch[:, 1])} for epoch in (both[:4], both[4:])]
+    assert len(seen[0] & seen[1]) == (0 if resample else 4)
+
+
 # --- the graph --------------------------------------------------------------------------------------
 
 
@@ -313,15 +343,21 @@ def backends(schema_name: str) -> list[str]:
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 @pytest.mark.parametrize(
-    "noise, stored",
-    [*((noise, CLEAN) for noise in NOISES), (None, CLEAN), *((None, encoding(noise)) for noise in NOISES)],
-    ids=lambda value: getattr(value, "family", getattr(value, "dtype", "none")),
+    "noise, stored, beside",
+    [
+        *((noise, CLEAN, None) for noise in NOISES),
+        (None, CLEAN, None),
+        *((None, encoding(noise), None) for noise in NOISES),
+        *((NOISES[0], CLEAN, beside) for beside in ("clean", "noisy")),
+    ],
+    ids=lambda value: getattr(value, "family", getattr(value, "dtype", str(value))),
 )
-def test_every_operator_has_a_gpu_backend(noise, stored, device):
+def test_every_operator_has_a_gpu_backend(noise, stored, beside, device):
     """The GPU's graph can be laid out, if not run, on a machine without one: all but its sources runs there."""
     graph = crop_pipeline(
-        lambda: None, CROP, noise, device, stored, batch_size=2, num_threads=1, device_id=0 if device == "gpu" else None
-    )
+        lambda: None, CROP, noise, device, stored, beside, batch_size=2, num_threads=1,
+        device_id=0 if device == "gpu" else None,
+    )  # fmt: skip
     graph._build_graph()
     operators = [(op._op.schema.Name(), op._spec.OutputDevice(0)) for op in graph._ops]
     names = {name for name, _ in operators} - {"ExternalSource"}

@@ -215,6 +215,7 @@ def test_a_finished_run_started_again_changes_nothing_and_says_so(trained, tiny,
     [
         "--noise=gaussian:50",
         "--noise=gamma:100",
+        "--method=sure",
         "--seed=1",
         "--network.widths=[12,36]",
         "--network.name=unet_n2n",
