@@ -179,13 +179,9 @@ def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
 
 @pipeline_def(enable_conditionals=True)
 def crop_pipeline(
-    source: Any,
-    crop_size: int,
-    noise: NoiseModel | None,
-    device: str,
-    stored: Encoding = CLEAN,
+    source: Any, crop_size: int, noise: NoiseModel | None, device: str, stored: Encoding = CLEAN,
     beside: Beside | None = None,
-):
+):  # fmt: skip
     """Build the graph. device: "cpu" or "gpu"; every operator in it has both backends.
 
     source: what feeds DALI's external source with `crop_inputs`. noise: what to add, or None. stored:
@@ -267,17 +263,10 @@ class CropLoader:
 
         on_gpu = device.type == "cuda"
         self._pipeline: Pipeline = crop_pipeline(
-            source,
-            crop_size,
-            noise,
-            "gpu" if on_gpu else "cpu",
-            stored,
-            beside,
-            batch_size=together * batch_size,
-            num_threads=num_threads,
-            device_id=(device.index or 0) if on_gpu else None,
-            prefetch_queue_depth=_PREFETCH,
-        )
+            source, crop_size, noise, "gpu" if on_gpu else "cpu", stored, beside,
+            batch_size=together * batch_size, num_threads=num_threads,
+            device_id=(device.index or 0) if on_gpu else None, prefetch_queue_depth=_PREFETCH,
+        )  # fmt: skip
         self._pipeline.build()
 
     def __iter__(self) -> "CropLoader":
