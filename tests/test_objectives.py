@@ -308,6 +308,12 @@ def test_baselines_take_one_noise_level_in_stable_coordinates(method):
         read_config([f"--method={method}", "--ardae.coordinates=image"])
 
 
+def test_only_two_methods_see_more_than_noisy_pixels():
+    asked = {method: read_config([f"--method={method}"]).beside for method in ["ardae", *BASELINES]}
+    nothing = dict.fromkeys(["ardae", "noise2void", "sure", "r2r"])
+    assert asked == nothing | {"supervised": "clean", "noise2noise": "noisy"}
+
+
 def test_tables_name_methods_as_the_paper_file_does():
     assert read_config([]).method_key == "n2s"
     assert [read_config([f"--method={method}"]).method_key for method in BASELINES] == BASELINES
