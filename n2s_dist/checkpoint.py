@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import n2s_dist
+from n2s_dist import shipped
 from n2s_dist.config import Config, from_dict, to_dict
 from n2s_dist.errors import UserError, say
 from n2s_dist.manifest import sha256_file
@@ -165,8 +166,15 @@ def best(run_dir: Path) -> Path | None:
 
 
 def locate(path: str | Path, which: str = "last") -> Path:
-    """The checkpoint that a user means by a run directory (its last or best one) or by a checkpoint's own folder."""
+    """The checkpoint that a user means by a run directory (its last or best one), by a checkpoint's own folder or by
+    the name of a shipped network, which then stands for its path.
+    """
     path = Path(path)
+    if shipped.is_shipped(path):
+        problem = shipped.damage(path.name)
+        if problem:
+            raise UserError(f"the shipped {path} is damaged: {problem}: install the package again")
+        return path
     if (path / ABOUT).is_file():
         problem = damage(path)
         if problem:
@@ -175,19 +183,21 @@ def locate(path: str | Path, which: str = "last") -> Path:
     found = best(path) if which == "best" else newest_valid(path)
     if found is None:
         raise UserError(
-            f"{path} holds no checkpoint: give a run directory or a folder like RUN_DIR/checkpoints/samples-000040000"
+            f"{path} holds no checkpoint: give a run directory, a folder like "
+            f"RUN_DIR/checkpoints/samples-000040000{shipped.known()}"
         )
     return found
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
-    """Load the averaged model of one checkpoint, in evaluation mode."""
+    """Load the averaged model of one checkpoint, as locate() names it, in evaluation mode and float32."""
+    weights_file, about_file = shipped.files(path.name) if shipped.is_shipped(path) else (path / WEIGHTS, path / ABOUT)
     try:
-        about = json.loads((path / ABOUT).read_text())
-        config, channels = from_dict(about["config"], f"{path / ABOUT}"), about["channels"]
+        about = json.loads(about_file.read_text())
+        config, channels = from_dict(about["config"], f"{about_file}"), about["channels"]
         fingerprint, samples_seen = about["shards_fingerprint"], about["samples_seen"]
         model = build_score_model(config, channels)
-        weights = load_file(path / WEIGHTS)
+        weights = load_file(weights_file)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise

@@ -1,0 +1,57 @@
+"""PSNR of a network on photographs that scikit-image's wheel holds: the same figures on every machine, to rounding.
+
+They are recorded where a network is shipped, and any installation can be compared with them.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+from n2s_dist.denoise import denoise_whole
+from n2s_dist.metrics import psnr_db
+from n2s_dist.mixture import Mixture
+from n2s_dist.noise import NoiseModel, format_noise, frozen_rng, parse_noise
+from n2s_dist.order import name_key
+from n2s_dist.score import ScoreModel
+
+PHOTOGRAPHS = ("astronaut", "chelsea")
+_SIDE = 192  # pixels, from the middle
+_NOISES = ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50")
+
+
+def photograph(name: str, channels: int) -> np.ndarray:
+    """The middle of a photograph: float64 [H, W, channels] on the 0-1 scale, grey by ITU-R 601 luma."""
+    image = Image.fromarray(getattr(skimage.data, name)()).convert("L" if channels == 1 else "RGB")
+    left, top = (image.width - _SIDE) // 2, (image.height - _SIDE) // 2
+    pixels = np.asarray(image.crop((left, top, left + _SIDE, top + _SIDE))) / 255
+    return pixels.reshape(_SIDE, _SIDE, channels)
+
+
+def noises(model: ScoreModel) -> list[NoiseModel]:
+    """What to measure at: what it was trained on, or what a table of results has of the ranges it was trained on."""
+    if not isinstance(model.noise, Mixture):
+        return [model.noise]
+    return [noise for noise in map(parse_noise, _NOISES) if model.noise.holds(noise)]
+
+
+def measure_photographs(model: ScoreModel, channels: int) -> list[dict[str, Any]]:
+    """Rows {photograph, noise, psnr_noisy_db, psnr_db}; the noise is frozen, estimates are clamped to [0, 1]."""
+    rows = []
+    for noise in noises(model):
+        for name in PHOTOGRAPHS:
+            clean = photograph(name, channels)
+            noisy = noise.corrupt(clean, frozen_rng(0, name_key(name)))
+            estimate = np.clip(denoise_whole(model, noisy, noise), 0, 1)
+            found = {"psnr_noisy_db": psnr_db(clean, noisy), "psnr_db": psnr_db(clean, estimate)}
+            rows.append({"photograph": name, "noise": format_noise(noise), **found})
+    return rows
+
+
+def largest_difference_db(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> float:
+    """Between the denoised PSNR of two measurements; infinite when they are not of the same photographs and noises."""
+    if [(row["photograph"], row["noise"]) for row in rows] != [(row["photograph"], row["noise"]) for row in others]:
+        return math.inf
+    return max(abs(row["psnr_db"] - other["psnr_db"]) for row, other in zip(rows, others, strict=True))
