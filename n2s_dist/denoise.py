@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from n2s_dist import checkpoint
@@ -53,9 +54,9 @@ class Box(NamedTuple):
         ]
 
     def of_array(self, pixels: np.ndarray, origin: "Box | None" = None) -> np.ndarray:
-        """Its part of an image [H, W, C], or of what `origin` has of that image."""
+        """Its part of images [..., H, W, C], or of what `origin` has of them."""
         top, left = (origin.top, origin.left) if origin else (0, 0)
-        return pixels[self.top - top : self.bottom - top, self.left - left : self.right - left]
+        return pixels[..., self.top - top : self.bottom - top, self.left - left : self.right - left, :]
 
 
 class Reach(NamedTuple):
@@ -74,10 +75,15 @@ class Reach(NamedTuple):
         return -(-length // self.grid) * self.grid
 
     def around(self, box: Box, size: tuple[int, int]) -> Box:
-        """What to compute so that `box` never sees where its image was cut: from a corner on the network's own grid."""
+        """What to compute so that `box` never sees where its image was cut.
+
+        It begins on the network's own grid, and ends on the grid that begins at the image's other end, which is the
+        network's for an image that was flipped.
+        """
         top, left = (max(0, (side - self.radius) // self.grid * self.grid) for side in (box.top, box.left))
-        bottom, right = self.on_grid(box.bottom + self.radius), self.on_grid(box.right + self.radius)
-        return Box(top, left, min(size[0], bottom), min(size[1], right))
+        beyond = size[0] - box.bottom - self.radius, size[1] - box.right - self.radius
+        bottom, right = (side - max(0, rest // self.grid * self.grid) for side, rest in zip(size, beyond, strict=True))
+        return Box(top, left, bottom, right)
 
 
 def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
@@ -109,15 +115,28 @@ def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
 
 @torch.no_grad()
 def denoise_whole(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel) -> np.ndarray:
-    """Posterior mean of one image in one piece. noisy: float [H, W, C] on the 0-1 scale; returns float32, unclamped."""
-    device = next(model.parameters()).device
-    batch = torch.from_numpy(noisy.astype(np.float32)).permute(2, 0, 1)[None].to(device)
-    return model.denoise(batch, noise)[0].permute(1, 2, 0).cpu().numpy()
+    """Posterior mean of images of one size in one piece.
+
+    noisy: float [H, W, C] or [B, H, W, C] on the 0-1 scale; returns float32, unclamped.
+    """
+    batch = to_batch(noisy, next(model.parameters()).device)
+    return from_batch(model.denoise(batch, noise)).reshape(noisy.shape)
+
+
+def to_batch(images: np.ndarray, device: torch.device) -> Tensor:
+    """Floats [H, W, C] or [B, H, W, C] to float32 [B, C, H, W] on a device."""
+    batch = torch.from_numpy(np.ascontiguousarray(images, np.float32)).reshape(-1, *images.shape[-3:])
+    return batch.permute(0, 3, 1, 2).to(device)
+
+
+def from_batch(batch: Tensor) -> np.ndarray:
+    """A tensor [B, C, H, W] to an array [B, H, W, C]."""
+    return batch.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def denoise_box(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
-    """What denoise_whole gives for `box`, to rounding, from no more than a margin around it. Returns [h, w, C]."""
-    wide = Reach.of(model).around(box, noisy.shape[:2])
+    """What denoise_whole gives for `box`, to rounding, from no more than a margin around it: [..., h, w, C]."""
+    wide = Reach.of(model).around(box, noisy.shape[-3:-1])
     return box.of_array(denoise_whole(model, wide.of_array(noisy), noise), wide)
 
 
@@ -129,7 +148,7 @@ def denoise_tiled(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, tile:
     """
     side = Reach.of(model).on_grid(tile)
     out = np.empty(noisy.shape, np.float32)
-    for box in Box.of(noisy.shape[:2]).tiles(side, side):
+    for box in Box.of(noisy.shape[-3:-1]).tiles(side, side):
         box.of_array(out)[:] = denoise_box(model, noisy, noise, box)
     return out
 

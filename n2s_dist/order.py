@@ -24,7 +24,7 @@ _MOST_LANES = 64  # that are chosen unasked: more nodes than lanes would fetch s
 
 # One number for each independent use of randomness, so that no two uses share a stream.
 STREAM_ORDER, STREAM_CROP, STREAM_ROW, STREAM_COLUMN, STREAM_PERTURBATION, STREAM_WEIGHTS = range(1, 7)
-STREAM_SHARDS, STREAM_WINDOW, STREAM_LEVEL, STREAM_SECOND_NOISE = 7, 8, 9, 10
+STREAM_SHARDS, STREAM_WINDOW, STREAM_LEVEL, STREAM_SECOND_NOISE, STREAM_PROBE = 7, 8, 9, 10, 11
 
 
 def mix64(x: np.ndarray) -> np.ndarray:
