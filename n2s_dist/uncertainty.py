@@ -68,8 +68,9 @@ class _Sums(NamedTuple):
 
 def slope(noise: NoiseModel, x: Tensor) -> Tensor:
     """dx/dz: the noise's deviation around x, as the transform T to stable coordinates has it."""
-    x = x.clamp(min=_DARKEST)
-    return 1 / torch.func.jvp(noise.stable, (x,), (torch.ones_like(x),))[1]
+    with torch.enable_grad():
+        x = x.detach().clamp(min=_DARKEST).requires_grad_()
+        return 1 / torch.autograd.grad(noise.stable(x).sum(), x)[0]  # the transform is elementwise
 
 
 def noise_variance(noise: NoiseModel, noisy: Tensor) -> Tensor:
