@@ -1,21 +1,14 @@
-"""Denoise users' own images with a trained score model.
+"""Denoise images of any size: whole, in tiles that no one can tell from the whole, or one tile alone."""
 
-n2s-denoise --checkpoint runs/gaussian25 noisy.png denoised.png
-n2s-denoise --checkpoint runs/gaussian25 noisy/ denoised/
-"""
-
-import argparse
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from n2s_dist import checkpoint
-from n2s_dist.errors import UserError, run_command
-from n2s_dist.images import SUFFIXES, ImageFile, list_images, read_image, to_uint8, write_image
+from n2s_dist.errors import UserError
+from n2s_dist.images import ImageFile
 from n2s_dist.mixture import Mixture, format_training_noise
 from n2s_dist.noise import NoiseModel, parse_noise
 from n2s_dist.score import ScoreModel
@@ -151,50 +144,3 @@ def denoise_tiled(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, tile:
     for box in Box.of(noisy.shape[-3:-1]).tiles(side, side):
         box.of_array(out)[:] = denoise_box(model, noisy, noise, box)
     return out
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="n2s-denoise", description="Denoise an image or a folder of images.")
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="RUN_DIR", help="a run directory or one of its checkpoints"
-    )
-    parser.add_argument("--noise", metavar="FAMILY:LEVEL", help="noise of the images (default: what was trained on)")
-    parser.add_argument("--tile", type=int, default=TILE, help="side of the tiles for large images (%(default)s)")
-    parser.add_argument("input", type=Path, metavar="IN", help="a noisy image, or a folder or zip of them")
-    parser.add_argument("output", type=Path, metavar="OUT", help="where the denoised image or folder goes")
-    args = parser.parse_args()
-    if args.tile < 16:
-        raise UserError(f"--tile is {args.tile}: tiles have at least 16 pixels a side")
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = checkpoint.load(checkpoint.locate(args.checkpoint), device)
-    noise = choose_noise(loaded, args.noise)
-    single = args.input.is_file() and args.input.suffix.lower() in SUFFIXES
-    if single:
-        images = [ImageFile(args.input.parent, args.input.name, args.input.stat().st_size)]
-        target = args.output / args.input.name if args.output.is_dir() else args.output
-        if target.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{target} has no image suffix: end it in one of {', '.join(SUFFIXES)}")
-        targets = [target]
-    else:
-        images = list_images(args.input)
-        # Denoised images are written losslessly, whatever the noisy ones were.
-        targets = [(args.output / image.name).with_suffix(".png") for image in images]
-        if args.output.is_file():
-            raise UserError(f"{args.output} is a file: {args.input} holds several images, so OUT is a folder")
-    if len(set(targets)) < len(targets):
-        raise UserError(f"{args.input} holds images that differ only in their suffix: rename one of them")
-    for image, target in tqdm(list(zip(images, targets, strict=True)), unit="image", disable=single):
-        pixels = read_image(image)
-        check_channels(loaded.channels, image, pixels)
-        write_image(target, to_uint8(denoise_tiled(loaded.model, pixels / np.float32(255), noise, args.tile)))
-    print(f"wrote {args.output}")
-
-
-def command() -> None:
-    """Console entry point."""
-    run_command(main)
-
-
-if __name__ == "__main__":
-    command()

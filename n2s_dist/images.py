@@ -97,14 +97,14 @@ def _list_tar(source: Path) -> list[ImageFile]:
     return [ImageFile(source, name, member.size, member.offset) for name, member in members.items()]
 
 
-def _open(stream: BinaryIO, path: Path) -> Image.Image:
+def open_image(stream: BinaryIO, path: Path) -> Image.Image:
     try:
         return Image.open(stream)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not a readable image ({error})") from None
 
 
-def _loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
+def loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
     """Pillow reads 16 bits a channel as 8 without a word, but for plain grey; the file's header says what it holds."""
     if isinstance(opened, TiffImageFile):
         return opened.mode not in ("I;16", "I;16B") and max(opened.tag_v2.get(258, (8,))) == 16
@@ -113,7 +113,7 @@ def _loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
     return header[:8] == b"\x89PNG\r\n\x1a\n" and header[24] == 16 and header[25] != 0
 
 
-def _is_turned(opened: Image.Image) -> bool:
+def is_turned(opened: Image.Image) -> bool:
     """Whether a viewer turns or flips what the file holds; TIFFs are turned by Pillow as they are read."""
     exif = opened.getexif() if opened.format == "TIFF" else Image.Image.getexif(opened)
     return exif.get(_ORIENTATION_TAG, 1) != 1
@@ -127,7 +127,7 @@ def image_size(image: ImageFile) -> tuple[int, int]:
 
 def measure_image(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
     """(height, width, channels) as `decode` will return them, from the header alone."""
-    with _open(stream, path) as opened:
+    with open_image(stream, path) as opened:
         width, height = opened.size
         channels = 1 if opened.mode in ("1", "L", "LA") or opened.mode.startswith("I;16") else 3
         if opened.format == "TIFF":
@@ -166,14 +166,14 @@ def decode(stream: BinaryIO, path: Path, channels: int | None = None) -> Image.I
     16-bit grey is scaled to 8 bits (v / 257, rounded). 16-bit colour, floating point and transparent
     images raise UserError by name: their conversion is the user's to choose.
     """
-    with _open(stream, path) as opened:
+    with open_image(stream, path) as opened:
         mode = opened.mode
-        if _loses_bits(opened, stream):
+        if loses_bits(opened, stream):
             raise UserError(f"{path} has 16 bits a channel: convert it to 8 bits first")
         if mode in ("F", "I") or (mode.startswith("I;") and mode != "I;16" and mode != "I;16B"):
             raise UserError(f"{path} has pixels of type '{mode}': convert it to 8-bit grey or colour first")
         try:
-            upright = ImageOps.exif_transpose(opened) if _is_turned(opened) else opened  # it copies, turned or not
+            upright = ImageOps.exif_transpose(opened) if is_turned(opened) else opened  # it copies, turned or not
             if "A" in upright.getbands() or "transparency" in upright.info:
                 upright = upright.convert("RGBA")
                 if upright.getchannel("A").getextrema() != (255, 255):

@@ -1,0 +1,101 @@
+"""Denoise users' own image files.
+
+n2s-denoise noisy.png denoised.png
+n2s-denoise --noise gaussian:20 --x8 --uncertainty noisy.tif denoised.tif
+n2s-denoise --checkpoint runs/gaussian25 noisy/ denoised/
+
+A file keeps its depth, 8 or 16 bits a channel, and its transparency. Noise that is not named is estimated, or is what
+the network was trained on.
+"""
+
+import argparse
+from functools import lru_cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from n2s_dist.denoise import TILE
+from n2s_dist.denoiser import Denoiser, default_name, load_denoiser
+from n2s_dist.errors import UserError, run_command
+from n2s_dist.images import SUFFIXES, ImageFile, list_images
+from n2s_dist.noise import format_noise
+from n2s_dist.pictures import Picture, read_picture, write_picture
+from n2s_dist.uncertainty import std_picture
+
+
+def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
+    """Each image and where its denoised version goes. Raises UserError for names that can't be."""
+    if source.is_file() and source.suffix.lower() in SUFFIXES:
+        target = out / source.name if out.is_dir() else out
+        if target.suffix.lower() not in SUFFIXES:
+            raise UserError(f"{target} has no image suffix: end it in one of {', '.join(SUFFIXES)}")
+        return [(ImageFile(source.parent, source.name, source.stat().st_size), target)]
+    images = list_images(source)
+    if out.is_file():
+        raise UserError(f"{out} is a file: {source} holds several images, so OUT is a folder")
+    # Denoised images are written losslessly, whatever the noisy ones were.
+    work = [(image, (out / image.name).with_suffix(".png")) for image in images]
+    if len({target for _, target in work}) < len(work):
+        raise UserError(f"{source} holds images that differ only in their suffix: rename one of them")
+    return work
+
+
+def std_path(target: Path) -> Path:
+    """Where the standard deviations of a denoised image go."""
+    return target.with_name(f"{target.stem}-std.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="n2s-denoise", description="Denoise an image or a folder of images.")
+    parser.add_argument(
+        "--checkpoint", metavar="RUN_DIR", help="a run directory, one of its checkpoints, or the name of a shipped "
+        "network (default: universal-gray or universal-color)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--noise", metavar="FAMILY:LEVEL", help="noise of the images, FAMILY to estimate its level, or unknown to "
+        "estimate both (default: what was trained on, or unknown where that was a range)"
+    )  # fmt: skip
+    parser.add_argument("--x8", action="store_true", help="mean over 8 flips and transposes, eight times as slow")
+    parser.add_argument(
+        "--uncertainty", action="store_true", help="write standard deviations to OUT-std.png, 16 bits, white being "
+        "0.125 of the full scale; five times as slow"
+    )  # fmt: skip
+    parser.add_argument("--tile", type=int, default=TILE, help="side of the tiles for large images (%(default)s)")
+    parser.add_argument("input", type=Path, metavar="IN", help="a noisy image, or a folder or zip of them")
+    parser.add_argument("output", type=Path, metavar="OUT", help="where the denoised image or folder goes")
+    args = parser.parse_args()
+    if args.tile < 16:
+        raise UserError(f"--tile is {args.tile}: tiles have at least 16 pixels a side")
+
+    given = load_denoiser(args.checkpoint, tile=args.tile) if args.checkpoint else None
+
+    @lru_cache
+    def default_of(channels: int) -> Denoiser:
+        return load_denoiser(default_name(channels), tile=args.tile)
+
+    work = list_work(args.input, args.output)
+    if args.uncertainty and {std_path(target) for _, target in work} & {target for _, target in work}:
+        raise UserError(f"{args.input} holds an image whose name ends in -std, as those of --uncertainty do: rename it")
+    for image, target in tqdm(work, unit="image", disable=len(work) == 1):
+        picture = read_picture(image)
+        denoise = given or default_of(picture.channels)
+        try:
+            denoised, info = denoise(picture.joined(), args.noise, uncertainty=args.uncertainty, ensemble=args.x8)
+        except UserError as error:
+            raise UserError(f"{image.path}: {error}") from None
+        write_picture(target, Picture.of(denoised))
+        if info.std is not None:
+            write_picture(std_path(target), Picture(std_picture(info.std), None))
+        if info.estimated:
+            assert not isinstance(info.noise, list)  # one image at a time
+            tqdm.write(f"{image.path}: {format_noise(info.noise)} (estimated)")
+    print(f"wrote {args.output}")
+
+
+def command() -> None:
+    """Console entry point."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,164 @@
+"""The Python API: denoise arrays, pictures and tensors with a trained or a shipped network.
+
+from n2s_dist import load_denoiser
+
+denoise = load_denoiser("universal-color")
+x_hat, info = denoise(noisy)                                # the noise is estimated
+x_hat, info = denoise(noisy, noise="gaussian:25", uncertainty=True, ensemble=True)
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from n2s_dist import checkpoint, kinds, shipped
+from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
+from n2s_dist.ensemble import SelfEnsemble
+from n2s_dist.errors import UserError
+from n2s_dist.mixture import Mixture
+from n2s_dist.noise import FAMILIES, Gaussian, NoiseModel, format_noise
+from n2s_dist.uncertainty import posterior_tiled
+
+UNKNOWN = "unknown"
+_KINDS = {1: "grey", 3: "colour"}
+_SHIPPED = {1: "universal-gray", 3: "universal-color"}
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a denoiser did.
+
+    Args:
+        noise: the noise it took the images to have; a list, one an image, where a batch's was estimated
+        estimated: whether that was estimated from the images themselves
+        std: the posterior's standard deviation at each value on the 0-1 scale, where it was asked for: float32, a
+            tensor for tensors and an array for all else, of the image's shape without transparency
+        seconds: that it took
+    """
+
+    noise: NoiseModel | list[NoiseModel]
+    estimated: bool
+    std: Any
+    seconds: float
+
+
+class Denoiser:
+    """A network, ready to denoise; `load_denoiser` makes one."""
+
+    def __init__(self, loaded: checkpoint.Loaded, tile: int = TILE) -> None:
+        self.loaded, self.tile = loaded, tile
+        self._ensemble = SelfEnsemble(loaded.model)
+
+    @property
+    def channels(self) -> int:
+        """Of the images it takes: 1 (grey) or 3 (colour)."""
+        return self.loaded.channels
+
+    def __call__(
+        self, noisy: Any, noise: str | NoiseModel | None = None, *, uncertainty: bool = False, ensemble: bool = False
+    ) -> tuple[Any, Info]:
+        """Denoise one image or several of one size; returns x_hat, of the kind and type given, and what was done.
+
+        noisy: a NumPy array (H, W), (H, W, C) or (N, H, W, C); a PIL image; a tensor [C, H, W] or [B, C, H, W] on any
+            device. uint8, uint16, or floats on the 0-1 scale, which noise may exceed. A further channel is
+            transparency, and comes back as it was. Floats come back unclamped, integers rounded and clamped.
+        noise: such as "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta) or "gamma:50" (k), or
+            n2s_dist.noise's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level.
+            None takes what the network was trained on, or, if that is a range, an estimate.
+        uncertainty: compute info.std as well, at five times the cost.
+        ensemble: the mean over the 8 flips and transposes, at eight times the cost.
+
+        Memory is bounded by the image's own and a tile's. Raises UserError, a ValueError, for what is no image of this
+        network's channels, for values that are not finite or of another scale, for negative ones under Poisson or
+        Gamma noise, which has none, and for noise of a family that the network was not trained on.
+        """
+        started = time.perf_counter()
+        images = kinds.opened(noisy)
+        self._check_channels(images.pixels.shape[-1])
+        noises, estimated = self._noises(images.pixels, noise)
+        for one in dict.fromkeys(noises):
+            _check_negative(images.pixels, one)
+        model = self._ensemble if ensemble else self.loaded.model
+        estimate, std = np.empty_like(images.pixels), None
+        if uncertainty:
+            std = np.empty_like(images.pixels)
+            for number, (image, one) in enumerate(zip(images.pixels, noises, strict=True)):
+                estimate[number], std[number] = posterior_tiled(model, image, one, self.tile)
+        else:
+            for part, one in self._portions(images.pixels.shape, noises):
+                estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile)
+        return images.restore(estimate), Info(
+            noise=noises if estimated and images.several else noises[0],
+            estimated=estimated,
+            std=None if std is None else images.plain(std),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _check_channels(self, channels: int) -> None:
+        if channels == self.channels:
+            return
+        other = _SHIPPED[channels]
+        take = other if other in shipped.names() else f"a {_KINDS[channels]} network"
+        raise UserError(
+            f"the image is {_KINDS[channels]}, but {self.loaded.path} was trained on {_KINDS[self.channels]} images: "
+            f"load {take}, or convert the image"
+        )
+
+    def _noises(self, pixels: np.ndarray, noise: str | NoiseModel | None) -> tuple[list[NoiseModel], bool]:
+        """Each image's noise, and whether it was estimated."""
+        families = {family.family for family in FAMILIES}
+        model = self.loaded.model
+        if noise is None and not isinstance(model.noise, Mixture):
+            return [model.noise] * len(pixels), False
+        if noise is None or noise == UNKNOWN or noise in families:
+            from n2s_dist.levels import estimate_noise
+
+            family = noise if noise in families else None
+            return [estimate_noise(model, image, family) for image in pixels], True
+        named = choose_noise(self.loaded, noise if isinstance(noise, str) else format_noise(noise))
+        return [named if isinstance(noise, str) else noise] * len(pixels), False
+
+    def _portions(self, shape: tuple[int, ...], noises: list[NoiseModel]) -> Iterator[tuple[slice, NoiseModel]]:
+        """Images that go through together: of one noise, and no more pixels than a tile has."""
+        most = max(1, self.tile**2 // (shape[1] * shape[2]))
+        start = 0
+        for number in range(1, len(noises) + 1):
+            if number == len(noises) or noises[number] != noises[start] or number - start == most:
+                yield slice(start, number), noises[start]
+                start = number
+
+
+def _check_negative(pixels: np.ndarray, noise: NoiseModel) -> None:
+    negative = 0 if isinstance(noise, Gaussian) else int(np.count_nonzero(pixels < 0))
+    if negative:
+        raise UserError(
+            f"{negative} of {pixels.size} values are negative, which {format_noise(noise)} noise never makes them: "
+            "clamp them at 0, or name a Gaussian noise"
+        )
+
+
+def load_denoiser(
+    checkpoint_or_name: str | Path, device: torch.device | str | None = None, tile: int = TILE
+) -> Denoiser:
+    """A denoiser from a run directory, one of its checkpoints, or the name of a shipped network.
+
+    device: where to compute; None takes a GPU if there is one. tile: side of the pieces that large images go through
+    in, which bounds memory, in pixels; results do not depend on it.
+
+    Raises UserError where there is no such network.
+    """
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Denoiser(checkpoint.load(checkpoint.locate(checkpoint_or_name), chosen), tile)
+
+
+def default_name(channels: int) -> str:
+    """The shipped network for grey (1) or colour (3) images. Raises UserError where it is not there."""
+    name = _SHIPPED[channels]
+    if name not in shipped.names():
+        raise UserError(f"no network for {_KINDS[channels]} images comes with this installation: give one you trained")
+    return name
