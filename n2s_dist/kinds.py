@@ -60,13 +60,9 @@ def opened(given: Any) -> Images:
 def _of_pil(image: Image.Image) -> Images:
     if image.mode == "I":
         raise UserError("a PIL image of mode I has no known range: convert it to I;16, L or RGB")
-    images = _of_array(np.asarray(image) if image.mode == "F" else upright(image))
-
-    def restore(pixels: np.ndarray) -> Image.Image:
-        array = images.restore(pixels)
-        return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
-
-    return Images(images.pixels, restore, images.plain, False)
+    array = np.asarray(image) if image.mode == "F" else upright(image)
+    images = _of_array(array[:, :, 0] if array.shape[2:] == (1,) else array)
+    return Images(images.pixels, lambda pixels: Image.fromarray(images.restore(pixels)), images.plain, False)
 
 
 def _of_tensor(tensor: Tensor) -> Images:

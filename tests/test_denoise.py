@@ -11,9 +11,9 @@ from n2s_dist.score import ScoreModel, build_score_model
 pytestmark = pytest.mark.usefixtures("cpu")
 
 
-def random_model(*options: str) -> ScoreModel:
+def random_model(*options: str, channels: int = 3) -> ScoreModel:
     """A network whose every weight counts, with an output of a sensible size."""
-    model = build_score_model(read_config([*options]), 3).eval()
+    model = build_score_model(read_config([*options]), channels).eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
