@@ -93,8 +93,8 @@ class Poisson:
         return (y + self.zeta / 2) * torch.exp(score)
 
     def stable(self, y: Tensor) -> Tensor:
-        """z = 2 sqrt(y / zeta + 3/8) (Anscombe 1948)."""
-        return 2 * torch.sqrt(torch.clamp(y / self.zeta, min=0) + 3 / 8)
+        """z = 2 sqrt(y / zeta + 3/8) (Anscombe 1948); smooth at zero counts, held below minus a quarter."""
+        return 2 * torch.sqrt(torch.clamp(y / self.zeta, min=-1 / 4) + 3 / 8)
 
     def posterior_mean_stable(self, y: Tensor, score: Tensor) -> Tensor:
         """Gaussian Tweedie in z, d = z + s_z, then the exact unbiased inverse of Anscombe's transform."""

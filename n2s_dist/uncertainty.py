@@ -1,9 +1,12 @@
 """The posterior's standard deviation at each pixel, by the second-order Tweedie identity.
 
-    Gaussian noise: Cov[x | y] = sigma^2 (I + sigma^2 ds/dy)
+    Gaussian noise: Cov[x | y] = sigma^2 (I + sigma^2 ds/dy) = sigma^2 d x_hat / dy
 
-In stable coordinates z the noise has unit deviation, so that a share 1 + ds_i/dz_i of each value's noise variance
-remains in its posterior; x = T^-1(z) then takes it to Var[x_i] = slope(x_hat_i)^2 share_i, slope = dx/dz.
+In stable coordinates z every noise has unit deviation, and by the delta method, with slope = dx/dz,
+
+    Var[x_i] = slope(x_hat_i) d x_hat_i / dz_i
+
+so that the share (d x_hat_i / dz_i) / slope(x_hat_i) of each value's noise variance remains in its posterior.
 
 The diagonal is Hutchinson's: E[v * (J v)] = diag J for random signs v, with J v from a forward difference, the one way
 to it that costs no more than a denoising, in time and memory (torch.func.jvp took 3.5 times as long on a CPU).
@@ -13,12 +16,15 @@ a grid of them.
 
 The identity is true of the true score. A learned one falls a few per cent short of it in length, and since the share
 is a small difference of large numbers, the variance comes out up to 40 % too large. What error the estimate really
-has, on average, Stein's unbiased risk tells from the noisy image alone, whatever the estimator; so one factor an image
+has, on average, Stein's unbiased risk (1981) tells from the noisy image alone, whatever the estimator,
+
+    E (x_hat - x)^2 = E (x_hat - y)^2 - E (y - x)^2 + 2 E x_hat (y - x)
+
+where the last term is the variance above, exactly for Gaussian noise, nearly for the others. So one factor an image
 takes the variances to that mean.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +34,7 @@ from torch import Tensor
 
 from n2s_dist import order
 from n2s_dist.denoise import TILE, Box, Reach, from_batch, to_batch
-from n2s_dist.noise import Gamma, NoiseModel, Poisson
+from n2s_dist.noise import Gamma, NoiseModel
 from n2s_dist.score import ScoreModel
 
 PROBES = 4
@@ -80,16 +86,6 @@ def noise_variance(noise: NoiseModel, noisy: Tensor) -> Tensor:
     return torch.zeros_like(noisy) + noise.deviation(noisy.clamp(min=0)) ** 2  # type: ignore[arg-type]
 
 
-def steepness(noise: NoiseModel, noisy: Tensor) -> Tensor:
-    """dz/dy as Stein's identity needs it: E[noise * f(y)] = E[noise variance * df/dy], exact for Gaussian noise.
-
-    Of counts, Stein's identity (Chen 1975) has the difference to one photon less, where the transform is steeper.
-    """
-    if isinstance(noise, Poisson):
-        return (noise.stable(noisy) - noise.stable(noisy - noise.zeta)) / noise.zeta
-    return 1 / slope(noise, noisy)
-
-
 def random_signs(box: Box, channels: int, probe: int) -> np.ndarray:
     """+-1, float32 [h, w, channels], by each value's place in the image, so that tiles agree where they overlap."""
     rows = np.arange(box.top, box.bottom)[:, None, None]
@@ -104,34 +100,12 @@ def remaining_share(model: ScoreModel, noisy: Tensor, noise: NoiseModel, signs: 
 
     noisy: [B, C, H, W] on the 0-1 scale. signs: one random vector of that shape a probe.
     """
-    if model.coordinates == "stable":
-        point, condition = model.given(noisy, noise)
-        zero = point.new_zeros(len(point), 1, 1, 1)
-        score = model(point, zero, condition)
-        estimate, value = noise.posterior_mean_stable(noisy, score), point + score
-        step: Tensor | float = _STEP
-        worth: Tensor | float = 1.0
-
-        def moved(point: Tensor) -> Tensor:
-            return point + model(point, zero, condition)
-    else:
-        point, estimate = noisy, model.denoise(noisy, noise)
-        value, step, worth = estimate, _STEP * slope(noise, noisy), slope(noise, estimate)
-
-        def moved(point: Tensor) -> Tensor:
-            return model.denoise(point, noise)
-
-    return estimate, _hutchinson(moved, point, value, step, signs) / worth
-
-
-def _hutchinson(
-    function: Callable[[Tensor], Tensor], point: Tensor, value: Tensor, step: Tensor | float, signs: list[Tensor]
-) -> Tensor:
-    """Diagonal of the function's Jacobian at a point where it has that value, times step / _STEP."""
-    total = torch.zeros_like(point)
+    estimate = model.denoise(noisy, noise)
+    step = _STEP * slope(noise, noisy)
+    total = torch.zeros_like(noisy)
     for sign in signs:
-        total += sign * (function(point + step * sign) - value)
-    return total / (_STEP * len(signs))
+        total += sign * (model.denoise(noisy + step * sign, noise) - estimate)
+    return estimate, total / (_STEP * len(signs)) / slope(noise, estimate)
 
 
 def _of_box(
@@ -148,11 +122,10 @@ def _of_box(
     smooth = gaussian_filter(smooth, (_SMOOTHING, _SMOOTHING, 0), radius=(_SMOOTHING_REACH, _SMOOTHING_REACH, 0))
     share = np.zeros_like(wide.of_array(noisy), np.float32)
     smoothed.of_array(share, wide)[:] = np.maximum(smooth, _LEAST_SHARE)
-    around = slope(noise, estimate)
-    variance = around**2 * to_batch(share, device)
+    worth = slope(noise, estimate) ** 2
+    variance = worth * to_batch(share, device)
     of_noise = noise_variance(noise, y)
-    derivative = bare * around * steepness(noise, y)  # of the estimate by the noisy value
-    risk = (estimate - y) ** 2 - of_noise + 2 * of_noise * derivative
+    risk = (estimate - y) ** 2 - of_noise + 2 * worth * bare
     kept = [box.of_array(from_batch(values)[0], wide) for values in (estimate, variance, risk, of_noise)]
     sums = [float(values.sum(dtype=np.float64)) for values in kept[1:]]
     return kept[0], kept[1], _Sums(kept[0].size, sums[1], sums[0], sums[2])
