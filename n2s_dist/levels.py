@@ -1,0 +1,187 @@
+"""Estimate an image's noise from the noisy image alone: its level, and its family where that is unknown too.
+
+    noisy ──► four pieces ──► level by differences of neighbours ──► corrected until the score finds the pieces
+              as noisy as pieces made with that level ──► (family unknown: the one whose score fits best)
+
+The measure of how noisy is Stein's identity. A true score has E[s^2 + ds/dz] = 0, so that
+
+    ratio = -E[ds/dz] / E[s^2]
+
+is 1 at the true level, grows with the level that is assumed, and hardly depends on the image. A trained network's
+ratio at the true level is not exactly 1. What it is there is measured: the denoised pieces get fresh noise of the
+assumed level, and their ratio is what the image's own is compared with (indirect inference, Gourieroux, Monfort &
+Renault 1993).
+
+Families compete by Hyvarinen's objective E[s^2 / 2 + s'] (2005), which is half the expected squared distance
+between a model's score and the true one, up to a constant that all models share, if all are written in the same
+coordinate of y.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2s_dist.errors import UserError
+from n2s_dist.mixture import Mixture, format_training_noise
+from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, frozen_rng
+from n2s_dist.score import ScoreModel
+
+SMALLEST_SIDE = 32  # in pixels
+
+_WHOLE, _PIECE = 192, 96  # sides up to which an image is taken whole, and of the pieces of larger ones
+_PROBE = 0.05  # step of finite differences, in noise standard deviations
+_CORRECTIONS = 3  # of the level: they end within a hundredth of where more would
+_LEAST_SLOPE = 0.4
+_SEED = 0x6C6576656C
+# How a level grows with the variance of the noise, and the levels that parse_noise takes.
+_POWER = {Gaussian: 0.5, Poisson: 1.0, Gamma: -1.0}
+_LIMITS = {Gaussian: (0.001, 1.0), Poisson: (0.0025, 1.0), Gamma: (10.0, 10_000.0)}
+_NORMAL_MAD = 0.6745  # median of |n|, n ~ N(0, 1)
+# Families are compared where the image is brighter than the first of these, fully from the second on:
+# black pixels have no Gamma noise and few photons.
+_DARK, _DIM = 0.5 / 255, 0.1
+
+
+def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = None) -> NoiseModel:
+    """The noise of one image, of `family` or, where None, of the likeliest of the families that the model knows.
+
+    model: a ScoreModel in stable coordinates. noisy: float [H, W, C] on the 0-1 scale, neither clipped nor
+    quantised, of at least 32 x 32 pixels. Deterministic; costs as much as denoising at most 450,000 pixels, or a
+    million where the family is unknown. A level out of the range that the model was trained on
+    comes back as that range's nearest end.
+
+    Raises UserError for an image too small or with values that are not finite, for a family that the model was not
+    trained on, and for a model in image coordinates, whose score is of one level alone.
+    """
+    height, width = noisy.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise UserError(
+            f"the image has {width} x {height} pixels: to estimate its noise takes {SMALLEST_SIDE} x {SMALLEST_SIDE} "
+            "or more, so name the noise"
+        )
+    if not np.isfinite(noisy).all():
+        raise UserError("the image has values that are not finite: its noise can't be estimated")
+    candidates = _known(model)
+    if family is not None:
+        candidates = [kind for kind in candidates if kind.family == family]
+    if not candidates:
+        raise UserError(
+            f"the family '{family}' can't be estimated: the model was trained on {format_training_noise(model.noise)}"
+        )
+    pieces = _pieces(noisy).to(next(model.parameters()).device)
+    if len(candidates) == 1:
+        return _correct(model, pieces, start(pieces, candidates[0]), _CORRECTIONS)
+    rough = [_correct(model, pieces, start(pieces, kind), 1) for kind in candidates]
+    chosen = min(rough, key=lambda noise: objective(model, pieces, noise))
+    return _correct(model, pieces, chosen, _CORRECTIONS - 1)
+
+
+def _known(model: ScoreModel) -> list[type[NoiseModel]]:
+    if model.coordinates == "image":
+        raise UserError("noise is estimated by a model in stable coordinates (ardae.coordinates: stable)")
+    if isinstance(model.noise, Mixture):
+        return [type(low) for low, _ in model.noise.ranges]
+    return [type(model.noise)]
+
+
+def _range(model: ScoreModel, kind: type[NoiseModel]) -> tuple[float, float]:
+    """Lowest and highest level that an estimate can have."""
+    if isinstance(model.noise, Mixture):
+        return next((low.level, high.level) for low, high in model.noise.ranges if type(low) is kind)
+    return _LIMITS[kind]
+
+
+def _pieces(noisy: np.ndarray) -> Tensor:
+    """What stands for the image: [N, C, H, W], all of it where it is small, else four pieces from all over it."""
+    image = torch.from_numpy(np.ascontiguousarray(noisy, np.float32)).permute(2, 0, 1)
+    height, width = image.shape[1:]
+    if height <= _WHOLE and width <= _WHOLE:
+        return image[None]
+    tall, wide = min(_PIECE, height), min(_PIECE, width)
+    tops, lefts = ([(length - side) // 4, (length - side) * 3 // 4] for length, side in ((height, tall), (width, wide)))
+    return torch.stack([image[:, top : top + tall, left : left + wide] for top in tops for left in lefts])
+
+
+def start(pieces: Tensor, kind: type[NoiseModel]) -> NoiseModel:
+    """A first guess, from the diagonal Haar coefficients of 2 x 2 pixels and their median absolute deviation.
+
+    Too noisy by as much texture as the image has (Donoho & Johnstone 1994 took it from the finest wavelets). Poisson
+    coefficients are divided by the root of the pixels' mean, Gamma's are those of the logarithm.
+    """
+    y = torch.log(torch.clamp(pieces, min=_DARK)) if kind is Gamma else pieces
+    a, b, c, d = (y[..., i::2, j::2][..., : y.shape[-2] // 2, : y.shape[-1] // 2] for i in (0, 1) for j in (0, 1))
+    diagonal, mean = (a - b - c + d).abs() / 2, (a + b + c + d) / 4
+    if kind is Poisson:
+        diagonal = diagonal / mean.clamp(min=_DARK).sqrt()
+    bright = mean > (_DIM if kind is Poisson else math.log(_DIM))
+    if kind is not Gaussian and bright.float().mean() > 0.05:
+        diagonal = diagonal[bright]
+    variance = float((diagonal.median() / _NORMAL_MAD) ** 2)
+    return kind(max(variance, 1e-8) ** _POWER[kind])  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def score_and_divergence(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[Tensor, Tensor]:
+    """s_z and v ds_z/dz v for a fixed sign v at each value, whose mean is the divergence's (Hutchinson 1990)."""
+    z, condition = model.given(y, noise)
+    signs = torch.from_numpy(frozen_rng(_SEED, 0).integers(0, 2, z.shape, np.int8)).to(z) * 2 - 1
+    unperturbed = z.new_zeros(len(z), 1, 1, 1)
+    score = model(z, unperturbed, condition)
+    return score, signs * (model(z + _PROBE * signs, unperturbed, condition) - score) / _PROBE
+
+
+def ratio(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[float, Tensor]:
+    """-E[ds_z/dz] / E[s_z^2] of images [B, C, H, W] under an assumed noise, and their posterior mean."""
+    score, divergence = score_and_divergence(model, y, noise)
+    share = -divergence.double().mean() / score.double().square().mean()
+    return float(share.clamp(0.05, 20)), noise.posterior_mean_stable(y, score)
+
+
+def _correct(model: ScoreModel, y: Tensor, noise: NoiseModel, rounds: int) -> NoiseModel:
+    """Move the level until y is as noisy to the score as its own denoised version with that noise put on.
+
+    The first step takes the ratio to grow as the assumed variance does; later ones know how it did grow, which on
+    fine texture is slower (secants).
+    """
+    kind, power = type(noise), _POWER[type(noise)]
+    low, high = np.log(_range(model, kind))
+    place, before = float(np.clip(math.log(noise.level), low, high)), None
+    for _ in range(rounds):
+        noise = kind(math.exp(place))
+        found, denoised = ratio(model, y, noise)
+        clean = denoised.clamp(0, 1).double().cpu().numpy()
+        again = noise.corrupt(clean, frozen_rng(_SEED, 1)).astype(np.float32)
+        expected, _ = ratio(model, torch.from_numpy(again).to(y), noise)
+        missing = power * math.log(expected / found)
+        slope = 1.0
+        if before is not None and place != before[0]:
+            slope = min(max((before[1] - missing) / (place - before[0]), _LEAST_SLOPE), 1 / _LEAST_SLOPE)
+        before = place, missing
+        place = float(np.clip(place + missing / slope, low, high))
+    return kind(math.exp(place))
+
+
+def objective(model: ScoreModel, y: Tensor, noise: NoiseModel) -> float:
+    """Hyvarinen's E[s_u^2 / 2 + ds_u/du], u(y) a coordinate that is the same for every noise.
+
+    With q = dz/du a change of variables gives s_u = q s_z + d log q / du. dy/du is the root of the brightness over
+    the dark, where it falls to 0 fast enough for every family: black pixels have no Gamma noise and few photons.
+    """
+    score, divergence = (values.double() for values in score_and_divergence(model, y, noise))
+    y = y.double()
+    inside = y > 2 * _DARK
+    y = torch.where(inside, y, 2 * _DARK).requires_grad_()
+    bright = y - _DARK
+    speed = bright / torch.sqrt(bright + _DIM)
+
+    def slope(values: Tensor) -> Tensor:
+        """d/du of a function of y."""
+        return speed * torch.autograd.grad(values.sum(), y, create_graph=True)[0]
+
+    q = slope(noise.stable(y))
+    bend = slope(torch.log(q))
+    score_u = q * score + bend
+    divergence_u = q**2 * divergence + slope(q) * score + slope(bend)
+    return float(torch.where(inside, score_u**2 / 2 + divergence_u, 0).detach().mean())
