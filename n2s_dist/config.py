@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, parse_training_noise
-from n2s_dist.noise import Coordinates, parse_noise
+from n2s_dist.noise import Coordinates
 
 Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
@@ -199,7 +199,11 @@ class Config:
         """The perturbation's interval, with the law's own default filled in."""
         if self.ardae.sigma_a:
             return (self.ardae.sigma_a[0], self.ardae.sigma_a[1])
-        return (0.0, 1.0) if self.ardae.coordinates == "stable" else parse_noise(self.noise).paper_sigma_a
+        if self.ardae.coordinates == "stable":
+            return (0.0, 1.0)
+        noise = parse_training_noise(self.noise)
+        assert not isinstance(noise, Mixture)
+        return noise.paper_sigma_a
 
 
 def check(config: Config) -> None:

@@ -22,7 +22,8 @@ import numpy as np
 from scipy import special
 
 from n2s_dist import order
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson
+from n2s_dist.errors import UserError
+from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian, format_noise
 
 _TABLE_SIZE = 65536  # DALI's look-up tables take 16-bit keys
 _BORDERS = np.linspace(0, 1, _TABLE_SIZE + 1)  # between equally likely bins
@@ -229,6 +230,8 @@ def corrupt(noise: NoiseModel, clean: Any, bits: PixelBits, math: ArrayMath) -> 
             return draw_poisson(zeta, clean, bits, math) * math.f32(zeta)
         case Gamma(k):
             return clean * math.f32(1 / 255) * draw_sum(gamma_tables(k), bits, math)
+        case PoissonGaussian():
+            raise UserError(f"noise {format_noise(noise)} can't be drawn by the loader: take one of its parts")
 
 
 def corrupt_tile(noise: NoiseModel, tile: np.ndarray, image_key: int, row: int, column: int, seed: int) -> np.ndarray:

@@ -89,6 +89,8 @@ def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
         families = {low.family for low, _ in trained.ranges}
     else:
         families = {trained.family}
+    if "poisson" in families and loaded.model.coordinates == "stable":
+        families.add("poisson_gaussian")  # which has the same transform, but for a constant
     chosen = parse_noise(text) if text else trained
     assert not isinstance(chosen, Mixture)
     if chosen.family not in families:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, format_training_noise
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, frozen_rng
+from n2s_dist.noise import Gamma, Gaussian, Poisson, PureNoise, frozen_rng
 from n2s_dist.score import ScoreModel
 
 SMALLEST_SIDE = 32  # in pixels
@@ -44,7 +44,7 @@ _NORMAL_MAD = 0.6745  # median of |n|, n ~ N(0, 1)
 _DARK, _DIM = 0.5 / 255, 0.1
 
 
-def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = None) -> NoiseModel:
+def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = None) -> PureNoise:
     """The noise of one image, of `family` or, where None, of the likeliest of the families that the model knows.
 
     model: a ScoreModel in stable coordinates. noisy: float [H, W, C] on the 0-1 scale, neither clipped nor
@@ -78,7 +78,7 @@ def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = No
     return _correct(model, pieces, chosen, _CORRECTIONS - 1)
 
 
-def _known(model: ScoreModel) -> list[type[NoiseModel]]:
+def _known(model: ScoreModel) -> list[type[PureNoise]]:
     if model.coordinates == "image":
         raise UserError("noise is estimated by a model in stable coordinates (ardae.coordinates: stable)")
     if isinstance(model.noise, Mixture):
@@ -86,7 +86,7 @@ def _known(model: ScoreModel) -> list[type[NoiseModel]]:
     return [type(model.noise)]
 
 
-def _range(model: ScoreModel, kind: type[NoiseModel]) -> tuple[float, float]:
+def _range(model: ScoreModel, kind: type[PureNoise]) -> tuple[float, float]:
     """Lowest and highest level that an estimate can have."""
     if isinstance(model.noise, Mixture):
         return next((low.level, high.level) for low, high in model.noise.ranges if type(low) is kind)
@@ -104,7 +104,7 @@ def _pieces(noisy: np.ndarray) -> Tensor:
     return torch.stack([image[:, top : top + tall, left : left + wide] for top in tops for left in lefts])
 
 
-def start(pieces: Tensor, kind: type[NoiseModel]) -> NoiseModel:
+def start(pieces: Tensor, kind: type[PureNoise]) -> PureNoise:
     """A first guess, from the diagonal Haar coefficients of 2 x 2 pixels and their median absolute deviation.
 
     Too noisy by as much texture as the image has (Donoho & Johnstone 1994 took it from the finest wavelets). Poisson
@@ -119,11 +119,11 @@ def start(pieces: Tensor, kind: type[NoiseModel]) -> NoiseModel:
     if kind is not Gaussian and bright.float().mean() > 0.05:
         diagonal = diagonal[bright]
     variance = float((diagonal.median() / _NORMAL_MAD) ** 2)
-    return kind(max(variance, 1e-8) ** _POWER[kind])  # type: ignore[arg-type]
+    return kind(max(variance, 1e-8) ** _POWER[kind])
 
 
 @torch.no_grad()
-def score_and_divergence(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[Tensor, Tensor]:
+def score_and_divergence(model: ScoreModel, y: Tensor, noise: PureNoise) -> tuple[Tensor, Tensor]:
     """s_z and v ds_z/dz v for a fixed sign v at each value, whose mean is the divergence's (Hutchinson 1990)."""
     z, condition = model.given(y, noise)
     signs = torch.from_numpy(frozen_rng(_SEED, 0).integers(0, 2, z.shape, np.int8)).to(z) * 2 - 1
@@ -132,14 +132,14 @@ def score_and_divergence(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tup
     return score, signs * (model(z + _PROBE * signs, unperturbed, condition) - score) / _PROBE
 
 
-def ratio(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[float, Tensor]:
+def ratio(model: ScoreModel, y: Tensor, noise: PureNoise) -> tuple[float, Tensor]:
     """-E[ds_z/dz] / E[s_z^2] of images [B, C, H, W] under an assumed noise, and their posterior mean."""
     score, divergence = score_and_divergence(model, y, noise)
     share = -divergence.double().mean() / score.double().square().mean()
     return float(share.clamp(0.05, 20)), noise.posterior_mean_stable(y, score)
 
 
-def _correct(model: ScoreModel, y: Tensor, noise: NoiseModel, rounds: int) -> NoiseModel:
+def _correct(model: ScoreModel, y: Tensor, noise: PureNoise, rounds: int) -> PureNoise:
     """Move the level until y is as noisy to the score as its own denoised version with that noise put on.
 
     The first step takes the ratio to grow as the assumed variance does; later ones know how it did grow, which on
@@ -163,7 +163,7 @@ def _correct(model: ScoreModel, y: Tensor, noise: NoiseModel, rounds: int) -> No
     return kind(math.exp(place))
 
 
-def objective(model: ScoreModel, y: Tensor, noise: NoiseModel) -> float:
+def objective(model: ScoreModel, y: Tensor, noise: PureNoise) -> float:
     """Hyvarinen's E[s_u^2 / 2 + ds_u/du], u(y) a coordinate that is the same for every noise.
 
     With q = dz/du a change of variables gives s_u = q s_z + d log q / du. dy/du is the root of the brightness over
@@ -187,7 +187,7 @@ def objective(model: ScoreModel, y: Tensor, noise: NoiseModel) -> float:
     return float(torch.where(inside, score_u**2 / 2 + divergence_u, 0).detach().mean())
 
 
-def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, levels: int = 50) -> NoiseModel:
+def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, levels: int = 50) -> PureNoise:
     """The way of Noise2Score (Kim & Ye 2021): of evenly spaced levels, the one whose denoised image varies least.
 
     As in the authors' programs: the score of the noisy image, taken once, goes into Tweedie's formula at every level,
@@ -206,7 +206,7 @@ def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, leve
     )
 
 
-def _natural(score: Tensor, y: Tensor, guess: NoiseModel, noise: NoiseModel) -> Tensor:
+def _natural(score: Tensor, y: Tensor, guess: PureNoise, noise: PureNoise) -> Tensor:
     """The score in `noise`'s natural coordinates, which are y or counts, from s_z in `guess`'s stable ones."""
     if isinstance(guess, Gaussian):
         return score / guess.sigma
@@ -216,7 +216,7 @@ def _natural(score: Tensor, y: Tensor, guess: NoiseModel, noise: NoiseModel) -> 
     return (score / counts.sqrt() - 0.5 / counts) * (noise.level / guess.zeta)
 
 
-def _penalty(y: Tensor, denoised: Tensor, kind: type[NoiseModel]) -> float:
+def _penalty(y: Tensor, denoised: Tensor, kind: type[PureNoise]) -> float:
     """Mean absolute difference of neighbours, with the misfit and its weight that the authors' programs add to it."""
     rows, columns = denoised.diff(dim=-2), denoised.diff(dim=-1)
     variation = float(rows.abs().mean() + columns.abs().mean())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from n2s_dist import order
 from n2s_dist.errors import UserError
-from n2s_dist.noise import FAMILIES, NoiseModel, format_noise, parse_noise
+from n2s_dist.noise import FAMILIES, NoiseModel, Poisson, PoissonGaussian, PureNoise, format_noise, parse_noise
 
 CONDITIONS = len(FAMILIES) + 1
 
@@ -27,7 +27,7 @@ _RANGE = re.compile(r"(\w+):([0-9.]+)-([0-9.]+)")
 class Mixture:
     """Families with equal shares, levels log-uniform between a lowest and a highest one each."""
 
-    ranges: tuple[tuple[NoiseModel, NoiseModel], ...]
+    ranges: tuple[tuple[PureNoise, PureNoise], ...]
 
     def draw(self, image_keys: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Places in `ranges`, int64 [N], and levels, float64 [N], of images with keys uint64 [N]."""
@@ -37,7 +37,7 @@ class Mixture:
         low, high = np.log([[noise.level for noise in ends] for ends in self.ranges]).T
         return which, np.exp(low[which] + (high - low)[which] * share[:, 1])
 
-    def of_image(self, image_key: int, seed: int) -> NoiseModel:
+    def of_image(self, image_key: int, seed: int) -> PureNoise:
         """The noise of one image."""
         which, level = self.draw(np.array([image_key], np.uint64), seed)
         return type(self.ranges[which[0]][0])(float(level[0]))
@@ -56,7 +56,7 @@ class Mixture:
         )
 
 
-TrainingNoise = NoiseModel | Mixture
+TrainingNoise = PureNoise | Mixture
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,12 @@ class NoiseBatch:
 
     @staticmethod
     def same(noise: NoiseModel, device: torch.device) -> "NoiseBatch":
-        """One noise for a batch of any size."""
+        """One noise for a batch of any size. Mixed noise goes for Poisson noise of its zeta."""
+        if isinstance(noise, PoissonGaussian):
+            noise = Poisson(noise.level)
         return NoiseBatch.of(np.array([FAMILIES.index(type(noise))]), np.array([noise.level]), device)
 
-    def _models(self) -> list[NoiseModel]:
+    def _models(self) -> list[PureNoise]:
         """Each family at the levels of this batch."""
         return [family(self.level) for family in FAMILIES]  # type: ignore[arg-type]  # its formulas take tensors
 
@@ -104,17 +106,17 @@ class NoiseBatch:
 def parse_training_noise(text: str) -> TrainingNoise:
     """Read what parse_noise reads, or ranges of levels: "gaussian:5-55,gamma:20-200".
 
-    Raises UserError for another family, a level out of range, or a range that is none.
+    Raises UserError for another family, a level out of range, or a range that is none, and for mixed noise.
     """
     if "," not in text and not _RANGE.fullmatch(text):
-        return parse_noise(text)
+        return _pure(text)
     ranges = []
     for part in text.split(","):
         found = _RANGE.fullmatch(part.strip())
         if not found:
             raise UserError(f"noise '{text}' is not understood: write each part as FAMILY:LOWEST-HIGHEST")
         family, low, high = found.groups()
-        ends = parse_noise(f"{family}:{low}"), parse_noise(f"{family}:{high}")
+        ends = _pure(f"{family}:{low}"), _pure(f"{family}:{high}")
         if not ends[0].level < ends[1].level:
             raise UserError(f"noise '{text}' has a range whose ends are not in order: {part.strip()}")
         ranges.append(ends)
@@ -122,6 +124,13 @@ def parse_training_noise(text: str) -> TrainingNoise:
     if len(set(families)) < len(families):
         raise UserError(f"noise '{text}' names a family twice: give each one range")
     return Mixture(tuple(ranges))
+
+
+def _pure(text: str) -> PureNoise:
+    noise = parse_noise(text)
+    if isinstance(noise, PoissonGaussian):
+        raise UserError(f"noise '{text}' can't be trained on: a network trained on Poisson noise denoises it")
+    return noise
 
 
 def format_training_noise(noise: TrainingNoise) -> str:

@@ -1,4 +1,4 @@
-"""Gaussian, Poisson and Gamma noise: how clean becomes noisy, and how a score becomes a denoised image.
+"""Gaussian, Poisson, Gamma and mixed noise: how clean becomes noisy, and how a score becomes a denoised image.
 
 Images are on the 0-1 scale; nothing is clipped or quantised after corruption. Each family has two
 working coordinates w in which a network can learn the score d/dw log p(w):
@@ -140,7 +140,56 @@ class Gamma:
         return self.k * y / torch.clamp(self.k - self.k**0.5 * score, min=self.k / 10)
 
 
-NoiseModel = Gaussian | Poisson | Gamma
+@dataclass(frozen=True)
+class PoissonGaussian:
+    """y = zeta Poisson(x / zeta) + sigma n, n ~ N(0, 1): photons and a sensor's own noise. sigma is on the 0-1 scale.
+
+    Not of an exponential family with one parameter, so it has a formula in stable coordinates alone.
+    """
+
+    zeta: float
+    sigma: float
+    family = "poisson_gaussian"
+
+    @property
+    def level(self) -> float:
+        """What a network of Poisson noise is told: in z both signals look alike, however strong the sensor's noise."""
+        return self.zeta
+
+    @property
+    def _read_variance(self) -> float:
+        """Of the sensor's noise, in photons squared."""
+        return (self.sigma / self.zeta) ** 2
+
+    def deviation(self, x: float) -> float:
+        """Standard deviation of the noise on a clean value x."""
+        return (x * self.zeta + self.sigma**2) ** 0.5
+
+    def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """float64 of the shape of `clean`, unclipped."""
+        return self.zeta * rng.poisson(clean / self.zeta) + self.sigma * rng.standard_normal(clean.shape)
+
+    @property
+    def _shift(self) -> float:
+        """What z is less than the transform: black becomes what it is without the sensor's noise."""
+        return 2 * (self._read_variance + 3 / 8) ** 0.5 - 2 * (3 / 8) ** 0.5
+
+    def stable(self, y: Tensor) -> Tensor:
+        """z = 2 sqrt(y / zeta + 3/8 + (sigma / zeta)^2), less a constant (Murtagh, Starck & Bijaoui 1995)."""
+        photons = torch.clamp(y / self.zeta + 3 / 8 + self._read_variance, min=0)
+        return 2 * torch.sqrt(photons) - self._shift
+
+    def posterior_mean_stable(self, y: Tensor, score: Tensor) -> Tensor:
+        """Gaussian Tweedie in z, then the exact unbiased inverse in closed form (Makitalo & Foi 2013).
+
+        It is Anscombe's, less the sensor's variance.
+        """
+        counts = inverse_anscombe(self.stable(y) + self._shift + score) - self._read_variance
+        return self.zeta * torch.clamp(counts, min=0)
+
+
+PureNoise = Gaussian | Poisson | Gamma  # of one level each: what networks are trained on
+NoiseModel = PureNoise | PoissonGaussian
 FAMILIES = (Gaussian, Poisson, Gamma)
 
 
@@ -156,24 +205,27 @@ def inverse_anscombe(d: Tensor) -> Tensor:
 
 
 def parse_noise(text: str) -> NoiseModel:
-    """Read "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta) or "gamma:100" (k).
+    """Read "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta), "gamma:100" (k) or "poisson_gaussian:0.01:5".
 
     Raises UserError for another family or a level out of range.
     """
-    family, _, level_text = text.partition(":")
+    family, *level_texts = text.split(":")
     try:
-        level = float(level_text)
+        levels = [float(level) for level in level_texts]
     except ValueError:
-        level = math.nan
-    if family == "gaussian" and 0 < level <= 255:
-        return Gaussian(level / 255)
-    if family == "poisson" and 0.0025 <= level <= 1:
-        return Poisson(level)
-    if family == "gamma" and 10 <= level <= 10_000:
-        return Gamma(level)
+        levels = []
+    match family, levels:
+        case "gaussian", [level] if 0 < level <= 255:
+            return Gaussian(level / 255)
+        case "poisson", [level] if 0.0025 <= level <= 1:
+            return Poisson(level)
+        case "gamma", [level] if 10 <= level <= 10_000:
+            return Gamma(level)
+        case "poisson_gaussian", [zeta, sigma] if 0.0025 <= zeta <= 1 and 0 < sigma <= 255:
+            return PoissonGaussian(zeta, sigma / 255)
     raise UserError(
         f"noise '{text}' is not understood: write gaussian:SIGMA with SIGMA in (0, 255], "
-        "poisson:ZETA with ZETA in [0.0025, 1], or gamma:K with K in [10, 10000]"
+        "poisson:ZETA with ZETA in [0.0025, 1], gamma:K with K in [10, 10000], or poisson_gaussian:ZETA:SIGMA"
     )
 
 
@@ -186,6 +238,8 @@ def format_noise(noise: NoiseModel) -> str:
             return f"poisson:{zeta:.6g}"
         case Gamma(k):
             return f"gamma:{k:.6g}"
+        case PoissonGaussian(zeta, sigma):
+            return f"poisson_gaussian:{zeta:.6g}:{sigma * 255:.6g}"
 
 
 def frozen_rng(*key: int) -> np.random.Generator:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from n2s_dist.config import Config
 from n2s_dist.mixture import CONDITIONS, Mixture, NoiseBatch, TrainingNoise, parse_training_noise
 from n2s_dist.networks import ResUNet, UNetN2N, run_padded
-from n2s_dist.noise import Coordinates, NoiseModel
+from n2s_dist.noise import Coordinates, NoiseModel, PoissonGaussian
 
 
 class ScoreModel(nn.Module):
@@ -44,7 +44,7 @@ class ScoreModel(nn.Module):
         noisy: [B, C, H, W] on the 0-1 scale, with this noise.
         """
         if self.coordinates == "image":
-            assert not isinstance(noise, NoiseBatch)
+            assert not isinstance(noise, NoiseBatch | PoissonGaussian)
             w = noise.natural(noisy)
         else:
             w = noise.stable(noisy)
@@ -74,6 +74,7 @@ class ScoreModel(nn.Module):
         score = (run or self)(w, w.new_zeros(len(w), 1, 1, 1), condition)
         if self.coordinates == "stable":
             return noise.posterior_mean_stable(noisy, score)
+        assert not isinstance(noise, PoissonGaussian)
         return noise.posterior_mean(noisy, score)
 
 

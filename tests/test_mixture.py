@@ -1,6 +1,7 @@
 """Noise of several families and levels: who gets which, what a network is told, and the way through training."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from n2s_dist import checkpoint
 from n2s_dist.build import build_shards
 from n2s_dist.command_line import read_config
 from n2s_dist.dali_noise import corrupt_tile
+from n2s_dist.denoise import choose_noise, denoise_whole
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, NoiseBatch, format_training_noise, parse_training_noise
-from n2s_dist.noise import FAMILIES, Gamma, Gaussian, Poisson
+from n2s_dist.noise import FAMILIES, Gamma, Gaussian, Poisson, PoissonGaussian
 from n2s_dist.plan import BuildOptions
 from n2s_dist.score import build_score_model
 from n2s_dist.shards import ShardSet
@@ -44,6 +46,7 @@ def test_text_goes_there_and_back():
         ("gaussian:5-55,gaussian:10-20", "twice"),
         ("gaussian:5-55,poisson:0.01", "FAMILY:LOWEST-HIGHEST"),
         ("gamma:1-200", "gamma:K"),
+        ("poisson_gaussian:0.01:5", "trained on Poisson noise denoises it"),
     ],
 )
 def test_other_text_is_refused(text, word):
@@ -78,6 +81,32 @@ def test_a_network_is_told_family_and_strength():
         expected = torch.zeros(1, 4, 1, 1)
         expected[0, number], expected[0, 3] = 1, np.log(0.5)
         torch.testing.assert_close(condition, expected)
+
+
+def test_mixed_noise_is_told_as_poisson_noise():
+    device = torch.device("cpu")
+    told = NoiseBatch.same(PoissonGaussian(0.02, 0.1), device).condition()
+    torch.testing.assert_close(told, NoiseBatch.same(Poisson(0.02), device).condition())
+
+
+@pytest.mark.parametrize(("trained", "served"), [(TEXT, True), ("poisson:0.05", True), ("gaussian:25", False)])
+def test_networks_of_poisson_noise_serve_mixed_noise(trained, served):
+    config = read_config([f"--noise={trained}", "--network.widths=[4,8]"])
+    model = build_score_model(config, 3)
+    loaded = checkpoint.Loaded(Path("run"), config, 3, "", 0, model)
+    if not served:
+        with pytest.raises(UserError, match="was trained on gaussian:25"):
+            choose_noise(loaded, "poisson_gaussian:0.02:10")
+        return
+    noise = choose_noise(loaded, "poisson_gaussian:0.02:10")
+    assert noise == PoissonGaussian(0.02, 10 / 255)
+    noisy = noise.corrupt(np.full((16, 16, 3), 0.4), np.random.default_rng(0))
+    assert np.isfinite(denoise_whole(model, noisy, noise)).all()
+
+
+def test_mixed_noise_is_not_drawn_by_the_loader():
+    with pytest.raises(UserError, match=r"poisson_gaussian:0\.01:5 can't be drawn"):
+        corrupt_tile(PoissonGaussian(0.01, 5 / 255), np.zeros((8, 8, 3), np.uint8), 1, 0, 0, 0)
 
 
 def test_the_score_hears_its_condition():
