@@ -145,7 +145,7 @@ def measured(trained: Path, task: Task, pieces: list[Piece], pictures: Path | No
     loaded = checkpoint.load(checkpoint.locate(trained))
     sums = []
     for share in (pieces[::2], pieces[1::2]):
-        bench = Bench(loaded.model, loaded.channels, 0, pictures, share)
+        bench = Bench(loaded.model, loaded.model.noise, loaded.channels, 0, pictures, share)
         sums += [bench.measure(piece) for piece in share[::-1]]
     if pictures and len(pieces) > 1:
         bench.join(pieces)
