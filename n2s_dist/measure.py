@@ -1,27 +1,32 @@
 """What one rank measures on its pieces, and how pieces become the row of an image.
 
-    piece ──► corrupt its image, denoise its box ──► sums of errors ──► (over all ranks) ──► PSNR, SSIM of the image
+    piece ──► corrupt its image, estimate its level where that is unknown, denoise its box
+          ──► sums of errors ──► (over all ranks) ──► PSNR, SSIM of the image
 
 An image's noise is drawn for all of it at once, so a tile costs reading and corrupting its image as well; a rank
-does that once for all tiles that it has of an image.
+does that once for all pieces that it has of an image at one noise.
 """
 
 import math
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from n2s_dist.denoise import Box, check_channels, denoise_box
+from n2s_dist.benchmarks import Task
+from n2s_dist.cells import Cell
+from n2s_dist.denoise import Box, check_channels
 from n2s_dist.images import read_image, to_uint8, write_image
+from n2s_dist.methods import Estimator
 from n2s_dist.metrics import SSIM_RADIUS, psnr_of_error, squared_error, ssim_map
-from n2s_dist.noise import NoiseModel, frozen_rng
-from n2s_dist.order import name_key
-from n2s_dist.score import ScoreModel
-from n2s_dist.shares import Piece, Task
+from n2s_dist.noise import format_noise
+from n2s_dist.protocols import read_pair
+from n2s_dist.shares import Piece
 
 MEASURES = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")
 
@@ -44,40 +49,61 @@ class Sheet:
 
 
 class Bench:
-    """Measures the pieces of one rank, from several threads. pictures: a folder to write images to, if any."""
+    """Measures the pieces of one rank, from several threads.
+
+    estimator: for cells of unknown level. pictures: a folder for images of the cells at the places `shown`.
+    """
 
     def __init__(
-        self, model: ScoreModel, noise: NoiseModel, channels: int, seed: int, pictures: Path | None, pieces: list[Piece]
+        self,
+        cells: list[Cell],
+        seed: int,
+        pieces: list[Piece],
+        estimator: Estimator | None,
+        pictures: Path,
+        shown: set[int],
     ) -> None:
-        self.model, self.noise, self.channels, self.seed, self.pictures = model, noise, channels, seed, pictures
-        tasks = [piece.task for piece in pieces]
-        self._sheets = {
-            task.name: Sheet(lambda task=task: self._corrupt(task), tasks.count(task))  # type: ignore[misc]
-            for task in dict.fromkeys(tasks)
-        }
+        self.cells, self.seed, self.estimator, self.pictures, self.shown = cells, seed, estimator, pictures, shown
+        # Cells of one noise see the same noisy images.
+        counts = Counter(map(self._sheet_key, pieces))
+        first = {self._sheet_key(piece): piece for piece in pieces}
+        self._sheets = {key: Sheet(partial(self._corrupt, first[key]), count) for key, count in counts.items()}
 
-    def _corrupt(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
-        pixels = read_image(task.image)
-        check_channels(self.channels, task.image, pixels)
-        rng = frozen_rng(self.seed, *map(name_key, task.name))
-        return pixels, self.noise.corrupt(pixels / 255.0, rng).astype(np.float32)
+    def _sheet_key(self, piece: Piece) -> tuple:
+        return self.cells[piece.cell].noise, piece.task.name
+
+    def _corrupt(self, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+        cell = self.cells[piece.cell]
+        assert cell.source
+        return read_pair(piece.task, cell.noise_model, self.seed, cell.source.protocol)
 
     def measure(self, piece: Piece) -> dict[str, Any]:
-        """Denoise one piece; its sums, by which image and where."""
-        task, box = piece.task, piece.box
-        pixels, all_noisy = self._sheets[task.name].take()
+        """Denoise one piece; its sums, by which cell, image and where."""
+        task, box, cell = piece.task, piece.box, self.cells[piece.cell]
+        assert cell.denoiser
+        pixels, all_noisy = self._sheets[self._sheet_key(piece)].take()
+        if cell.denoiser.channels:
+            check_channels(cell.denoiser.channels, task.image, pixels)
+        noise, estimated = cell.noise_model, None
+        if cell.level == "unknown":
+            assert self.estimator and cell.denoiser.loaded
+            noise = self.estimator.estimate(cell.denoiser.loaded.model, all_noisy, cell.family)
+            estimated = format_noise(noise)
+        assert noise
         wide = box.grown(SSIM_RADIUS, task.size)  # windows of the box's pixels reach so far
-        around = np.clip(denoise_box(self.model, all_noisy, self.noise, wide), 0, 1)
-        clean, noisy, estimate = wide.of_array(pixels) / 255.0, box.of_array(all_noisy), box.of_array(around, wide)
-        inside = _counted(box, task)
+        around = np.clip(cell.denoiser.denoise(all_noisy, noise, wide), 0, 1)
+        noisy, estimate = box.of_array(all_noisy), box.of_array(around, wide)
+        if piece.cell in self.shown:
+            self._keep(piece, to_uint8(noisy), to_uint8(estimate))
+        row = {"cell": piece.cell, "name": task.image.name, "box": list(box), "channels": pixels.shape[2]}
+        row |= {"estimated": estimated, "kept": piece.cell in self.shown}
+        if not task.has_truth:
+            return row
+        clean, inside = wide.of_array(pixels) / 255.0, _counted(box, task)
         similarity = inside.of_array(ssim_map(clean, around), wide).sum() if inside.pixels else 0.0
         clean = box.of_array(clean, wide)
-        if self.pictures:
-            self._keep(piece, to_uint8(noisy), to_uint8(estimate))
         return {
-            "benchmark": task.benchmark,
-            "name": task.image.name,
-            "box": tuple(box),
+            **row,
             "noisy": squared_error(clean, noisy),
             "estimate": squared_error(clean, estimate),
             "uint8": squared_error(clean, to_uint8(estimate) / 255.0),
@@ -87,32 +113,60 @@ class Bench:
     def _keep(self, piece: Piece, noisy: np.ndarray, denoised: np.ndarray) -> None:
         """Write an image's pictures, or keep what a tile has of them until all ranks are done."""
         if piece.is_whole:
-            self._write(piece.task, noisy, denoised)
+            self._write(piece, noisy, denoised)
             return
         path = self._kept(piece)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.stack([noisy, denoised]), allow_pickle=False)
 
+    def _folder(self, piece: Piece) -> Path:
+        return self.pictures / self.cells[piece.cell].folder
+
     def _kept(self, piece: Piece) -> Path:
-        assert self.pictures is not None
-        folder = self.pictures / piece.task.benchmark / f".{piece.task.image.name}.tiles"
-        return folder / f"{piece.box.top}-{piece.box.left}.npy"
+        return self._folder(piece) / f".{piece.task.image.name}.tiles" / f"{piece.box.top}-{piece.box.left}.npy"
 
     def join(self, pieces: list[Piece]) -> None:
-        """Write the pictures of one image from its tiles, which other ranks may have kept in the same folder."""
-        task = pieces[0].task
-        both = np.empty((2, *task.size, self.channels), np.uint8)
-        for piece in pieces:
-            for whole, tile in zip(both, np.load(self._kept(piece), allow_pickle=False), strict=True):
-                piece.box.of_array(whole)[:] = tile
-        self._write(task, *both)
-        shutil.rmtree(self._kept(pieces[0]).parent)
+        """Write the pictures of one image from its tiles, which other ranks may have kept in the same folder.
 
-    def _write(self, task: Task, noisy: np.ndarray, denoised: np.ndarray) -> None:
-        assert self.pictures is not None
-        stem = task.image.name.rsplit(".", 1)[0]
-        for kind, picture in (("clean", read_image(task.image)), ("noisy", noisy), ("denoised", denoised)):
-            write_image(self.pictures / task.benchmark / f"{stem}-{kind}.png", picture)
+        Without all tiles that was done already, by a run that then ended.
+        """
+        first = pieces[0]
+        if first.cell not in self.shown or not all(self._kept(piece).is_file() for piece in pieces):
+            return
+        tiles = [np.load(self._kept(piece), allow_pickle=False) for piece in pieces]
+        both = np.empty((2, *first.task.size, tiles[0].shape[-1]), np.uint8)
+        for piece, tile in zip(pieces, tiles, strict=True):
+            for whole, part in zip(both, tile, strict=True):
+                piece.box.of_array(whole)[:] = part
+        self._write(first, *both)
+        shutil.rmtree(self._kept(first).parent)
+
+    def _write(self, piece: Piece, noisy: np.ndarray, denoised: np.ndarray) -> None:
+        kinds = {"noisy": noisy, "denoised": denoised}
+        if piece.task.has_truth:
+            kinds["clean"] = read_image(piece.task.image)
+        for kind, picture in kinds.items():
+            write_image(self._folder(piece) / f"{_stem(piece.task)}-{kind}.png", picture)
+
+
+def shown_cells(cells: list[Cell]) -> set[int]:
+    """Places of the cells whose pictures are written: one for each noise, level and benchmark, Noise2Score's if any."""
+    ranked = sorted(enumerate(cells), key=lambda pair: pair[1].method != "n2s")
+    chosen: dict[str, int] = {}
+    for number, cell in ranked:
+        if cell.denoiser:
+            chosen.setdefault(cell.folder, number)
+    return set(chosen.values())
+
+
+def has_pictures(cell: Cell, folder: Path) -> bool:
+    """Whether an evaluation has written those of all of a cell's images."""
+    assert cell.source
+    return all((folder / cell.folder / f"{_stem(task)}-denoised.png").is_file() for task in cell.source.tasks)
+
+
+def _stem(task: Task) -> str:
+    return task.image.name.rsplit(".", 1)[0]
 
 
 def _counted(box: Box, task: Task) -> Box:
@@ -123,19 +177,21 @@ def _counted(box: Box, task: Task) -> Box:
     return Box(top, left, max(top, bottom), max(left, right))
 
 
-def image_row(task: Task, channels: int, pieces: list[dict[str, Any]]) -> dict[str, Any]:
-    """PSNR in dB and SSIM of an image from the sums of its pieces, added in one order whoever measured them."""
-    ordered = sorted(pieces, key=lambda piece: piece["box"])
+def image_row(task: Task, sums: list[dict[str, Any]]) -> dict[str, Any]:
+    """PSNR in dB and SSIM of an image from the sums of its pieces, added in one order whoever measured them.
+
+    None where no clean image is known, where there is no error at all, and for the SSIM of images narrower than its
+    window.
+    """
+    ordered = sorted(sums, key=lambda row: row["box"])
+    row: dict[str, Any] = {"name": task.image.name, "height": task.height, "width": task.width}
+    row |= dict.fromkeys(MEASURES) | {"estimated": ordered[0]["estimated"]}
+    if not task.has_truth:
+        return row
     total = {key: math.fsum(piece[key] for piece in ordered) for key in ("noisy", "estimate", "uint8", "ssim")}
+    channels = ordered[0]["channels"]
     values = task.height * task.width * channels
     counted = _counted(Box.of(task.size), task).pixels * channels
-    return {
-        "name": task.image.name,
-        "benchmark": task.benchmark,
-        "height": task.height,
-        "width": task.width,
-        "psnr_noisy_db": psnr_of_error(total["noisy"], values),
-        "psnr_db": psnr_of_error(total["estimate"], values),
-        "psnr_uint8_db": psnr_of_error(total["uint8"], values),
-        "ssim": total["ssim"] / counted if counted else None,
-    }
+    psnr = {"psnr_noisy_db": "noisy", "psnr_db": "estimate", "psnr_uint8_db": "uint8"}
+    row |= {name: psnr_of_error(total[key], values) if total[key] else None for name, key in psnr.items()}
+    return row | {"ssim": total["ssim"] / counted if counted else None}

@@ -1,6 +1,6 @@
-"""Who evaluates what: benchmarks' images, large ones in tiles, shared out over ranks by the pixels they cost.
+"""Who evaluates what: images of all cells, large ones in tiles, shared out over ranks by the pixels they cost.
 
-    benchmarks ──► tasks (images) ──► pieces (whole images, or tiles of large ones) ──► a share for each rank
+    cells ──► their tasks (images) ──► pieces (whole images, or tiles of large ones) ──► a share for each rank
 
 How an image is cut depends on its size and on the network alone, never on the number of ranks, so that what is
 measured does not either.
@@ -8,60 +8,56 @@ measured does not either.
 
 import heapq
 from dataclasses import dataclass
-from pathlib import Path
 
+from n2s_dist.benchmarks import Task
+from n2s_dist.cells import Cell
 from n2s_dist.denoise import TILE, Box, Reach
-from n2s_dist.images import ImageFile, image_size, list_images
+from n2s_dist.methods import Estimator
 from n2s_dist.metrics import SSIM_RADIUS
 
 
 @dataclass(frozen=True)
-class Task:
-    """One image of one benchmark; height and width in pixels."""
-
-    benchmark: str
-    image: ImageFile
-    height: int
-    width: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.height, self.width
-
-    @property
-    def name(self) -> tuple[str, str]:
-        return self.benchmark, self.image.name
-
-
-@dataclass(frozen=True)
 class Piece:
-    """What is denoised in one go: all of an image or a tile of it. cost: pixels that go through the network."""
+    """What is denoised in one go: all of an image or a tile of it.
+
+    cost: pixels that go through the network, each time they do. cell: its cell's place among all.
+    """
 
     task: Task
     box: Box
     cost: int
+    cell: int = 0
 
     @property
     def is_whole(self) -> bool:
         return self.box == Box.of(self.task.size)
 
 
-def list_tasks(benchmarks: dict[str, Path]) -> list[Task]:
-    """Every image of every benchmark, by the headers alone. UserError for folders that are missing or empty."""
-    return [Task(name, image, *image_size(image)) for name, at in benchmarks.items() for image in list_images(at)]
+def cut_cell(number: int, cell: Cell, estimator: Estimator | None) -> list[list[Piece]]:
+    """The pieces of each image of a cell. Where the level has to be estimated, it takes the image whole."""
+    assert cell.source and cell.denoiser
+    passes, reach = cell.denoiser.passes, cell.denoiser.reach
+    if cell.level == "unknown":
+        assert estimator
+        passes, reach = passes + estimator.passes, None
+    return [cut(task, reach, passes=passes, cell=number) for task in cell.source.tasks]
 
 
-def cut(task: Task, reach: Reach, tile: int = TILE) -> list[Piece]:
-    """An image in one piece, or one larger than a tile of `tile` x `tile` pixels in tiles of about equal size."""
+def cut(task: Task, reach: Reach | None, tile: int = TILE, passes: float = 1.0, cell: int = 0) -> list[Piece]:
+    """An image in one piece, or one larger than a tile of `tile` x `tile` pixels in tiles of about equal size.
+
+    reach: None leaves every image whole.
+    """
     whole = Box.of(task.size)
-    if whole.pixels <= tile**2:
-        return [Piece(task, whole, whole.pixels)]
+    if reach is None or whole.pixels <= tile**2:
+        return [Piece(task, whole, round(whole.pixels * passes), cell)]
     sides = []
     for length in task.size:
         count = -(-length // tile)
         sides.append(reach.on_grid(-(-length // count)))
     boxes = whole.tiles(*sides)
-    return [Piece(task, box, reach.around(box.grown(SSIM_RADIUS, task.size), task.size).pixels) for box in boxes]
+    wide = [reach.around(box.grown(SSIM_RADIUS, task.size), task.size) for box in boxes]
+    return [Piece(task, box, round(seen.pixels * passes), cell) for box, seen in zip(boxes, wide, strict=True)]
 
 
 def share_out(pieces: list[Piece], world_size: int) -> list[list[Piece]]:
@@ -93,5 +89,5 @@ def share_out(pieces: list[Piece], world_size: int) -> list[list[Piece]]:
 
 
 def _by_image(piece: Piece) -> tuple:
-    """Large images first, so that threads end together; an image's tiles in a row, so that few images are open."""
-    return -Box.of(piece.task.size).pixels, *piece.task.name, piece.box
+    """Large images first, so that threads end together; an image's pieces in a row, so that few images are open."""
+    return -Box.of(piece.task.size).pixels, *piece.task.name, piece.cell, piece.box

@@ -190,10 +190,11 @@ def _open_wandb(config: Config, run_dir: Path, job: str) -> Any:
     return None
 
 
-def log_results(
-    config: Config, run_dir: Path, benchmarks: dict[str, dict[str, Any]], measures: tuple[str, ...]
-) -> None:
-    """Add an evaluation's means and per-image table to the wandb run that training began, if it began one."""
+def log_results(config: Config, run_dir: Path, cells: list[dict[str, Any]], measures: tuple[str, ...]) -> None:
+    """Add an evaluation's means and per-image table to the wandb run that training began, if it began one.
+
+    cells: of results.json, those that were computed by this run's network.
+    """
     if not (config.tracking.wandb and (run_dir / "wandb_id").exists()):
         return
     import wandb
@@ -201,11 +202,18 @@ def log_results(
     run = _open_wandb(config, run_dir, "evaluate")
     if run is None:
         return
+    names = ("noise", "level", "method", "benchmark", "protocol")
     rows = [
-        [name, image["name"], *(image[key] for key in measures)]
-        for name in benchmarks
-        for image in benchmarks[name]["images"]
+        [*(cell[name] for name in names), image["name"], *(image[key] for key in measures)]
+        for cell in cells
+        for image in cell["images"]
     ]
-    run.log({"results": wandb.Table(columns=["benchmark", "image", *measures], data=rows)})
-    run.summary.update({f"{name}/{key}": benchmarks[name][key] for name in benchmarks for key in measures})
+    run.log({"results": wandb.Table(columns=[*names, "image", *measures], data=rows)})
+    run.summary.update({f"{summary_name(cell, config)}/{key}": cell[key] for cell in cells for key in measures})
     run.finish()
+
+
+def summary_name(cell: dict[str, Any], config: Config) -> str:
+    """The benchmark's, for the network at work on what it was trained on; else with what is different of the cell."""
+    usual = {"noise": config.noise, "level": "known", "method": "n2s", "protocol": "float"}
+    return ",".join([cell["benchmark"], *(cell[name] for name in usual if cell[name] != usual[name])])

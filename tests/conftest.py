@@ -220,13 +220,13 @@ def trained(run_module, tiny, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def evaluated(trained, photographs, tmp_path_factory) -> Path:
-    """A folder with results.json and pictures of the trained run on two benchmarks, one of them named cbsd68."""
+    """A folder with results.json and pictures of the trained run on two benchmarks, photographs and small."""
     out = tmp_path_factory.mktemp("evaluated") / "evaluation"
     small = tmp_path_factory.mktemp("benchmark") / "small"
     small.mkdir()
     for name, box in {"coffee": (0, 0, 101, 67), "rocket": (50, 40, 123, 131)}.items():  # left, top, right, bottom
         Image.open(photographs / f"{name}.png").crop(box).save(small / f"{name}.png")
-    arguments = [f"--benchmark=cbsd68={photographs}", f"--benchmark=small={small}", "--pictures", "--no-wandb"]
+    arguments = [f"--benchmark=photographs={photographs}", f"--benchmark=small={small}", "--pictures", "--no-wandb"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(sys, "argv", ["program", f"--checkpoint={trained}", f"--out={out}", *arguments])

@@ -55,7 +55,7 @@ def test_without_a_key_the_workspace_is_printed_and_one_line_says_so(dashboard):
 def test_the_dashboards_panels_show_keys_that_are_really_logged(dashboard, trained, evaluated):
     """Of a training run and of an evaluation, as each hands them to wandb."""
     logged = set().union(*(tracking.one_value_a_key(row) for row in rows(trained))) | OPTIONAL
-    benchmarks = json.loads((evaluated / "results.json").read_text())["benchmarks"]
+    benchmarks = [cell["benchmark"] for cell in json.loads((evaluated / "results.json").read_text())["cells"]]
     logged |= {f"{name}/{key}" for name in benchmarks for key in MEASURES}
     done = dashboard("--print", *(f"--benchmark={name}" for name in benchmarks))
     assert done.code == 0 and done.err == ""

@@ -1,4 +1,4 @@
-"""Two and three ranks, each a process of its own: the same training and the same table as one."""
+"""Two, three and four ranks, each a process of its own: the same training and the same table as one."""
 
 import json
 import signal
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -138,27 +139,31 @@ def test_two_ranks_killed_and_resumed_end_as_if_nothing_had_happened(two_ranks, 
     ).read_bytes()
 
 
-def test_the_table_is_the_same_on_one_two_and_three_ranks(trained, photographs, launch, cli, tmp_path):
-    """To the last bit, with images of odd sizes, one of them in four tiles that go to several ranks."""
+def test_the_table_is_the_same_on_one_two_and_four_ranks(trained, photographs, launch, cli, tmp_path):
+    """To the last bit, in any order of files, with images of odd sizes, one in four tiles that go to several ranks."""
     folder = tmp_path / "images"
     folder.mkdir()
     for name, box in {"coffee": (0, 0, 121, 87), "rocket": (50, 40, 113, 131)}.items():  # left, top, right, bottom
         Image.open(photographs / f"{name}.png").crop(box).save(folder / f"{name}.png")
     Image.open(photographs / "chelsea.png").resize((930, 801)).save(folder / "large.png")
+    with ZipFile(tmp_path / "backwards.zip", "w") as archive:
+        for path in sorted(folder.iterdir(), reverse=True):
+            archive.write(path, path.name)
     results = []
-    for count in (1, 2, 3):
+    for count, images in ((1, folder), (2, folder), (4, tmp_path / "backwards.zip")):
         out = tmp_path / str(count)
-        arguments = [f"--checkpoint={trained}", f"--benchmark=two={folder}", f"--out={out}", "--no-wandb"]
+        arguments = [f"--checkpoint={trained}", f"--benchmark=two={images}", f"--out={out}", "--no-wandb"]
+        arguments += ["--noise=gaussian:25", "--noise=gaussian:50"]
         if count == 1:
             assert cli(evaluate.main, *arguments).code == 0
         else:
             codes, printed, err = launch(count, "n2s_dist.evaluate", *arguments, "--pictures").wait()
             assert codes == [0] * count and printed.count("wrote") == 1, err
-            assert f"3 images in 6 pieces on {count} rank(s)" in printed
-            assert Image.open(out / "pictures/two/large-denoised.png").size == (930, 801)
-        results.append((out / "results.json").read_text())
+            assert f"6 images in 12 pieces on {count} rank(s)" in printed
+            assert Image.open(out / "pictures/gaussian_25-known/two/large-denoised.png").size == (930, 801)
+        results.append([(out / name).read_text() for name in ("results.json", "table.md", "table.csv")])
     assert results[0] == results[1] == results[2]
-    assert json.loads(results[0])["benchmarks"]["two"]["num_images"] == 3
+    assert [cell["num_images"] for cell in json.loads(results[0][0])["cells"]] == [3, 3]
 
 
 def test_a_users_error_on_one_rank_ends_all_with_one_line(trained, photographs, launch, tmp_path):

@@ -93,8 +93,9 @@ def test_a_folder_of_images_becomes_results_on_two_nodes(cluster, pipeline, phot
                 assert f"node {node}: ranks {rank} to {rank} of 2" in written
             assert "2 rank(s)" in written
     results = json.loads((run_dir / "evaluation/results.json").read_text())
-    images = {image["name"] for image in results["benchmarks"]["held-out"]["images"]}
-    assert images == {path.name for path in photographs.iterdir()} and results["samples_seen"] == SAMPLES
+    (cell,) = results["cells"]
+    assert {image["name"] for image in cell["images"]} == {path.name for path in photographs.iterdir()}
+    assert cell["benchmark"] == "held-out" and cell["samples_seen"] == SAMPLES
 
 
 def test_the_run_says_which_code_it_ran_and_keeps_no_secret(pipeline):

@@ -1,0 +1,70 @@
+"""BM3D (Dabov et al. 2007) through its authors' package, as a baseline of the evaluator.
+
+Poisson and Gamma noise go through the stable transform, which makes their deviation 1 everywhere, and back by the exact
+unbiased inverse (Makitalo & Foi 2011 for Poisson). The package, bm3d, is free for non-commercial use alone.
+"""
+
+import math
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from scipy.special import digamma, polygamma
+
+from n2s_dist.denoise import Box
+from n2s_dist.errors import UserError
+from n2s_dist.methods import Denoiser
+from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, inverse_anscombe
+
+_SMALLEST = 8  # pixels: the side of its blocks
+_PASSES = 40.0
+# The package keeps one pool of threads for the whole process, and aborts it when two calls meet.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def bm3d() -> Denoiser:
+    """BM3D at known levels. Raises UserError where the package is missing."""
+    try:
+        import bm3d
+    except ImportError:
+        raise UserError("--bm3d needs the package bm3d: pip install 'n2s-dist[baselines]'") from None
+    profile = bm3d.BM3DProfile()
+    profile.num_threads = 1  # more of them add sums up in another order each time
+
+    def white(noisy: np.ndarray, sigma: float) -> np.ndarray:
+        with _ONE_AT_A_TIME:
+            if noisy.shape[2] == 1:
+                return bm3d.bm3d(noisy[:, :, 0], sigma, profile)[:, :, None]
+            return bm3d.bm3d_rgb(noisy, sigma, profile)
+
+    def denoise(noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
+        return box.of_array(through_stable(white, noisy, noise))
+
+    return Denoiser("bm3d", denoise, f"bm3d {version('bm3d')} bm4d {version('bm4d')}", passes=_PASSES)
+
+
+def through_stable(
+    white: Callable[[np.ndarray, float], np.ndarray], noisy: np.ndarray, noise: NoiseModel
+) -> np.ndarray:
+    """Denoise [H, W, C] on the 0-1 scale, float64, by a method for white noise: white(noisy, sigma)."""
+    height, width = noisy.shape[:2]
+    if min(height, width) < _SMALLEST:
+        raise UserError(f"an image of {width} x {height} pixels is too small for BM3D, whose blocks have 8 x 8")
+    if isinstance(noise, Gaussian):
+        return white(noisy.astype(np.float64), noise.sigma)
+    stable = noise.stable(torch.from_numpy(noisy.astype(np.float64))).numpy()
+    deviation = 1.0 if isinstance(noise, Poisson) else math.sqrt(noise.k * polygamma(1, noise.k))
+    low, scale = stable.min(), max(np.ptp(stable), deviation)  # its constants are for images on the 0-1 scale
+    return stable_inverse(white((stable - low) / scale, deviation / scale) * scale + low, noise)
+
+
+def stable_inverse(mean: np.ndarray, noise: Poisson | Gamma) -> np.ndarray:
+    """The clean value x whose noisy version has this mean in stable coordinates, float64; exact and unbiased.
+
+    Gamma: E[log y] = log x + digamma(k) - log k.
+    """
+    if isinstance(noise, Poisson):
+        return noise.zeta * inverse_anscombe(torch.from_numpy(mean)).numpy()
+    return np.exp(mean / math.sqrt(noise.k) - digamma(noise.k) + math.log(noise.k))

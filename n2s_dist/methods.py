@@ -1,0 +1,87 @@
+"""Who denoises in an evaluation: a checkpoint's network, or a classical method, told apart by data alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+
+from n2s_dist import checkpoint
+from n2s_dist.config import to_dict
+from n2s_dist.denoise import TILE, Box, Reach, denoise_box, denoise_tiled
+from n2s_dist.mixture import Mixture
+from n2s_dist.noise import NoiseModel, format_noise
+from n2s_dist.score import ScoreModel
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """What a cell of the table is computed by.
+
+    Args:
+        method: its name in results
+        denoise: the estimate [h, w, C], not clamped, for a box of an image float32 [H, W, C] on the 0-1 scale
+        digest: SHA-256 of all that estimates depend on besides the noisy image, or another text that is as telling
+        passes: what it costs, in passes of a network over the image
+        reach: how far it sees; None where it needs all of an image at once
+        loaded: the network, where there is one
+        checkpoint: what results call that network
+    """
+
+    method: str
+    denoise: Callable[[np.ndarray, NoiseModel, Box], np.ndarray]
+    digest: str
+    passes: float = 1.0
+    reach: Reach | None = None
+    loaded: checkpoint.Loaded | None = None
+    checkpoint: str | None = None
+
+    @property
+    def channels(self) -> int | None:
+        """Of the images it takes; None for all."""
+        return self.loaded.channels if self.loaded else None
+
+    @property
+    def is_universal(self) -> bool:
+        """Whether it was trained on ranges of levels, so that training has not told it an unknown one."""
+        return self.loaded is not None and isinstance(self.loaded.model.noise, Mixture)
+
+    def is_for(self, noise: NoiseModel) -> bool:
+        """Whether it was trained on this noise, alone or among others; one without training is for all."""
+        if self.loaded is None:
+            return True
+        trained = self.loaded.model.noise
+        return trained.holds(noise) if isinstance(trained, Mixture) else format_noise(trained) == format_noise(noise)
+
+
+def noise2score(loaded: checkpoint.Loaded) -> Denoiser:
+    """A checkpoint's network in one pass."""
+
+    def denoise(noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
+        if box == Box.of(noisy.shape[:2]) and box.pixels > TILE**2:
+            return denoise_tiled(loaded.model, noisy, noise)  # an image that had to stay whole, in bounded memory
+        return denoise_box(loaded.model, noisy, noise, box)
+
+    return Denoiser(
+        "n2s", denoise, digest(loaded), reach=Reach.of(loaded.model), loaded=loaded, checkpoint=str(loaded.path)
+    )
+
+
+def digest(loaded: checkpoint.Loaded) -> str:
+    """SHA-256 of a network's weights and of what else its estimates depend on."""
+    config = to_dict(loaded.config)
+    total = sha256(repr([config[key] for key in ("noise", "ardae", "network")]).encode())
+    for name, tensor in sorted(loaded.model.state_dict().items()):
+        total.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Finds an unknown level: estimate(model, noisy float32 [H, W, C], family) is the noise.
+
+    passes: what it costs, in passes of the network over the image.
+    """
+
+    estimate: Callable[[ScoreModel, np.ndarray, str], NoiseModel]
+    passes: float
