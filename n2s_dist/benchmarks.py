@@ -42,7 +42,7 @@ KNOWN = {
 class Task:
     """One image of one benchmark; height and width in pixels.
 
-    noisy: its noisy version where that is a file as well. Where nobody has the clean one, both are the noisy file.
+    noisy: its noisy version, where that is a file as well. has_truth: whether `image` is clean, not that version.
     """
 
     benchmark: str
@@ -50,6 +50,7 @@ class Task:
     height: int
     width: int
     noisy: ImageFile | None = None
+    has_truth: bool = True
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,10 +59,6 @@ class Task:
     @property
     def name(self) -> tuple[str, str]:
         return self.benchmark, self.image.name
-
-    @property
-    def has_truth(self) -> bool:
-        return self.noisy != self.image
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class Benchmark:
             version = versions[image]
             if version is not None and _shape(version) != shape:
                 raise UserError(f"{version.path} and {image.path} differ in size or in colour: they must be one image")
-            tasks.append(Task(name, image, *shape[:2], version))
+            tasks.append(Task(name, image, *shape[:2], version, has_truth=clean is not None))
             shapes.append(shape)
         if name in KNOWN:
             _check_known(name, of, images, shapes)

@@ -22,7 +22,6 @@ from n2s_dist.bm3d_baseline import bm3d
 from n2s_dist.cells import LEVELS, SUITES, Cell, parse_cell_noise, product_cells, suite_cells
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError, run_command
-from n2s_dist.measure import MEASURES
 from n2s_dist.methods import Denoiser, noise2score
 from n2s_dist.protocols import PROTOCOLS
 from n2s_dist.sweep import sweep
@@ -149,7 +148,7 @@ def main() -> None:
         for denoiser in [] if args.no_wandb else denoisers:
             if denoiser.loaded:
                 mine = [cell for cell in results["cells"] if cell.get("checkpoint") == denoiser.checkpoint]
-                log_results(denoiser.loaded.config, denoiser.loaded.path.parent.parent, mine, MEASURES)
+                log_results(denoiser.loaded.config, denoiser.loaded.path.parent.parent, mine, args.out)
     ranks.close()
 
 

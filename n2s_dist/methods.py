@@ -80,8 +80,8 @@ def digest(loaded: checkpoint.Loaded) -> str:
 class Estimator:
     """Finds an unknown level: estimate(model, noisy float32 [H, W, C], family) is the noise.
 
-    passes: what it costs, in passes of the network over the image.
+    pixels: what it costs, in pixels that go through the network, whatever the image's size.
     """
 
     estimate: Callable[[ScoreModel, np.ndarray, str], NoiseModel]
-    passes: float
+    pixels: int

@@ -7,7 +7,7 @@ measured does not either.
 """
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from n2s_dist.benchmarks import Task
 from n2s_dist.cells import Cell
@@ -36,28 +36,29 @@ class Piece:
 def cut_cell(number: int, cell: Cell, estimator: Estimator | None) -> list[list[Piece]]:
     """The pieces of each image of a cell. Where the level has to be estimated, it takes the image whole."""
     assert cell.source and cell.denoiser
-    passes, reach = cell.denoiser.passes, cell.denoiser.reach
+    passes, reach, more = cell.denoiser.passes, cell.denoiser.reach, 0
     if cell.level == "unknown":
         assert estimator
-        passes, reach = passes + estimator.passes, None
-    return [cut(task, reach, passes=passes, cell=number) for task in cell.source.tasks]
+        reach, more = None, estimator.pixels
+    cuts = [cut(task, reach, passes=passes) for task in cell.source.tasks]
+    return [[replace(piece, cell=number, cost=piece.cost + more) for piece in pieces] for pieces in cuts]
 
 
-def cut(task: Task, reach: Reach | None, tile: int = TILE, passes: float = 1.0, cell: int = 0) -> list[Piece]:
+def cut(task: Task, reach: Reach | None, tile: int = TILE, passes: float = 1.0) -> list[Piece]:
     """An image in one piece, or one larger than a tile of `tile` x `tile` pixels in tiles of about equal size.
 
     reach: None leaves every image whole.
     """
     whole = Box.of(task.size)
     if reach is None or whole.pixels <= tile**2:
-        return [Piece(task, whole, round(whole.pixels * passes), cell)]
+        return [Piece(task, whole, round(whole.pixels * passes))]
     sides = []
     for length in task.size:
         count = -(-length // tile)
         sides.append(reach.on_grid(-(-length // count)))
     boxes = whole.tiles(*sides)
     wide = [reach.around(box.grown(SSIM_RADIUS, task.size), task.size) for box in boxes]
-    return [Piece(task, box, round(seen.pixels * passes), cell) for box, seen in zip(boxes, wide, strict=True)]
+    return [Piece(task, box, round(seen.pixels * passes)) for box, seen in zip(boxes, wide, strict=True)]
 
 
 def share_out(pieces: list[Piece], world_size: int) -> list[list[Piece]]:

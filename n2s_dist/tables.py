@@ -3,6 +3,7 @@
 import csv
 import io
 from collections import defaultdict
+from textwrap import wrap
 from typing import Any
 
 from n2s_dist.paper import method_name, paper_db, read_paper, remark
@@ -18,7 +19,8 @@ def difference(cell: Cell) -> float | None:
 
 def format_table(results: dict[str, Any]) -> str:
     """The computed cells beside the paper's own figures, at most 80 columns wide, and why others are missing."""
-    lines, heading, missing = ["PSNR in dB; paper: the same method's, and ours above it"], "", defaultdict(list)
+    lines, heading = ["PSNR in dB; paper: of the same method; above: how far this is above that"], ""
+    missing: dict[str, list[Cell]] = defaultdict(list)
     for cell in results["cells"]:
         if "missing" in cell:
             missing[cell["missing"]].append(cell)
@@ -38,7 +40,8 @@ def format_table(results: dict[str, Any]) -> str:
             + _number(difference(cell), 7, sign=True)
         )
     for why, cells in missing.items():
-        lines += ["", f"{len(cells)} cells not computed: {why}"]
+        count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
+        lines += ["", *wrap(f"{count} not computed: {why}", 80)]
     return "\n".join(lines)
 
 

@@ -190,10 +190,10 @@ def _open_wandb(config: Config, run_dir: Path, job: str) -> Any:
     return None
 
 
-def log_results(config: Config, run_dir: Path, cells: list[dict[str, Any]], measures: tuple[str, ...]) -> None:
+def log_results(config: Config, run_dir: Path, cells: list[dict[str, Any]], results_dir: Path) -> None:
     """Add an evaluation's means and per-image table to the wandb run that training began, if it began one.
 
-    cells: of results.json, those that were computed by this run's network.
+    cells: of results.json, those that were computed by this run's network. results_dir: where that file is.
     """
     if not (config.tracking.wandb and (run_dir / "wandb_id").exists()):
         return
@@ -203,6 +203,7 @@ def log_results(config: Config, run_dir: Path, cells: list[dict[str, Any]], meas
     if run is None:
         return
     names = ("noise", "level", "method", "benchmark", "protocol")
+    measures = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")
     rows = [
         [*(cell[name] for name in names), image["name"], *(image[key] for key in measures)]
         for cell in cells

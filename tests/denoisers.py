@@ -1,0 +1,56 @@
+"""Denoisers whose estimates are known in advance, a network that was never trained, and benchmarks made on the spot."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from n2s_dist import checkpoint
+from n2s_dist.benchmarks import Benchmark
+from n2s_dist.cells import Cell
+from n2s_dist.config import Config, NetworkConfig
+from n2s_dist.methods import Denoiser, noise2score
+from n2s_dist.noise import NoiseModel
+from n2s_dist.score import build_score_model
+
+UNIVERSAL = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"
+
+
+class Spy:
+    """A method that counts its calls and keeps what it was given. Its estimate: `answer` of the noisy image."""
+
+    def __init__(self, answer: Callable[[np.ndarray], np.ndarray] = lambda noisy: noisy) -> None:
+        self.answer, self.seen, self._lock = answer, [], threading.Lock()
+        self.stop_after: int | None = None
+
+    def denoise(self, noisy: np.ndarray, noise: NoiseModel, box) -> np.ndarray:
+        with self._lock:
+            if self.stop_after is not None and len(self.seen) >= self.stop_after:
+                raise KeyboardInterrupt
+            self.seen.append((noisy, noise))
+        return box.of_array(self.answer(noisy))
+
+    def as_method(self, name: str = "n2s", like: Denoiser | None = None) -> Denoiser:
+        """like: a network to pass for."""
+        return replace(like or Denoiser(name, self.denoise, "spy"), method=name, denoise=self.denoise)
+
+
+def save_network(run_dir: Path, noise: str = UNIVERSAL, channels: int = 3, seed: int = 0) -> Path:
+    """A run directory with a checkpoint of fresh weights."""
+    config = Config(noise=noise, network=NetworkConfig(widths=[12, 24], blocks=1))
+    torch.manual_seed(seed)
+    weights = build_score_model(config, channels).state_dict()
+    checkpoint.save(run_dir, config, channels, "", 8, weights, {}, None)
+    return run_dir
+
+
+def network(tmp_path: Path, noise: str = UNIVERSAL, channels: int = 3) -> Denoiser:
+    run_dir = save_network(tmp_path / f"{noise}-{channels}".replace(":", "_"), noise, channels)
+    return noise2score(checkpoint.load(checkpoint.locate(run_dir)))
+
+
+def cell(source: Benchmark, denoiser: Denoiser, noise: str = "gaussian:25", level: str = "known") -> Cell:
+    return Cell(noise, level, denoiser.method, source.name, source, denoiser, protocol=source.protocol)
