@@ -80,7 +80,10 @@ class Cell:
 def suite_cells(
     suite: str, sources: dict[str, Benchmark | str], denoisers: list[Denoiser], levels: tuple[str, ...], protocol: str
 ) -> list[Cell]:
-    """All cells of a suite. sources: each of its benchmarks, or why it is not there; protocol: of those without."""
+    """All cells of a suite: Noise2Score's, and those that other methods can fill.
+
+    sources: each of its benchmarks, or why it is not there. protocol: of cells without a benchmark.
+    """
     cells = []
     methods = list(dict.fromkeys(["n2s", *(denoiser.method for denoiser in denoisers)]))
     for noise in SUITES[suite]["noises"]:
@@ -88,10 +91,10 @@ def suite_cells(
             for name in SUITES[suite]["benchmarks"]:
                 for method in methods:
                     mine = [denoiser for denoiser in denoisers if denoiser.method == method]
-                    if level == "unknown" and mine and not any(denoiser.loaded for denoiser in mine):
-                        continue  # a method that has to be told
                     source, chosen = sources[name], choose(mine, parse_noise(noise), level, KNOWN[name].channels)
                     missing = next((why for why in (source, chosen) if isinstance(why, str)), None)
+                    if isinstance(chosen, str) and not method.startswith("n2s"):
+                        continue  # a baseline is there to compare with where it is given
                     if isinstance(source, str) or isinstance(chosen, str):
                         cells.append(Cell(noise, level, method, name, missing=missing, protocol=protocol))
                     else:
