@@ -127,16 +127,17 @@ def product_cells(
 
     Raises UserError for a noise that a denoiser does not know, and levels that can't be unknown to it.
     """
-    cells = []
     trained = {denoiser: _trained_on(denoiser) for denoiser in denoisers if denoiser.loaded and not noises}
-    for denoiser in denoisers:
-        for noise in noises or ([trained[denoiser]] if denoiser in trained else dict.fromkeys(trained.values())):
-            for level in levels:
-                for source in sources:
+    cells = []
+    for noise in noises or dict.fromkeys(trained.values()):
+        for level in levels:
+            for source in sources:
+                for denoiser in denoisers:
+                    if trained.get(denoiser, noise) != noise or (level == "unknown" and not denoiser.loaded):
+                        continue
                     _check(noise, level, source, denoiser)
-                    if level == "known" or denoiser.loaded:
-                        where = source.name, source, denoiser
-                        cells.append(Cell(noise, level, denoiser.method, *where, protocol=source.protocol))
+                    where = source.name, source, denoiser
+                    cells.append(Cell(noise, level, denoiser.method, *where, protocol=source.protocol))
     return cells
 
 

@@ -25,19 +25,19 @@ def format_table(results: dict[str, Any]) -> str:
         if "missing" in cell:
             missing[cell["missing"]].append(cell)
             continue
-        above = f"{cell['noise']}, level {cell['level']}, {cell['protocol']}"
+        above = f"{cell['noise']} ({cell['protocol']})"
         if above != heading:
             heading = above
-            columns = f"{'images':>7}{'noisy':>7}{'PSNR':>8}{'8-bit':>8}{'SSIM':>8}{'paper':>7}{'above':>7}"
-            lines += ["", heading, f"{'benchmark':<14}{'method':<14}{columns}"]
+            columns = f"{'images':>6}{'noisy':>7}{'PSNR':>8}{'8-bit':>7}{'SSIM':>7}{'paper':>6}{'above':>6}"
+            lines += ["", heading, f"{'benchmark':<12}{'level':<8}{'method':<13}{columns}"]
         lines.append(
-            f"{cell['benchmark'][:13]:<14}{cell['method'][:13]:<14}{cell['num_images']:>7}"
+            f"{cell['benchmark'][:11]:<12}{cell['level']:<8}{cell['method'][:12]:<13}{cell['num_images']:>6}"
             + _number(cell["psnr_noisy_db"], 7)
             + _number(cell["psnr_db"], 8)
-            + _number(cell["psnr_uint8_db"], 8)
-            + _number(cell["ssim"], 8, 4)
-            + _number(cell["paper_db"], 7)
-            + _number(difference(cell), 7, sign=True)
+            + _number(cell["psnr_uint8_db"], 7)
+            + _number(cell["ssim"], 7, 4)
+            + _number(cell["paper_db"], 6)
+            + _number(difference(cell), 6, sign=True)
         )
     for why, cells in missing.items():
         count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"

