@@ -40,7 +40,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
 }
 # Logged for some runs alone: under fp16.
 OPTIONAL = frozenset({"loss_scale"})
-# Of an evaluation, logged as BENCHMARK/KEY.
+# Of an evaluation at the noise of training, logged as BENCHMARK/KEY.
 BENCHMARK_MEASURES = ("psnr_db", "psnr_noisy_db", "ssim")
 
 
@@ -61,3 +61,9 @@ def curve(rows: Iterable[dict[str, Any]], key: str) -> tuple[list[int], list[Any
     """samples_seen and values of one metric, where it was logged and finite."""
     points = [(row["samples_seen"], row[key]) for row in rows if row.get(key) is not None]
     return [seen for seen, _ in points], [value for _, value in points]
+
+
+def run_names(folders: list[Path]) -> list[str]:
+    """What to call each run: its folder's name, or its path where two would be called the same."""
+    short = [folder.resolve().name for folder in folders]
+    return [name if short.count(name) == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]

@@ -1,204 +1,229 @@
-"""One run on one page: results, pictures and curves in an HTML file that opens from disk without a network.
+"""An evaluation on one page: the tables, curves and pictures in an HTML file that opens from disk without a network.
 
-    python -m n2s_dist.report --run_dir runs/demo --results runs/demo/evaluation --out runs/demo
+    python -m n2s_dist.report --results runs/demo/evaluation --run_dir runs/demo --out runs/demo
 
-Writes OUT/report.html and OUT/comparison.png (clean, noisy and denoised side by side).
+Writes OUT/report.html, and the same as PNG for a paper into OUT/figures. report.html beside this module is the page's
+template. All that comes from files is escaped there; nothing of it is ever markup.
 """
 
 import argparse
 import base64
-import contextlib
-import html
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from matplotlib.figure import Figure
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from n2s_dist import comparison, exhibits, figures
+from n2s_dist.curves import curve, read_metrics, run_names
 from n2s_dist.errors import UserError, run_command
+from n2s_dist.exhibits import Exhibit
+from n2s_dist.paper import read_paper
+from n2s_dist.tables import Cell
 
-_MAX_PICTURES = 6
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --quiet: #777; --accent: #0a6ebd; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-p.lead { color: var(--quiet); margin-top: 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem min(.8rem, 1.6vw); text-align: right; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-tr.mean td { font-weight: 600; }
-img { max-width: 100%; border-radius: 4px; background: #fff; }
-.scroll { overflow-x: auto; }
-pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem; overflow-x: auto; font-size: .85rem; }
-"""
-
-
-def image_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the per-image table: each benchmark's images, then their mean."""
-    header = ["image", "noisy dB", "denoised dB", "SSIM"]
-    rows = []
-    for name, benchmark in results["benchmarks"].items():
-        for row in [*benchmark["images"], {"name": f"mean of {name}", **benchmark}]:
-            ssim = "-" if row["ssim"] is None else f"{row['ssim']:.4f}"
-            rows.append([row["name"], f"{row['psnr_noisy_db']:.2f}", f"{row['psnr_db']:.2f}", ssim])
-    return header, rows
-
-
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
-        print(
-            "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-        )
-
-
-def read_pictures(results_dir: Path, results: dict[str, Any]) -> list[tuple[dict[str, Any], list[np.ndarray]]]:
-    """The rows that have pictures, each with its clean, noisy and denoised image; at most a handful."""
-    found: list[tuple[dict[str, Any], list[np.ndarray]]] = []
-    for name, benchmark in results["benchmarks"].items():
-        for row in benchmark["images"]:
-            stem = row["name"].rsplit(".", 1)[0]
-            paths = [results_dir / "pictures" / name / f"{stem}-{kind}.png" for kind in ("clean", "noisy", "denoised")]
-            if all(path.is_file() for path in paths) and len(found) < _MAX_PICTURES:
-                found.append((row, [np.asarray(Image.open(path)) for path in paths]))
-    return found
-
-
-def draw_comparison(pictures: list[tuple[dict[str, Any], list[np.ndarray]]]) -> Figure:
-    """Clean, noisy and denoised in columns, one row an image, with PSNR under each."""
-    ratios = [images[0].shape[0] / images[0].shape[1] for _, images in pictures]
-    figure = Figure(figsize=(12, 4 * sum(ratios) + 0.5 * len(pictures)), layout="constrained")
-    axes = figure.subplots(len(pictures), 3, squeeze=False, gridspec_kw={"height_ratios": ratios})
-    for line, (row, images) in zip(axes, pictures, strict=True):
-        titles = (row["name"], f"noisy, {row['psnr_noisy_db']:.2f} dB", f"denoised, {row['psnr_db']:.2f} dB")
-        for panel, image, title in zip(line, images, titles, strict=True):
-            panel.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="none")
-            panel.set_title(title, fontsize=12)
-            panel.axis("off")
-    return figure
-
-
-def draw_curves(metrics: list[dict[str, float]]) -> Figure:
-    """Training loss and, where images were held out, their PSNR, over samples seen."""
-    panels = {
-        "AR-DAE loss": {"loss": "training", "val_loss": "held out, fixed perturbation"},
-        "PSNR on held-out tiles (dB)": {"val_psnr_db": "denoised", "val_psnr_noisy_db": "noisy"},
-    }
-    curves = {
-        title: {label: [(row["samples_seen"], row[key]) for row in metrics if row.get(key) is not None]
-                for key, label in keys.items()}
-        for title, keys in panels.items()
-    }  # fmt: skip
-    drawn = {title: lines for title, lines in curves.items() if any(lines.values())}
-    figure = Figure(figsize=(6 * max(1, len(drawn)), 3.6), layout="constrained")
-    for panel, (title, lines) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
-        for label, points in lines.items():
-            if points:
-                panel.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "", label=label)
-        panel.set(title=title, xlabel="samples seen")
-        panel.grid(alpha=0.3)
-        panel.legend()
-    return figure
-
-
-def embed(figure: Figure, alt: str) -> str:
-    """A figure as an <img> that carries its own bytes."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
-
-
-def html_table(header: list[str], rows: list[list[str]]) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        kind = ' class="mean"' if cells[0].startswith("mean of ") else ""
-        return f"<tr{kind}>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "\n".join(line(row, "td") for row in rows)
-    return f'<div class="scroll"><table>{line(header, "th")}\n{body}</table></div>'
-
-
-def render(results: dict[str, Any], metrics: list[dict[str, float]], config: str, comparison: str | None) -> str:
-    """The page. comparison: an <img>, or None when the evaluation wrote no pictures."""
-    throughput = [row["samples_per_sec"] for row in metrics if "samples_per_sec" in row]
-    facts = [f"{results['samples_seen']:,} crops seen"]
-    if throughput:
-        facts.append(f"{np.median(throughput):.0f} samples/s")
-    parts = [
-        f"<h1>Denoising {html.escape(results['noise'])}</h1>",
-        f'<p class="lead">Trained on noisy images alone, {", ".join(facts)}.<br>'
-        f"Protocol: {html.escape(results['protocol'])}.</p>",
-        "<h2>Results</h2>",
-        html_table(*image_table(results)),
-    ]
-    if comparison:
-        parts += ["<h2>Clean, noisy, denoised</h2>", comparison]
-    if any("loss" in row for row in metrics):
-        parts += ["<h2>Training</h2>", embed(draw_curves(metrics), "training loss and held-out PSNR over samples seen")]
-    versions = "\n".join(f"{name} {version}" for name, version in results["versions"].items())
-    parts += ["<h2>Configuration</h2>", f"<pre>{html.escape(config)}</pre>", f"<pre>{html.escape(versions)}</pre>"]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(results['noise'])}</title><style>{_STYLE}</style></head><body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+_KEYS = ("seed", "versions", "hardware", "protocol", "cells")
+_CELL_KEYS = ("noise", "level", "method", "benchmark")
+_MOST_POINTS = 600  # of a curve on the page
+# Colour at full resolution: halved, as is usual, it would take half of the noise away.
+_SUBSAMPLING, _QUALITY = 0, 94
 
 
 def read_results(folder: Path) -> dict[str, Any]:
+    """results.json of an evaluation's --out folder. Raises UserError where it is none."""
+    path = folder / "results.json"
     try:
-        results = json.loads((folder / "results.json").read_text())
+        results = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{folder} holds no results.json: run n2s_dist.evaluate with --out {folder} first") from None
     except ValueError as error:
-        raise UserError(
-            f"{folder}/results.json is not readable as JSON ({error}): run n2s_dist.evaluate again"
-        ) from None
-    if not {"benchmarks", "noise", "samples_seen", "protocol", "versions"} <= results.keys():
-        raise UserError(f"{folder}/results.json is not an evaluation's: run n2s_dist.evaluate again")
+        raise UserError(f"{path} is not readable as JSON ({error}): run n2s_dist.evaluate again") from None
+    if not isinstance(results, dict) or not set(_KEYS) <= results.keys():
+        raise UserError(f"{path} is not an evaluation's (no {', '.join(_KEYS)}): run n2s_dist.evaluate again")
+    for number, cell in enumerate(results["cells"]):
+        keys = cell.keys() if isinstance(cell, dict) else set()
+        if not set(_CELL_KEYS) <= keys or not {"missing", "images"} & keys:
+            raise UserError(f"{path}: cell {number} has not all of {', '.join(_CELL_KEYS)}, images or missing")
     return results
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl; one that a kill cut short is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
+class Run:
+    """A training run: its curves, its configuration and what they say."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.metrics = read_metrics(folder)
+        config = folder / "config.yaml"
+        self.config = config.read_text() if config.is_file() else ""
+
+    def facts(self) -> dict[str, str]:
+        """Samples, speed and time. Time is that of the steps, from each interval's samples and speed."""
+        seen, speed = curve(self.metrics, "samples_per_sec")
+        _, psnr = curve(self.metrics, "val_psnr_db")
+        out = {}
+        if seen:
+            hours, seconds = divmod(round(float((np.diff([0, *seen]) / speed).sum())), 3600)
+            out["crops seen"] = f"{seen[-1]:,}"
+            out["training time"] = (
+                f"{hours} h {seconds // 60} min" if hours else f"{seconds // 60} min {seconds % 60} s"
+            )
+            out["speed"] = f"{np.median(speed):,.0f} crops/s"
+        if psnr:
+            out["best held-out PSNR"] = f"{max(psnr):.2f} dB"
+        return out
+
+    def curve(self, key: str) -> list[list[float]]:
+        """Points [samples_seen, value], thinned to what a screen can show."""
+        points = [list(point) for point in zip(*curve(self.metrics, key), strict=True)]
+        kept = np.linspace(0, len(points) - 1, min(len(points), _MOST_POINTS)).round().astype(int)
+        return [points[index] for index in kept]
+
+
+class Pictures:
+    """Pictures as data URIs, each once: the clean one serves every noise, the noisy one every method."""
+
+    def __init__(self) -> None:
+        self.uris: list[str] = []
+        self._index: dict[bytes, int] = {}
+
+    def add(self, pixels: np.ndarray) -> int:
+        """pixels: uint8 [h, w] or [h, w, 3]. Returns its place in `uris`."""
+        key = repr(pixels.shape).encode() + pixels.tobytes()
+        if key not in self._index:
+            stream = io.BytesIO()
+            Image.fromarray(pixels).save(stream, "jpeg", quality=_QUALITY, subsampling=_SUBSAMPLING)
+            self._index[key] = len(self.uris)
+            self.uris.append("data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode())
+        return self._index[key]
+
+    def add_all(self, exhibit: Exhibit) -> dict[str, int]:
+        return {kind: self.add(picture) for kind, picture in zip(exhibit.kinds, exhibits.visible(exhibit), strict=True)}
+
+
+def page_data(cells: list[Cell], shown: list[Exhibit], runs: list[Run], benchmarks: list, groups: list) -> dict:
+    """What the page's script draws: images of each cell, pictures, curves, distances to the paper."""
+    pictures = Pictures()
+    with_images = [cell for cell in cells if cell.get("images")]
+    marks = comparison.glance(benchmarks, groups)
+    return {
+        "cells": [
+            {
+                "title": comparison.cell_title(cell),
+                "way": comparison.way_title(cell),
+                "rivals": [cell["noise"], cell["benchmark"]],
+                "images": [
+                    [row["name"], *(_short(row[key]) for key in comparison.MEASURES), row.get("estimated")]
+                    for row in cell["images"]
+                ],
+                "exhibits": [
+                    {
+                        "name": each.row["name"],
+                        "size": each.pictures["denoised"].shape[1::-1],
+                        "cut": None if each.is_whole else [each.top, each.left],
+                        "pictures": pictures.add_all(each),
+                    }
+                    for each in shown
+                    if each.cell is cell
+                ],
+            }
+            for cell in with_images
+        ],
+        "pictures": pictures.uris,
+        "curves": [
+            {
+                "title": panel.title,
+                "log": panel.log,
+                "lines": [
+                    {"run": number, "name": figures.LABELS[key], "points": points}
+                    for number, run in enumerate(runs)
+                    for key in panel.keys
+                    if (points := run.curve(key))
+                ],
+            }
+            for panel in figures.CURVES
+        ],
+        "runs": [run.name for run in runs],
+        "glance": [
+            {
+                "title": comparison.benchmark_title(name),
+                "rows": [[comparison.noise_title(noise), each] for noise, each in noises.items()],
+            }
+            for name, noises in marks.items()
+        ],
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def by_benchmark(entries: list[tuple[Cell, Any]]) -> dict[str, Any]:
+    """Entries of cells as a table: a line for each noise and way of denoising, a column for each benchmark."""
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for cell, entry in entries:
+        line = comparison.noise_title(cell["noise"]), comparison.way_title(cell)
+        lines.setdefault(line, {})[cell["benchmark"]] = entry
+    return (
+        {"benchmarks": list(dict.fromkeys(cell["benchmark"] for cell, _ in entries)), "lines": lines} if lines else {}
+    )
+
+
+def render(results: dict[str, Any], runs: list[Run], shown: list[Exhibit]) -> str:
+    """The page."""
+    cells = results["cells"]
+    computed = [cell for cell in cells if not cell.get("missing")]
+    benchmarks, groups = comparison.compare(cells)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["noise"] = comparison.noise_title
+    environment.filters["benchmark"] = comparison.benchmark_title
+    environment.filters["signed"] = comparison.signed
+    environment.filters["method"] = comparison.method_title
+    noted = [(group.noise, row, name, figure.note) for group in groups for row in group.rows if row.kind != "computed"
+             for name, figure in row.figures.items() if figure.note]  # fmt: skip
+    return environment.get_template("report.html").render(
+        results=results,
+        runs=runs,
+        benchmarks=benchmarks,
+        groups=groups,
+        notes=list(dict.fromkeys((noise, name, note) for noise, _, name, note in noted)),
+        missing=[cell for cell in cells if cell.get("missing")],
+        headlines=comparison.headlines(cells),
+        estimates=by_benchmark([(each.cell, each) for each in comparison.estimates(cells)]),
+        posteriors=by_benchmark([(cell, cell) for cell in cells if cell.get("posterior")]),
+        checkpoints=Counter((str(cell.get("checkpoint") or "none"), cell.get("samples_seen")) for cell in computed),
+        sources=read_paper()["sources"],
+        data=page_data(cells, shown, runs, benchmarks, groups),
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m n2s_dist.report", description="Write a run's report.")
-    parser.add_argument("--run_dir", type=Path, required=True, help="a training run: its curves and configuration")
+    parser = argparse.ArgumentParser(prog="python -m n2s_dist.report", description="Write an evaluation's report.")
     parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="the evaluation's --out folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where report.html goes")
+    parser.add_argument("--run_dir", type=Path, nargs="+", action="extend", default=[], metavar="RUN",
+                        help="training runs, for their curves and configurations; may be repeated")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where report.html and figures/ go")
     args = parser.parse_args()
 
     results = read_results(args.results)
-    metrics, config = read_metrics(args.run_dir / "metrics.jsonl"), args.run_dir / "config.yaml"
-    pictures = read_pictures(args.results, results)
+    folders = list(dict.fromkeys(args.run_dir))
+    runs = [Run(folder, name) for folder, name in zip(folders, run_names(folders), strict=True)]
+    shown = exhibits.choose(args.results, results["cells"])
     args.out.mkdir(parents=True, exist_ok=True)
-    comparison = None
-    if pictures:
-        figure = draw_comparison(pictures)
-        figure.savefig(args.out / "comparison.png", dpi=110)
-        comparison = embed(figure, "clean, noisy and denoised images side by side")
-    settings = yaml.safe_dump(yaml.safe_load(config.read_text()), sort_keys=False) if config.is_file() else ""
-    (args.out / "report.html").write_text(render(results, metrics, settings, comparison))
-
-    print_table(*image_table(results))
-    print(f"\nreport:  {args.out / 'report.html'}")
-    if pictures:
-        print(f"picture: {args.out / 'comparison.png'}")
+    page = args.out / "report.html"
+    page.write_text(render(results, runs, shown), encoding="utf-8")
+    written = figures.draw_all(args.out / "figures", results["cells"], {run.name: run.metrics for run in runs}, shown)
+    print(f"report:  {page} ({page.stat().st_size / 2**20:.1f} MiB)")
+    for path in written:
+        print(f"figure:  {path}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from n2s_dist.curves import SECTIONS, Panel, curve, read_metrics
+from n2s_dist.curves import SECTIONS, Panel, curve, read_metrics, run_names
 from n2s_dist.errors import UserError, run_command
 
 _COLUMNS = 4
@@ -63,12 +63,6 @@ def draw_panel(axes: Axes, panel: Panel, runs: dict[str, list[dict[str, Any]]]) 
         axes.set_yscale("log")
 
 
-def names(folders: list[Path]) -> list[str]:
-    """What to call each run: its folder's name, or its path where two would be called the same."""
-    short = [folder.resolve().name for folder in folders]
-    return [name if short.count(name) == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
@@ -78,7 +72,7 @@ def main() -> None:
     if args.out.suffix != ".png":
         raise UserError(f"--out is {args.out}: it should end with .png")
     folders = list(dict.fromkeys(args.runs))
-    runs = dict(zip(names(folders), map(read_metrics, folders), strict=True))
+    runs = dict(zip(run_names(folders), map(read_metrics, folders), strict=True))
     if not any(runs.values()):
         raise UserError(f"{', '.join(map(str, folders))}: nothing was logged yet")
     args.out.parent.mkdir(parents=True, exist_ok=True)
