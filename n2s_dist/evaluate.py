@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from n2s_dist import checkpoint, journal
+from n2s_dist import checkpoint, exhibits, journal
 from n2s_dist.benchmarks import Benchmark, parse_folders
 from n2s_dist.bm3d_baseline import bm3d
 from n2s_dist.cells import LEVELS, SUITES, Cell, parse_cell_noise, product_cells, suite_cells
@@ -148,7 +148,9 @@ def main() -> None:
         for denoiser in [] if args.no_wandb else denoisers:
             if denoiser.loaded:
                 mine = [cell for cell in results["cells"] if cell.get("checkpoint") == denoiser.checkpoint]
-                log_results(denoiser.loaded.config, denoiser.loaded.path.parent.parent, mine, args.out)
+                shown = [each for each in exhibits.choose(args.out, results["cells"]) if each.cell in mine]
+                pictures = [(exhibits.caption(each), exhibits.strip(each)) for each in shown]
+                log_results(denoiser.loaded.config, denoiser.loaded.path.parent.parent, mine, pictures)
     ranks.close()
 
 

@@ -6,12 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+import sample_results
 from PIL import Image
 
 from n2s_dist import tracking
 from n2s_dist.config import Config
 from n2s_dist.curves import BENCHMARK_MEASURES, OPTIONAL, SECTIONS, curve
-from n2s_dist.evaluate import MEASURES
 
 KEYS = {key for panels in SECTIONS.values() for panel in panels for key in panel.keys}
 
@@ -52,11 +52,11 @@ def test_without_a_key_the_workspace_is_printed_and_one_line_says_so(dashboard):
     assert (workspace["entity"], workspace["project"]) == ("team", "denoise")
 
 
-def test_the_dashboards_panels_show_keys_that_are_really_logged(dashboard, trained, evaluated):
+def test_the_dashboards_panels_show_keys_that_are_really_logged(dashboard, trained, tmp_path):
     """Of a training run and of an evaluation, as each hands them to wandb."""
     logged = set().union(*(tracking.one_value_a_key(row) for row in rows(trained))) | OPTIONAL
-    benchmarks = [cell["benchmark"] for cell in json.loads((evaluated / "results.json").read_text())["cells"]]
-    logged |= {f"{name}/{key}" for name in benchmarks for key in MEASURES}
+    benchmarks = ("cbsd68", "set12")
+    logged |= tracking.summary_of(sample_results.write(tmp_path)["cells"], Config()).keys()
     done = dashboard("--print", *(f"--benchmark={name}" for name in benchmarks))
     assert done.code == 0 and done.err == ""
     shown = set()

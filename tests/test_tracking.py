@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sample_results
 
+from n2s_dist import tracking
 from n2s_dist.command_line import read_config
-from n2s_dist.tracking import NullTracker, Tracker, open_tracker
+from n2s_dist.config import Config
+from n2s_dist.exhibits import caption, choose, strip
+from n2s_dist.tracking import NullTracker, Tracker, log_results, open_tracker, summary_of
 
 WITHOUT_WANDB = ["--tracking.wandb=false"]
 
@@ -75,6 +79,7 @@ def test_wandb_without_a_key_goes_offline_and_keeps_its_id(tmp_path, environment
 import pathlib, sys
 import numpy as np
 from n2s_dist.config import Config
+from n2s_dist.exhibits import caption, choose, strip
 from n2s_dist.tracking import open_tracker
 run_dir = pathlib.Path(sys.argv[1])
 for samples_seen in (0, 40):
@@ -100,3 +105,59 @@ for samples_seen in (0, 40):
     assert runs and all(next(iter(ids)) in name for name in runs)
     assert [row["samples_seen"] for row in rows(run_dir)] == [40, 80]
     assert not (tmp_path / "wandb").exists()
+
+
+@pytest.fixture
+def wandb_run(monkeypatch):
+    """A wandb run that keeps what it is given; tables and pictures are wandb's own."""
+
+    class Run:
+        def __init__(self) -> None:
+            self.logged, self.summary, self.finished = {}, {}, False
+
+        def log(self, row: dict) -> None:
+            self.logged |= row
+
+        def finish(self) -> None:
+            self.finished = True
+
+    run = Run()
+    monkeypatch.setattr(tracking, "_open_wandb", lambda config, run_dir, job: run)
+    return run
+
+
+def test_an_evaluation_goes_to_wandb_with_its_tables_and_pictures(wandb_run, tmp_path):
+    cells = sample_results.write(tmp_path)["cells"]
+    shown = [(caption(each), strip(each)) for each in choose(tmp_path, cells)]
+    log_results(Config(), tmp_path, cells, shown)
+    assert not wandb_run.logged  # training began no wandb run
+    (tmp_path / "wandb_id").write_text("0123")
+    log_results(Config(), tmp_path, cells, shown)
+    assert wandb_run.finished and wandb_run.logged.keys() == {"cells", "results", "pictures"}
+
+    def table(name: str) -> list[dict]:
+        return [dict(zip(wandb_run.logged[name].columns, row, strict=True)) for row in wandb_run.logged[name].data]
+
+    computed = [cell for cell in cells if not cell.get("missing")]
+    first = table("cells")[0]
+    assert {key: first[key] for key in ("noise", "level", "benchmark", "psnr_db", "paper_db")} == {
+        key: cells[0][key] for key in ("noise", "level", "benchmark", "psnr_db", "paper_db")
+    }
+    assert first["difference_db"] == cells[0]["psnr_db"] - 30.85 and len(table("cells")) == len(computed)
+    images = [(row["image"], row["psnr_db"]) for row in table("results")]
+    assert images == [(row["name"], row["psnr_db"]) for cell in computed for row in cell["images"]]
+    pictures = wandb_run.logged["pictures"]
+    assert len(pictures) == len(shown) == 3 * 4 + 2 * 2 + 1
+    assert any(each._caption.endswith("known level, coffee.png: clean, noisy, denoised, std") for each in pictures)
+    assert wandb_run.summary == summary_of(cells, Config())
+
+
+def test_the_summary_names_a_benchmark_alone_for_what_was_trained():
+    def cell(**changes):
+        usual = {"noise": "gaussian:25", "level": "known", "method": "n2s", "protocol": "float", "benchmark": "set12"}
+        return usual | dict.fromkeys(("psnr_noisy_db", "psnr_uint8_db", "ssim")) | {"psnr_db": 29.0} | changes
+
+    cells = [cell(), cell(noise="gamma:50", level="unknown", psnr_db=1.0), cell(method="n2s+x8"), cell(missing="why")]
+    assert summary_of(cells, Config()) == {
+        "set12/psnr_db": 29.0, "set12,gamma:50,unknown/psnr_db": 1.0, "set12,n2s+x8/psnr_db": 29.0,
+    }  # fmt: skip

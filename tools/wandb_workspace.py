@@ -40,8 +40,10 @@ def build(entity: str, project: str, benchmarks: Sequence[str] = _BENCHMARKS) ->
     for measure in BENCHMARK_MEASURES:
         metrics: list = [wr.SummaryMetric(f"{name}/{measure}") for name in benchmarks]
         evaluation.append(wr.BarPlot(title=f"{measure}, means over benchmarks", metrics=metrics))
-    evaluation.append(wr.WeavePanelSummaryTable(table_name="results"))
-    sections["evaluation"] = [*evaluation, wr.MediaBrowser(title="noisy, denoised, clean", media_keys=["validation"])]
+    evaluation += [wr.WeavePanelSummaryTable(table_name=name) for name in ("cells", "results")]
+    for title, key in (("noisy, denoised, clean", "validation"), ("clean, noisy, denoised, uncertainty", "pictures")):
+        evaluation.append(wr.MediaBrowser(title=title, media_keys=[key]))
+    sections["evaluation"] = evaluation
     return ws.Workspace(
         entity=entity,
         project=project,
