@@ -260,7 +260,8 @@ def test_uncertainty_is_coloured_from_zero_to_its_largest_value():
 
 
 def test_the_script_names_only_elements_that_the_page_has():
-    script = (Path(report.__file__).parent / "report.js").read_text()
-    template = (Path(report.__file__).parent / "report.html").read_text()
+    folder = Path(report.__file__).parent
+    script = "".join(path.read_text() for path in folder.glob("report*.js"))
+    template = (folder / "report.html").read_text()
     names = set(re.findall(r'\$\("([a-z-]+)"\)', script))
     assert len(names) > 15 and all(f'id="{name}"' in template for name in names)
