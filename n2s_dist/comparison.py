@@ -52,8 +52,10 @@ class Group(NamedTuple):
 def noise_title(noise: str) -> str:
     """ "gaussian:25" as "Gaussian, σ = 25", "gaussian" as "Gaussian"; a family without a title stays as it is."""
     family, _, level = noise.partition(":")
-    title = _FAMILIES.get(family, noise).format(level)
-    return title if level else title.partition(",")[0]
+    if family not in _FAMILIES:
+        return noise
+    title = _FAMILIES[family]
+    return title.format(level) if level else title.partition(",")[0]
 
 
 def benchmark_title(benchmark: str) -> str:
@@ -72,8 +74,19 @@ def way_title(cell: Cell) -> str:
     return ", ".join(filter(None, words))
 
 
-def cell_title(cell: Cell) -> str:
-    return " · ".join([noise_title(cell["noise"]), benchmark_title(cell["benchmark"]), way_title(cell)])
+def way_titles(cells: list[Cell]) -> list[str]:
+    """Of each cell, with its checkpoint where several cells differ in nothing else."""
+    named = [(cell["noise"], cell["benchmark"], way_title(cell)) for cell in cells]
+    count = Counter(named)
+    return [
+        name[-1] + (f", {cell.get('checkpoint')}" if count[name] > 1 else "")
+        for cell, name in zip(cells, named, strict=True)
+    ]
+
+
+def cell_title(cell: Cell, way: str | None = None) -> str:
+    """All that tells a cell from others. way: how its images were denoised, where more is to be said of that."""
+    return " · ".join([noise_title(cell["noise"]), benchmark_title(cell["benchmark"]), way or way_title(cell)])
 
 
 def signed(db: float) -> str:

@@ -57,7 +57,7 @@ class Run:
         self.name = name
         self.metrics = read_metrics(folder)
         config = folder / "config.yaml"
-        self.config = config.read_text() if config.is_file() else ""
+        self.config = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
 
     def facts(self) -> dict[str, str]:
         """Samples, speed and time. Time is that of the steps, from each interval's samples and speed."""
@@ -111,8 +111,8 @@ def page_data(cells: list[Cell], shown: list[Exhibit], runs: list[Run], benchmar
     return {
         "cells": [
             {
-                "title": comparison.cell_title(cell),
-                "way": comparison.way_title(cell),
+                "title": comparison.cell_title(cell, way),
+                "way": way,
                 "rivals": [cell["noise"], cell["benchmark"]],
                 "images": [
                     [row["name"], *(_short(row[key]) for key in comparison.MEASURES), row.get("estimated")]
@@ -129,7 +129,7 @@ def page_data(cells: list[Cell], shown: list[Exhibit], runs: list[Run], benchmar
                     if each.cell is cell
                 ],
             }
-            for cell in with_images
+            for cell, way in zip(with_images, comparison.way_titles(with_images), strict=True)
         ],
         "pictures": pictures.uris,
         "curves": [
@@ -163,12 +163,11 @@ def _short(value: float | None) -> float | None:
 def by_benchmark(entries: list[tuple[Cell, Any]]) -> dict[str, Any]:
     """Entries of cells as a table: a line for each noise and way of denoising, a column for each benchmark."""
     lines: dict[tuple[str, str], dict[str, Any]] = {}
-    for cell, entry in entries:
-        line = comparison.noise_title(cell["noise"]), comparison.way_title(cell)
-        lines.setdefault(line, {})[cell["benchmark"]] = entry
-    return (
-        {"benchmarks": list(dict.fromkeys(cell["benchmark"] for cell, _ in entries)), "lines": lines} if lines else {}
-    )
+    ways = comparison.way_titles([cell for cell, _ in entries])
+    for (cell, entry), way in zip(entries, ways, strict=True):
+        lines.setdefault((comparison.noise_title(cell["noise"]), way), {})[cell["benchmark"]] = entry
+    columns = list(dict.fromkeys(cell["benchmark"] for cell, _ in entries))
+    return {"benchmarks": columns, "lines": lines} if lines else {}
 
 
 def render(results: dict[str, Any], runs: list[Run], shown: list[Exhibit]) -> str:
@@ -187,14 +186,20 @@ def render(results: dict[str, Any], runs: list[Run], shown: list[Exhibit]) -> st
     environment.filters["benchmark"] = comparison.benchmark_title
     environment.filters["signed"] = comparison.signed
     environment.filters["method"] = comparison.method_title
-    noted = [(group.noise, row, name, figure.note) for group in groups for row in group.rows if row.kind != "computed"
-             for name, figure in row.figures.items() if figure.note]  # fmt: skip
+    notes = {
+        (group.noise, name, figure.note): None
+        for group in groups
+        for row in group.rows
+        if row.kind == "published"
+        for name, figure in row.figures.items()
+        if figure.note
+    }
     return environment.get_template("report.html").render(
         results=results,
         runs=runs,
         benchmarks=benchmarks,
         groups=groups,
-        notes=list(dict.fromkeys((noise, name, note) for noise, _, name, note in noted)),
+        notes=list(notes),
         missing=[cell for cell in cells if cell.get("missing")],
         headlines=comparison.headlines(cells),
         estimates=by_benchmark([(each.cell, each) for each in comparison.estimates(cells)]),

@@ -4,7 +4,17 @@ import pytest
 import sample_results
 
 from n2s_dist import measure
-from n2s_dist.comparison import MEASURES, Figure, compare, estimates, glance, headlines, noise_title
+from n2s_dist.comparison import (
+    MEASURES,
+    Figure,
+    cell_title,
+    compare,
+    estimates,
+    glance,
+    headlines,
+    noise_title,
+    way_titles,
+)
 from n2s_dist.paper import paper_db, remark
 
 
@@ -78,6 +88,13 @@ def test_protocols_are_never_in_one_line_and_checkpoints_are_told_apart_only_whe
     assert [table["Noise2Score", f"known level, {c}"]["cbsd68"].db for c in "ab"] == [30.0, 31.0]
 
 
+def test_cells_that_only_their_checkpoints_tell_apart_are_called_by_them():
+    cells = [cell(), cell(checkpoint="b"), cell(benchmark="set12"), cell(level="unknown")]
+    ways = ["Noise2Score, known level, a", "Noise2Score, known level, b"]
+    assert way_titles(cells) == [*ways, "Noise2Score, known level", "Noise2Score, unknown level"]
+    assert cell_title(cells[1], ways[1]) == f"Gaussian, σ = 25 · CBSD68 · {ways[1]}"
+
+
 def test_errors_of_estimated_levels_and_what_they_cost():
     guesses = ["gaussian:26", "gaussian:23", "poisson:0.05", None]
     unknown = cell(level="unknown", psnr_db=29.5, images=[{"estimated": guess} for guess in guesses])
@@ -115,4 +132,4 @@ def test_the_glance_measures_everything_from_the_papers_known_level():
 
 def test_noises_have_titles():
     assert noise_title("gaussian:25") == "Gaussian, σ = 25" and noise_title("gamma") == "Gamma"
-    assert noise_title("mixed:0.01,5") == "mixed:0.01,5"
+    assert noise_title("{0}:{x}") == "{0}:{x}"
