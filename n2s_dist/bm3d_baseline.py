@@ -16,7 +16,7 @@ from scipy.special import digamma, polygamma
 from n2s_dist.denoise import Box
 from n2s_dist.errors import UserError
 from n2s_dist.methods import Denoiser
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, inverse_anscombe
+from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian
 
 _SMALLEST = 8  # pixels: the side of its blocks
 _PASSES = 40.0
@@ -55,16 +55,18 @@ def through_stable(
     if isinstance(noise, Gaussian):
         return white(noisy.astype(np.float64), noise.sigma)
     stable = noise.stable(torch.from_numpy(noisy.astype(np.float64))).numpy()
-    deviation = 1.0 if isinstance(noise, Poisson) else math.sqrt(noise.k * polygamma(1, noise.k))
+    deviation = math.sqrt(noise.k * polygamma(1, noise.k)) if isinstance(noise, Gamma) else 1.0
     low, scale = stable.min(), max(np.ptp(stable), deviation)  # its constants are for images on the 0-1 scale
     return stable_inverse(white((stable - low) / scale, deviation / scale) * scale + low, noise)
 
 
-def stable_inverse(mean: np.ndarray, noise: Poisson | Gamma) -> np.ndarray:
+def stable_inverse(mean: np.ndarray, noise: Poisson | PoissonGaussian | Gamma) -> np.ndarray:
     """The clean value x whose noisy version has this mean in stable coordinates, float64; exact and unbiased.
 
     Gamma: E[log y] = log x + digamma(k) - log k.
     """
-    if isinstance(noise, Poisson):
-        return noise.zeta * inverse_anscombe(torch.from_numpy(mean)).numpy()
-    return np.exp(mean / math.sqrt(noise.k) - digamma(noise.k) + math.log(noise.k))
+    if isinstance(noise, Gamma):
+        return np.exp(mean / math.sqrt(noise.k) - digamma(noise.k) + math.log(noise.k))
+    wanted = torch.from_numpy(mean)
+    black = torch.zeros_like(wanted)
+    return noise.posterior_mean_stable(black, wanted - noise.stable(black)).numpy()

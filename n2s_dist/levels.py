@@ -127,9 +127,8 @@ def score_and_divergence(model: ScoreModel, y: Tensor, noise: PureNoise) -> tupl
     """s_z and v ds_z/dz v for a fixed sign v at each value, whose mean is the divergence's (Hutchinson 1990)."""
     z, condition = model.given(y, noise)
     signs = torch.from_numpy(frozen_rng(_SEED, 0).integers(0, 2, z.shape, np.int8)).to(z) * 2 - 1
-    unperturbed = z.new_zeros(len(z), 1, 1, 1)
-    score = model(z, unperturbed, condition)
-    return score, signs * (model(z + _PROBE * signs, unperturbed, condition) - score) / _PROBE
+    score = model.unperturbed(z, condition)
+    return score, signs * (model.unperturbed(z + _PROBE * signs, condition) - score) / _PROBE
 
 
 def ratio(model: ScoreModel, y: Tensor, noise: PureNoise) -> tuple[float, Tensor]:
@@ -199,7 +198,7 @@ def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, leve
     guess = start(y, kind)
     z, condition = model.given(y, guess)
     with torch.no_grad():
-        score = model(z, z.new_zeros(len(z), 1, 1, 1), condition)
+        score = model.unperturbed(z, condition)
     candidates = [kind(float(level)) for level in np.linspace(*_range(model, kind), levels)]
     return min(
         candidates, key=lambda noise: _penalty(y, noise.posterior_mean(y, _natural(score, y, guess, noise)), kind)
