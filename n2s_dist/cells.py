@@ -15,7 +15,8 @@ from n2s_dist.mixture import Mixture, format_training_noise
 from n2s_dist.noise import FAMILIES, NoiseModel, format_noise, parse_noise
 from n2s_dist.paper import paper_db
 
-LEVELS = ("known", "unknown")
+UNKNOWN = "unknown"
+LEVELS = ("known", UNKNOWN)
 SUITES = {
     "table2": {
         "noises": ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50"),
@@ -28,7 +29,7 @@ SUITES = {
 class Cell:
     """One method on one benchmark at one noise. What can't be computed has no denoiser, and says why.
 
-    noise: "gaussian:25", or the family alone of photographs whose level nobody knows.
+    noise: "gaussian:25", or the family alone of photographs whose level nobody knows, or "unknown".
     level: "known" or "unknown", whether the method is told it.
     """
 
@@ -42,8 +43,9 @@ class Cell:
     protocol: str = "float"
 
     @property
-    def family(self) -> str:
-        return self.noise.partition(":")[0]
+    def family(self) -> str | None:
+        """None where nobody knows it."""
+        return None if self.noise == UNKNOWN else self.noise.partition(":")[0]
 
     @property
     def noise_model(self) -> NoiseModel | None:
@@ -157,7 +159,7 @@ def _check(noise: str, level: str, source: Benchmark, denoiser: Denoiser) -> Non
         return
     trained = denoiser.loaded.model.noise
     families = {low.family for low, _ in trained.ranges} if isinstance(trained, Mixture) else {trained.family}
-    if noise.partition(":")[0] not in families:
+    if noise != UNKNOWN and noise.partition(":")[0] not in families:
         raise UserError(
             f"--noise is {noise}, but {denoiser.checkpoint} was trained on {format_training_noise(trained)}"
         )
@@ -166,8 +168,8 @@ def _check(noise: str, level: str, source: Benchmark, denoiser: Denoiser) -> Non
 
 
 def parse_cell_noise(text: str) -> str:
-    """ "gaussian:25.0" as results write it; the name of a family alone stays.
+    """ "gaussian:25.0" as results write it; the name of a family alone stays, and "unknown".
 
     Raises UserError for anything else.
     """
-    return text if text in {family.family for family in FAMILIES} else format_noise(parse_noise(text))
+    return text if text in {UNKNOWN, *(each.family for each in FAMILIES)} else format_noise(parse_noise(text))

@@ -10,19 +10,18 @@ ranks and cores.
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from n2s_dist import checkpoint, exhibits, journal
+from n2s_dist import checkpoint, exhibits, journal, shipped
 from n2s_dist.benchmarks import Benchmark, parse_folders
 from n2s_dist.bm3d_baseline import bm3d
 from n2s_dist.cells import LEVELS, SUITES, Cell, parse_cell_noise, product_cells, suite_cells
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError, run_command
-from n2s_dist.methods import Denoiser, noise2score
+from n2s_dist.methods import SCORE_ESTIMATOR, Denoiser, of_network, self_ensemble
 from n2s_dist.protocols import PROTOCOLS
 from n2s_dist.sweep import sweep
 from n2s_dist.tables import format_table, to_csv, to_markdown
@@ -61,7 +60,10 @@ def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
 
 def open_denoisers(args: argparse.Namespace, paths: list[Path], device: torch.device) -> list[Denoiser]:
     """The networks of the checkpoints at `paths`, and what options add."""
-    denoisers = [noise2score(checkpoint.load(path, device)) for path in paths]
+    networks = [checkpoint.load(path, device) for path in paths]
+    denoisers = [of_network(loaded, args.uncertainty) for loaded in networks]
+    if args.x8:
+        denoisers += [self_ensemble(loaded) for loaded in networks]
     return [*denoisers, bm3d()] if args.bm3d else denoisers
 
 
@@ -76,11 +78,6 @@ def choose_cells(
     noises = list(dict.fromkeys(map(parse_cell_noise, args.noise))) or None
     folders = [source for source in sources.values() if isinstance(source, Benchmark)]
     return product_cells(folders, denoisers, noises, levels)
-
-
-def untold(cell: Cell) -> Cell:
-    """A cell of unknown level, for which nothing is there yet that estimates levels."""
-    return replace(cell, denoiser=None, missing=cell.missing or "levels can't be estimated yet")
 
 
 def write(out: Path, results: dict[str, Any]) -> list[Path]:
@@ -104,7 +101,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add = out.add_argument
     again: dict[str, Any] = {"action": "append", "default": []}
-    add("--checkpoint", metavar="RUN_DIR", help="a run directory or one of its checkpoints; may be repeated", **again)
+    add(
+        "--checkpoint",
+        metavar="RUN_DIR",
+        help="a run, a checkpoint of one or a shipped network",
+        **again,
+    )
     add("--which", choices=["last", "best"], default="last", help="checkpoint of a run (%(default)s)")
     add(
         "--suite", choices=list(SUITES), help="all cells of a published table, each by the checkpoint that fits it best"
@@ -115,6 +117,8 @@ def parser() -> argparse.ArgumentParser:
     add("--noise", metavar="FAMILY:LEVEL", help="may be repeated (default: what was trained on)", **again)
     add("--level", choices=[*LEVELS, "both"], help="whether methods are told it (known; a suite: both)")
     add("--protocol", choices=list(PROTOCOLS), default="float", help="uint8_input clips and rounds noisy images")
+    add("--x8", action="store_true", help="also denoise by x8 self-ensemble, in rows of its own")
+    add("--uncertainty", action="store_true", help="also compare the posterior's deviation with the errors")
     add("--bm3d", action="store_true", help="also denoise by BM3D, told the level")
     add("--out", type=Path, required=True, metavar="DIR", help="where results.json, table.md and table.csv go")
     add("--seed", type=int, default=0, help="of the benchmarks' noise (%(default)s)")
@@ -130,27 +134,27 @@ def main() -> None:
         raise UserError(f"--seed is {args.seed}: it can't be negative")
     if args.suite and args.noise:
         raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
-    if not args.checkpoint and not (args.bm3d and (args.suite or args.noise)):
+    chosen = args.checkpoint or (shipped.names() if args.suite else [])
+    if not chosen and not (args.bm3d and (args.suite or args.noise)):
         raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")
     # What is missing, empty or not what it says is found before ranks start.
-    paths = list(dict.fromkeys(checkpoint.locate(text, args.which) for text in args.checkpoint))
+    paths = list(dict.fromkeys(checkpoint.locate(text, args.which) for text in chosen))
     sources = open_benchmarks(args)
     ranks = Ranks()
     denoisers = open_denoisers(args, paths, ranks.device)
     cells = choose_cells(args, sources, denoisers)
-    cells = [untold(cell) if cell.level == "unknown" else cell for cell in cells]
-    results = sweep(cells, args.seed, ranks, args.out, None, args.pictures, args.fresh)
+    results = sweep(cells, args.seed, ranks, args.out, SCORE_ESTIMATOR, args.pictures, args.fresh)
     if ranks.is_main:
         written = write(args.out, results)
         journal.forget(args.out)
         print(format_table(results))
         print(f"wrote {', '.join(map(str, written))}")
-        for denoiser in [] if args.no_wandb else denoisers:
-            if denoiser.loaded:
-                mine = [cell for cell in results["cells"] if cell.get("checkpoint") == denoiser.checkpoint]
+        for loaded in {each.loaded.path: each.loaded for each in denoisers if each.loaded}.values():
+            if loaded.path.is_dir() and not args.no_wandb:  # a shipped network has no run
+                mine = [cell for cell in results["cells"] if cell.get("checkpoint") == str(loaded.path)]
                 shown = [each for each in exhibits.choose(args.out, results["cells"]) if each.cell in mine]
                 pictures = [(exhibits.caption(each), exhibits.strip(each)) for each in shown]
-                log_results(denoiser.loaded.config, denoiser.loaded.path.parent.parent, mine, pictures)
+                log_results(loaded.config, loaded.path.parent.parent, mine, pictures)
     ranks.close()
 
 

@@ -19,14 +19,16 @@ from typing import Any
 import numpy as np
 
 from n2s_dist.benchmarks import Task
-from n2s_dist.cells import Cell
+from n2s_dist.cells import UNKNOWN, Cell
 from n2s_dist.denoise import Box, check_channels
+from n2s_dist.errors import UserError
 from n2s_dist.images import read_image, to_uint8, write_image
 from n2s_dist.methods import Estimator
 from n2s_dist.metrics import SSIM_RADIUS, psnr_of_error, squared_error, ssim_map
-from n2s_dist.noise import format_noise
+from n2s_dist.noise import NoiseModel, format_noise
 from n2s_dist.protocols import read_pair
 from n2s_dist.shares import Piece
+from n2s_dist.uncertainty import std_picture
 
 MEASURES = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")
 
@@ -84,24 +86,26 @@ class Bench:
         pixels, all_noisy = self._sheets[self._sheet_key(piece)].take()
         if cell.denoiser.channels:
             check_channels(cell.denoiser.channels, task.image, pixels)
-        noise, estimated = cell.noise_model, None
-        if cell.level == "unknown":
-            assert self.estimator and cell.denoiser.loaded
-            noise = self.estimator.estimate(cell.denoiser.loaded.model, all_noisy, cell.family)
-            estimated = format_noise(noise)
+        noise = self._estimate(cell, task, all_noisy) if cell.level == UNKNOWN else cell.noise_model
         assert noise
         wide = box.grown(SSIM_RADIUS, task.size)  # windows of the box's pixels reach so far
-        around = np.clip(cell.denoiser.denoise(all_noisy, noise, wide), 0, 1)
+        if cell.denoiser.posterior:
+            unclamped, std = cell.denoiser.posterior(all_noisy, noise)
+        else:
+            unclamped, std = cell.denoiser.denoise(all_noisy, noise, wide), None
+        around = np.clip(unclamped, 0, 1)
         noisy, estimate = box.of_array(all_noisy), box.of_array(around, wide)
         if piece.cell in self.shown:
-            self._keep(piece, to_uint8(noisy), to_uint8(estimate))
+            self._keep(piece, to_uint8(noisy), to_uint8(estimate), std)
         row = {"cell": piece.cell, "name": task.image.name, "box": list(box), "channels": pixels.shape[2]}
-        row |= {"estimated": estimated, "kept": piece.cell in self.shown}
+        row |= {"estimated": format_noise(noise) if cell.level == UNKNOWN else None, "kept": piece.cell in self.shown}
         if not task.has_truth:
             return row
         clean, inside = wide.of_array(pixels) / 255.0, _counted(box, task)
         similarity = inside.of_array(ssim_map(clean, around), wide).sum() if inside.pixels else 0.0
         clean = box.of_array(clean, wide)
+        if std is not None:
+            row |= compare_deviations(clean, unclamped, std)
         return {
             **row,
             "noisy": squared_error(clean, noisy),
@@ -110,10 +114,17 @@ class Bench:
             "ssim": float(similarity),
         }
 
-    def _keep(self, piece: Piece, noisy: np.ndarray, denoised: np.ndarray) -> None:
+    def _estimate(self, cell: Cell, task: Task, noisy: np.ndarray) -> NoiseModel:
+        assert self.estimator and cell.denoiser and cell.denoiser.loaded
+        try:
+            return self.estimator.estimate(cell.denoiser.loaded.model, noisy, cell.family)
+        except UserError as error:
+            raise UserError(f"{task.image.path}: {error}") from None
+
+    def _keep(self, piece: Piece, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None) -> None:
         """Write an image's pictures, or keep what a tile has of them until all ranks are done."""
         if piece.is_whole:
-            self._write(piece, noisy, denoised)
+            self._write(piece, noisy, denoised, std)
             return
         path = self._kept(piece)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,8 +152,10 @@ class Bench:
         self._write(first, *both)
         shutil.rmtree(self._kept(first).parent)
 
-    def _write(self, piece: Piece, noisy: np.ndarray, denoised: np.ndarray) -> None:
+    def _write(self, piece: Piece, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None = None) -> None:
         kinds = {"noisy": noisy, "denoised": denoised}
+        if std is not None:
+            kinds["std"] = (std_picture(std) >> 8).astype(np.uint8)
         if piece.task.has_truth:
             kinds["clean"] = read_image(piece.task.image)
         for kind, picture in kinds.items():
@@ -195,3 +208,23 @@ def image_row(task: Task, sums: list[dict[str, Any]]) -> dict[str, Any]:
     psnr = {"psnr_noisy_db": "noisy", "psnr_db": "estimate", "psnr_uint8_db": "uint8"}
     row |= {name: psnr_of_error(total[key], values) if total[key] else None for name, key in psnr.items()}
     return row | {"ssim": total["ssim"] / counted if counted else None}
+
+
+def compare_deviations(clean: np.ndarray, estimate: np.ndarray, std: np.ndarray) -> dict[str, float]:
+    """Of one image: sums of squared errors, actual and predicted, and the share of errors within a deviation."""
+    error = estimate.astype(np.float64) - clean
+    squares = {"actual": float(np.sum(error**2)), "predicted": float(np.sum(std.astype(np.float64) ** 2))}
+    return {**squares, "within": float(np.mean(np.abs(error) <= std))}
+
+
+def posterior_figures(sums: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Of all images of a cell, whose pieces are whole images: how well standard deviations are those of the errors.
+
+    mse_ratio: predicted mean squared error over the actual one. within_one_std: how often |error| <= deviation, the
+    mean over images; 0.683 for Gaussian posteriors. None where no deviations were wanted or no clean image is known.
+    """
+    told = sorted((row for row in sums if "predicted" in row), key=lambda row: row["name"])
+    if not told:
+        return None
+    predicted, actual, within = (math.fsum(row[key] for row in told) for key in ("predicted", "actual", "within"))
+    return {"mse_ratio": predicted / actual, "within_one_std": within / len(told)}

@@ -1,7 +1,7 @@
 """Who denoises in an evaluation: a checkpoint's network, or a classical method, told apart by data alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
@@ -9,9 +9,12 @@ import numpy as np
 from n2s_dist import checkpoint
 from n2s_dist.config import to_dict
 from n2s_dist.denoise import TILE, Box, Reach, denoise_box, denoise_tiled
+from n2s_dist.ensemble import SelfEnsemble
+from n2s_dist.levels import estimate_noise
 from n2s_dist.mixture import Mixture
 from n2s_dist.noise import NoiseModel, format_noise
 from n2s_dist.score import ScoreModel
+from n2s_dist.uncertainty import PROBES, Posterior, posterior_tiled
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,7 @@ class Denoiser:
         reach: how far it sees; None where it needs all of an image at once
         loaded: the network, where there is one
         checkpoint: what results call that network
+        posterior: the estimate of a whole image with its standard deviation, where that is wanted; instead of denoise
     """
 
     method: str
@@ -35,6 +39,7 @@ class Denoiser:
     reach: Reach | None = None
     loaded: checkpoint.Loaded | None = None
     checkpoint: str | None = None
+    posterior: Callable[[np.ndarray, NoiseModel], Posterior] | None = None
 
     @property
     def channels(self) -> int | None:
@@ -54,17 +59,37 @@ class Denoiser:
         return trained.holds(noise) if isinstance(trained, Mixture) else format_noise(trained) == format_noise(noise)
 
 
-def noise2score(loaded: checkpoint.Loaded) -> Denoiser:
-    """A checkpoint's network in one pass."""
+def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> Denoiser:
+    """A checkpoint's network in one pass, or in a few more for the posterior's standard deviation as well."""
+    reach = Reach.of(loaded.model)
+    usual = Denoiser(
+        loaded.config.method_key, _with(loaded.model), digest(loaded), 1.0, reach, loaded, str(loaded.path)
+    )
+    if not uncertainty:
+        return usual
+    return replace(
+        usual,
+        digest=f"{usual.digest} {PROBES} probes",
+        passes=1.0 + PROBES,
+        reach=None,
+        posterior=lambda noisy, noise: posterior_tiled(loaded.model, noisy, noise),
+    )
 
+
+def self_ensemble(loaded: checkpoint.Loaded) -> Denoiser:
+    """The same asked eight times, over the flips and transposes of the image."""
+    usual = of_network(loaded)
+    denoise = _with(SelfEnsemble(loaded.model).eval())
+    return replace(usual, method=f"{usual.method}+x8", denoise=denoise, digest=f"{usual.digest} x8", passes=8.0)
+
+
+def _with(model: ScoreModel) -> Callable[[np.ndarray, NoiseModel, Box], np.ndarray]:
     def denoise(noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
         if box == Box.of(noisy.shape[:2]) and box.pixels > TILE**2:
-            return denoise_tiled(loaded.model, noisy, noise)  # an image that had to stay whole, in bounded memory
-        return denoise_box(loaded.model, noisy, noise, box)
+            return denoise_tiled(model, noisy, noise)  # an image that had to stay whole, in bounded memory
+        return denoise_box(model, noisy, noise, box)
 
-    return Denoiser(
-        "n2s", denoise, digest(loaded), reach=Reach.of(loaded.model), loaded=loaded, checkpoint=str(loaded.path)
-    )
+    return denoise
 
 
 def digest(loaded: checkpoint.Loaded) -> str:
@@ -78,10 +103,13 @@ def digest(loaded: checkpoint.Loaded) -> str:
 
 @dataclass(frozen=True)
 class Estimator:
-    """Finds an unknown level: estimate(model, noisy float32 [H, W, C], family) is the noise.
+    """Finds an unknown level: estimate(model, noisy float32 [H, W, C], family) is the noise; family None: any.
 
     pixels: what it costs, in pixels that go through the network, whatever the image's size.
     """
 
-    estimate: Callable[[ScoreModel, np.ndarray, str], NoiseModel]
+    estimate: Callable[[ScoreModel, np.ndarray, str | None], NoiseModel]
     pixels: int
+
+
+SCORE_ESTIMATOR = Estimator(estimate_noise, 7 * 256 * 256)

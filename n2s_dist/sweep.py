@@ -20,7 +20,7 @@ from n2s_dist.cells import Cell
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
 from n2s_dist.journal import Earlier, Journal, read_earlier
-from n2s_dist.measure import MEASURES, Bench, has_pictures, image_row, shown_cells
+from n2s_dist.measure import MEASURES, Bench, has_pictures, image_row, posterior_figures, shown_cells
 from n2s_dist.methods import Estimator
 from n2s_dist.protocols import describe
 from n2s_dist.shares import Piece, cut_cell, share_out
@@ -72,8 +72,8 @@ def sweep(
             entries.append({**earlier.cells[number], **cell.identity()})
         else:
             assert cell.source
-            rows = [image_row(task, by_image[number, task.image.name]) for task in cell.source.tasks]
-            entries.append(entry(cell, rows, fingerprints[number]))
+            sums = [by_image[number, task.image.name] for task in cell.source.tasks]
+            entries.append(entry(cell, sums, fingerprints[number]))
     return {
         "seed": seed,
         "versions": versions,
@@ -83,17 +83,18 @@ def sweep(
     }
 
 
-def entry(cell: Cell, rows: list[dict[str, Any]], fingerprint: str | None) -> dict[str, Any]:
-    """A computed cell of results.json from its images' rows."""
+def entry(cell: Cell, sums: list[list[dict[str, Any]]], fingerprint: str | None) -> dict[str, Any]:
+    """A computed cell of results.json. sums: what the pieces of each of its images gave."""
     assert cell.source and cell.denoiser
     loaded = cell.denoiser.loaded
+    rows = [image_row(task, pieces) for task, pieces in zip(cell.source.tasks, sums, strict=True)]
     return {
         **cell.identity(),
         **{key: mean([row[key] for row in rows]) for key in MEASURES},
         "num_images": len(rows),
         "checkpoint": cell.denoiser.checkpoint,
         "samples_seen": loaded.samples_seen if loaded else None,
-        "posterior": None,
+        "posterior": posterior_figures([piece for pieces in sums for piece in pieces]),
         "fingerprint": fingerprint,
         "images": sorted(rows, key=lambda row: row["name"]),
     }

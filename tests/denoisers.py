@@ -12,7 +12,7 @@ from n2s_dist import checkpoint
 from n2s_dist.benchmarks import Benchmark
 from n2s_dist.cells import Cell
 from n2s_dist.config import Config, NetworkConfig
-from n2s_dist.methods import Denoiser, noise2score
+from n2s_dist.methods import Denoiser, of_network
 from n2s_dist.noise import NoiseModel
 from n2s_dist.score import build_score_model
 
@@ -49,7 +49,7 @@ def save_network(run_dir: Path, noise: str = UNIVERSAL, channels: int = 3, seed:
 
 def network(tmp_path: Path, noise: str = UNIVERSAL, channels: int = 3) -> Denoiser:
     run_dir = save_network(tmp_path / f"{noise}-{channels}".replace(":", "_"), noise, channels)
-    return noise2score(checkpoint.load(checkpoint.locate(run_dir)))
+    return of_network(checkpoint.load(checkpoint.locate(run_dir)))
 
 
 def cell(source: Benchmark, denoiser: Denoiser, noise: str = "gaussian:25", level: str = "known") -> Cell:

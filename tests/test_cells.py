@@ -89,7 +89,7 @@ def test_fingerprints_tell_apart_what_figures_depend_on(tmp_path, photographs):
 
 def test_a_networks_digest_is_of_its_weights(tmp_path):
     digests = [
-        evaluate.noise2score(
+        evaluate.of_network(
             evaluate.checkpoint.load(evaluate.checkpoint.locate(save_network(tmp_path / name, seed=seed)))
         )
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
@@ -117,6 +117,7 @@ def test_without_a_suite_every_network_meets_every_noise(tmp_path, photographs):
         (None, "known", UNIVERSAL, "--noise is missing"),
         ("gamma", "known", UNIVERSAL, "--noise gamma names no level"),
         ("gamma", "unknown", UNIVERSAL, "--noise gamma names no level"),
+        ("unknown", "unknown", UNIVERSAL, "--noise unknown names no level"),
         ("poisson:0.01", "known", "gaussian:25", "--noise is poisson:0.01, but .* was trained on gaussian:25"),
         ("poisson:0.01", "known", GAUSSIANS, "--noise is poisson:0.01, but .* was trained on gaussian:5-55"),
         ("gaussian:25", "unknown", "gaussian:25", "--level unknown needs a network of several levels"),
@@ -143,7 +144,7 @@ def test_the_suite_computes_what_it_can_and_its_files_say_the_rest(run, tmp_path
     """Twelve grey images are enough for a Set12; nothing else is there."""
     (tmp_path / "data/set12").mkdir(parents=True)
     for number in range(12):
-        Image.new("L", (24, 20 + number), 100).save(tmp_path / f"data/set12/{number:02d}.png")
+        Image.new("L", (40, 32 + number), 100).save(tmp_path / f"data/set12/{number:02d}.png")
     run_dir, data = save_network(tmp_path / "run", channels=1), tmp_path / "data"
     arguments = ["--suite=table2", f"--checkpoint={run_dir}", f"--data={data}"]
     done = run(*arguments)
@@ -151,8 +152,8 @@ def test_the_suite_computes_what_it_can_and_its_files_say_the_rest(run, tmp_path
     cells = json.loads((tmp_path / "out/results.json").read_text())["cells"]
     computed = [each for each in cells if "missing" not in each]
     assert len(cells) == 48 and all(each["num_images"] == 12 for each in computed)
-    assert [(each["noise"], each["benchmark"]) for each in computed if each["level"] == "known"] == [
-        (noise, "set12") for noise in SUITES["table2"]["noises"]
+    assert [(each["noise"], each["level"], each["benchmark"]) for each in computed] == [
+        (noise, level, "set12") for noise in SUITES["table2"]["noises"] for level in ("known", "unknown")
     ]
     missing = next(each for each in cells if "missing" in each)
     assert missing == {

@@ -10,17 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from denoisers import save_network
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from n2s_dist import checkpoint, evaluate
+from n2s_dist import checkpoint, evaluate, shipped
 from n2s_dist.benchmarks import Benchmark, Task
 from n2s_dist.cells import Cell
-from n2s_dist.denoise import Reach
+from n2s_dist.denoise import Reach, denoise_whole
+from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.images import list_images
+from n2s_dist.levels import estimate_noise
 from n2s_dist.measure import MEASURES, Bench, image_row
-from n2s_dist.methods import noise2score
+from n2s_dist.methods import of_network
+from n2s_dist.metrics import psnr_db
+from n2s_dist.noise import Gaussian, format_noise, frozen_rng
+from n2s_dist.order import name_key
 from n2s_dist.shares import Piece, cut
+from n2s_dist.uncertainty import calibration_figures, posterior_tiled
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -58,7 +65,7 @@ def run(cli, trained, tmp_path):
 
 def measured(trained: Path, task: Task, pieces: list[Piece], pictures: Path) -> dict:
     """An image's row from its pieces, measured backwards by two benches as on two ranks."""
-    denoiser = noise2score(checkpoint.load(checkpoint.locate(trained)))
+    denoiser = of_network(checkpoint.load(checkpoint.locate(trained)))
     cells = [Cell("gaussian:25", "known", "n2s", "a", Benchmark("a", "float", (task,), 3), denoiser)]
     sums = []
     for share in (pieces[::2], pieces[1::2]):
@@ -178,6 +185,83 @@ def test_another_level_of_the_family_may_be_asked_for(run, photographs, tmp_path
     assert run(f"--benchmark=a={photographs}", "--noise=gaussian:15", "--which=best").code == 0
     (cell,) = read(tmp_path / "out")["cells"]
     assert cell["noise"] == "gaussian:15" and cell["psnr_noisy_db"] == pytest.approx(24.61, abs=0.05)
+
+
+# --- more than one pass -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_photograph(photographs, tmp_path) -> Path:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    Image.open(photographs / "coffee.png").crop((0, 0, 72, 64)).save(folder / "coffee.png")
+    return folder
+
+
+def test_x8_deviations_and_estimated_levels_are_what_their_functions_give(cli, one_photograph, tmp_path):
+    """For a network that was never trained: the noisy image is made by hand, and each function called on it."""
+    run_dir = save_network(tmp_path / "run")
+    arguments = [f"--checkpoint={run_dir}", f"--benchmark=one={one_photograph}", f"--out={tmp_path / 'out'}"]
+    arguments += ["--noise=gaussian:25", "--level=both", "--x8", "--uncertainty", "--pictures", "--no-wandb"]
+    assert cli(evaluate.main, *arguments).code == 0
+    cells = {(cell["method"], cell["level"]): cell for cell in read(tmp_path / "out")["cells"]}
+    assert cells.keys() == {(method, level) for method in ("n2s", "n2s+x8") for level in ("known", "unknown")}
+
+    model, sigma = checkpoint.load(checkpoint.locate(run_dir)).model, Gaussian(25 / 255)
+    clean = np.asarray(Image.open(one_photograph / "coffee.png")) / 255
+    noisy = sigma.corrupt(clean, frozen_rng(0, name_key("one"), name_key("coffee.png"))).astype(np.float32)
+    estimated = estimate_noise(model, noisy, "gaussian")
+    for level, noise in (("known", sigma), ("unknown", estimated)):
+        posterior = posterior_tiled(model, noisy, noise)
+        expected = {"n2s": posterior.estimate, "n2s+x8": denoise_whole(SelfEnsemble(model).eval(), noisy, noise)}
+        for method, estimate in expected.items():
+            (row,) = cells[method, level]["images"]
+            assert row["psnr_db"] == pytest.approx(psnr_db(clean, np.clip(estimate, 0, 1)), abs=1e-9)
+            assert row["estimated"] == (format_noise(noise) if level == "unknown" else None)
+        figures = calibration_figures(clean, posterior)
+        assert cells["n2s", level]["posterior"] == pytest.approx(figures) and not cells["n2s+x8", level]["posterior"]
+        folder = tmp_path / f"out/pictures/gaussian_25-{level}/one"
+        assert {path.stem.split("-")[1] for path in folder.iterdir()} == {"clean", "noisy", "denoised", "std"}
+        shown = np.asarray(Image.open(folder / "coffee-std.png"))
+        np.testing.assert_allclose(shown / 255 / 8, np.clip(posterior.std, 0, 0.125), atol=1 / 255 / 8)
+    assert cells["n2s", "known"]["psnr_db"] != cells["n2s+x8", "known"]["psnr_db"]
+
+
+def test_photographs_of_unknown_noise_are_denoised_by_what_is_found(cli, one_photograph, tmp_path):
+    run_dir = save_network(tmp_path / "run")
+    arguments = [f"--checkpoint={run_dir}", f"--noisy=real={one_photograph}", f"--out={tmp_path / 'out'}", "--no-wandb"]
+    assert cli(evaluate.main, *arguments, "--noise=unknown", "--level=unknown").code == 0
+    (cell,) = read(tmp_path / "out")["cells"]
+    model = checkpoint.load(checkpoint.locate(run_dir)).model
+    pixels = (np.asarray(Image.open(one_photograph / "coffee.png")) / 255).astype(np.float32)
+    assert cell["images"][0]["estimated"] == format_noise(estimate_noise(model, pixels))
+    assert cell["noise"] == "unknown" and cell["psnr_db"] is None
+    assert (tmp_path / "out/pictures/unknown-unknown/real/coffee-denoised.png").exists()
+
+
+def test_an_image_too_small_to_estimate_from_is_named(cli, photographs, tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.open(photographs / "coffee.png").crop((0, 0, 30, 30)).save(tmp_path / "images/small.png")
+    arguments = [f"--checkpoint={save_network(tmp_path / 'run')}", f"--benchmark=a={tmp_path / 'images'}"]
+    arguments += [f"--out={tmp_path / 'out'}", "--noise=gamma:50", "--level=unknown", "--no-wandb"]
+    assert "images/small.png: the image has 30 x 30 pixels" in cli(evaluate.main, *arguments).error()
+
+
+def test_a_suite_takes_the_shipped_networks_where_none_is_given(cli, photographs, tmp_path, monkeypatch):
+    """One of them stands in for the package's; its name is what results say."""
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    run_dir = checkpoint.locate(save_network(tmp_path / "run", channels=1))
+    shutil.copy(run_dir / "model.safetensors", tmp_path / "mine.safetensors")
+    about = json.loads((run_dir / "model.json").read_text())
+    about["sha256"] = hashlib.sha256((tmp_path / "mine.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "mine.json").write_text(json.dumps(about))
+    (tmp_path / "set12").mkdir()
+    for number in range(12):
+        Image.new("L", (16, 16), 20 * number).save(tmp_path / f"set12/{number:02d}.png")
+    arguments = ["--suite=table2", f"--data={tmp_path}", "--level=known", f"--out={tmp_path / 'out'}", "--no-wandb"]
+    assert cli(evaluate.main, *arguments).code == 0
+    names = [cell["checkpoint"] for cell in read(tmp_path / "out")["cells"] if "missing" not in cell]
+    assert names == ["mine"] * 6
 
 
 # --- what users do wrong --------------------------------------------------------------------------------
