@@ -11,7 +11,7 @@ import torch
 from n2s_dist import checkpoint
 from n2s_dist.benchmarks import Benchmark
 from n2s_dist.cells import Cell
-from n2s_dist.config import Config, NetworkConfig
+from n2s_dist.config import Config, Method, NetworkConfig
 from n2s_dist.methods import Denoiser, of_network
 from n2s_dist.noise import NoiseModel
 from n2s_dist.score import build_score_model
@@ -38,9 +38,11 @@ class Spy:
         return replace(like or Denoiser(name, self.denoise, "spy"), method=name, denoise=self.denoise)
 
 
-def save_network(run_dir: Path, noise: str = UNIVERSAL, channels: int = 3, seed: int = 0) -> Path:
+def save_network(
+    run_dir: Path, noise: str = UNIVERSAL, channels: int = 3, seed: int = 0, method: Method = "ardae"
+) -> Path:
     """A run directory with a checkpoint of fresh weights."""
-    config = Config(noise=noise, network=NetworkConfig(widths=[12, 24], blocks=1))
+    config = Config(noise=noise, method=method, network=NetworkConfig(widths=[12, 24], blocks=1))
     torch.manual_seed(seed)
     weights = build_score_model(config, channels).state_dict()
     checkpoint.save(run_dir, config, channels, "", 8, weights, {}, None)

@@ -6,10 +6,11 @@ import pytest
 from denoisers import UNIVERSAL, Spy, cell, network, save_network
 from PIL import Image
 
-from n2s_dist import evaluate
+from n2s_dist import checkpoint, evaluate
 from n2s_dist.benchmarks import KNOWN, Benchmark
 from n2s_dist.cells import SUITES, choose, product_cells, suite_cells
 from n2s_dist.errors import UserError
+from n2s_dist.methods import digest, of_network
 from n2s_dist.noise import parse_noise
 from n2s_dist.paper import paper_db
 
@@ -71,6 +72,16 @@ def test_a_method_that_must_be_told_has_cells_of_known_level_alone(tmp_path):
     assert published.identity()["paper_db"] == 30.56
 
 
+def test_a_baseline_goes_by_its_own_name_where_it_fits_and_has_no_empty_cells(tmp_path):
+    run_dir = save_network(tmp_path / "run", "gaussian:25", method="supervised")
+    supervised = of_network(checkpoint.load(checkpoint.locate(run_dir)))
+    mine = [each for each in table2([network(tmp_path), supervised]) if each.method == "supervised"]
+    assert [(c.noise, c.level, c.benchmark, c.denoiser) for c in mine] == [
+        ("gaussian:25", "known", name, supervised) for name in ("cbsd68", "kodak24")
+    ]
+    assert [each.identity()["paper_db"] for each in mine] == [31.10, 32.20]
+
+
 def test_fingerprints_tell_apart_what_figures_depend_on(tmp_path, photographs):
     source = Benchmark.open("a", photographs, None, "float")
     first, second = network(tmp_path), network(tmp_path, GAUSSIANS)
@@ -88,13 +99,8 @@ def test_fingerprints_tell_apart_what_figures_depend_on(tmp_path, photographs):
 
 
 def test_a_networks_digest_is_of_its_weights(tmp_path):
-    digests = [
-        evaluate.of_network(
-            evaluate.checkpoint.load(evaluate.checkpoint.locate(save_network(tmp_path / name, seed=seed)))
-        )
-        for name, seed in (("a", 0), ("b", 0), ("c", 1))
-    ]
-    a, b, c = (each.digest for each in digests)
+    runs = [save_network(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    a, b, c = (digest(checkpoint.load(checkpoint.locate(run))) for run in runs)
     assert a == b != c
 
 
