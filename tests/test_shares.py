@@ -86,7 +86,7 @@ def test_shares_do_not_depend_on_the_listing_and_may_be_empty():
 @pytest.mark.parametrize("size", [(4000, 6000), (769, 768), (5, 200_000), (768 * 30 - 740, 100)])
 def test_tiles_cover_every_pixel_once_at_a_bounded_cost(size):
     (task,) = sized("a", [size])
-    pieces, seen = cut(task, REACH), np.zeros(size, np.uint8)
+    pieces, seen = cut(task, REACH), np.zeros((*size, 1), np.uint8)
     assert len(pieces) > 1
     for piece in pieces:
         piece.box.of_array(seen)[:] += 1
