@@ -21,7 +21,7 @@ from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
 from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture
-from n2s_dist.noise import FAMILIES, Gaussian, NoiseModel, format_noise
+from n2s_dist.noise import FAMILIES, Gamma, NoiseModel, Poisson, format_noise
 from n2s_dist.uncertainty import posterior_tiled
 
 UNKNOWN = "unknown"
@@ -134,7 +134,7 @@ class Denoiser:
 
 
 def _check_negative(pixels: np.ndarray, noise: NoiseModel) -> None:
-    negative = 0 if isinstance(noise, Gaussian) else int(np.count_nonzero(pixels < 0))
+    negative = int(np.count_nonzero(pixels < 0)) if isinstance(noise, Poisson | Gamma) else 0
     if negative:
         raise UserError(
             f"{negative} of {pixels.size} values are negative, which {format_noise(noise)} noise never makes them: "
