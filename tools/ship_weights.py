@@ -33,8 +33,9 @@ MOST_DIFFERENCE_DB = 0.001
 CARD = """\
 # {name}
 
-Removes {noise} noise from {colour} images (sigma in 8-bit levels, zeta the intensity of a photon, k the shape). Trained
-by Noise2Score's AR-DAE loss in stable coordinates, from noisy images alone: one noisy version of each, no clean pixel.
+Removes {noise} noise from {colour} images
+(sigma in 8-bit levels, zeta the intensity of a photon, k the shape). Trained by Noise2Score's AR-DAE loss in
+{coordinates} coordinates, from noisy images alone, {version}; it never read a clean pixel.
 
 - Network: {network}, {parameters:,} parameters, stored as {storage} ({mib:.1f} MiB).
 - Data: {description}, {licence}.
@@ -43,8 +44,8 @@ by Noise2Score's AR-DAE loss in stable coordinates, from noisy images alone: one
 
 ## Figures
 
-PSNR in dB. Noise is neither clipped nor quantised, its level known, estimates clamped to [0, 1]; PSNR of each image,
-then their mean. None of these images, clean or noisy, was trained on or used to choose anything.
+PSNR in dB, of each image, then their mean. Noise is neither clipped nor quantised, estimates are clamped to [0, 1].
+None of these images, clean or noisy, was trained on or used to choose anything.
 
 {table}
 
@@ -58,8 +59,8 @@ then their mean. None of these images, clean or noisy, was trained on or used to
 
 ## Licence
 
-The code is MIT-licensed. The training images: {licence}. Whether that binds weights learned from them is not settled:
-take them for the same purposes, or train your own.
+The code is MIT-licensed. The training images: {licence}.
+Whether that binds weights learned from them is not settled: take them for the same purposes, or train your own.
 {citation}
 """
 
@@ -99,7 +100,10 @@ def training_hours(run_dir: Path) -> float | None:
 
 
 def photographs_table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| noise | photograph of scikit-image, 192x192 from its middle | noisy | denoised |", "|---|---|---|---|"]
+    lines = [
+        "| noise, known | photograph of scikit-image, its middle 192x192 | noisy | denoised |",
+        "|---|---|---|---|",
+    ]
     cells = ("{noise} | {photograph} | {psnr_noisy_db:.2f} | {psnr_db:.2f}".format(**row) for row in rows)
     return "\n".join([*lines, *(f"| {cell} |" for cell in cells)])
 
@@ -152,6 +156,8 @@ def ship(run_dir: Path, name: str, data: str, hardware: str, results: Path | Non
     card = CARD.format(
         name=name,
         noise=format_training_noise(loaded.model.noise).replace(",", ", "),
+        coordinates=loaded.config.ardae.coordinates,
+        version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
         colour="colour" if loaded.channels == 3 else "grey",
         network=f"{network.name}, widths {network.widths}, {network.blocks} blocks a level",
         parameters=sum(tensor.numel() for tensor in weights.values()),
