@@ -1,11 +1,13 @@
 """Noise estimated from noisy images alone: held to images whose score is known in closed form."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from scipy.stats import norm
 from torch import Tensor
 
@@ -14,7 +16,8 @@ from n2s_dist.command_line import read_config
 from n2s_dist.errors import UserError
 from n2s_dist.levels import estimate_noise
 from n2s_dist.mixture import parse_training_noise
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, format_noise
+from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, format_noise, frozen_rng
+from n2s_dist.order import name_key
 from n2s_dist.score import ScoreModel, build_score_model
 
 TEXT = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"
@@ -152,3 +155,44 @@ def test_what_can_not_be_estimated_is_named():
     image = build_score_model(read_config(["--ardae.coordinates=image", "--network.widths=[12]"]), 3)
     with pytest.raises(UserError, match="stable coordinates"):
         estimate_noise(image, np.zeros((40, 40, 3)))
+
+
+# --- the paper's scan -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("guess", "noise"),
+    [(Gaussian(0.1), Gaussian(0.15)), (Poisson(0.03), Poisson(0.05)), (Gamma(60.0), Gamma(90.0))],
+    ids=["gaussian", "poisson", "gamma"],
+)
+def test_the_scan_hears_the_same_score_whatever_the_level(guess, noise):
+    """A score of y goes to the guess's stable coordinates by derivatives of T, and comes back in y or in counts."""
+    y = torch.linspace(0.05, 1.2, 100, dtype=torch.float64, requires_grad=True)
+    score = -(y - 0.5) / 0.04
+    (slope,) = torch.autograd.grad(guess.stable(y).sum(), y, create_graph=True)
+    bend = torch.autograd.grad(slope.sum(), y)[0] if slope.requires_grad else torch.zeros_like(y)
+    stable = (score / slope - bend / slope**2).detach()
+    expected = score * noise.zeta if isinstance(noise, Poisson) else score
+    torch.testing.assert_close(levels._natural(stable, y.detach(), guess, noise), expected.detach())
+
+
+def test_the_scan_finds_the_gaussian_level_of_flat_blocks():
+    """Its 50 levels are 1.02 apart, in 8-bit steps; with the true score, variation is least at the true one."""
+    found = levels.scan_total_variation(Blocks(), noisy_blocks(Gaussian(25 / 255)), "gaussian")
+    assert abs(found.level * 255 - 25) < 1.1
+
+
+def test_the_program_measures_errors_and_families(cli, load_tool, trained, photographs, tmp_path):
+    tool, out = load_tool("measure_levels"), tmp_path / "figures.json"
+    done = cli(tool.main, f"--checkpoint={trained}", f"--images={photographs}", "--noise", "gaussian:25", "--every=3",
+               "--scan", "--family", f"--json={out}")  # fmt: skip
+    assert done.code == 0 and "taken for gaussian 2, poisson 0, gamma 0" in done.out
+    rows = json.loads(out.read_text())["gaussian:25"]
+    assert [row["name"] for row in rows] == ["astronaut.png", "immunohistochemistry.png"]
+    rng = frozen_rng(0, name_key(photographs.name), name_key("astronaut.png"))  # the evaluator's noise
+    noisy = Gaussian(25 / 255).corrupt(np.asarray(Image.open(photographs / "astronaut.png")) / 255.0, rng)
+    found = estimate_noise(checkpoint.load(checkpoint.locate(trained)).model, noisy.astype(np.float32))
+    assert rows[0]["error"] == pytest.approx(found.level * 255 / 25 - 1, abs=1e-5)
+    figures = done.out.split("gaussian:25")[1].split()
+    assert float(figures[0]) == pytest.approx(100 * np.mean([abs(row["error"]) for row in rows]), abs=0.01)
+    assert "--every is 0" in cli(tool.main, f"--checkpoint={trained}", f"--images={photographs}", "--every=0").error()
