@@ -33,7 +33,7 @@ SMALLEST_SIDE = 32  # in pixels
 _WHOLE, _PIECE = 192, 96  # sides up to which an image is taken whole, and of the pieces of larger ones
 _PROBE = 0.05  # step of finite differences, in noise standard deviations
 _CORRECTIONS = 3  # of the level: they end within a hundredth of where more would
-_LEAST_SLOPE = 0.4
+_LEAST_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
 _SEED = 0x6C6576656C
 # How a level grows with the variance of the noise, and the levels that parse_noise takes.
 _POWER = {Gaussian: 0.5, Poisson: 1.0, Gamma: -1.0}
