@@ -16,7 +16,7 @@ from scipy.special import digamma, polygamma
 from n2s_dist.denoise import Box
 from n2s_dist.errors import UserError
 from n2s_dist.methods import Denoiser
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian
+from n2s_dist.noise import Gamma, Gaussian, NoiseModel
 
 _SMALLEST = 8  # pixels: the side of its blocks
 _PASSES = 40.0
@@ -60,13 +60,12 @@ def through_stable(
     return stable_inverse(white((stable - low) / scale, deviation / scale) * scale + low, noise)
 
 
-def stable_inverse(mean: np.ndarray, noise: Poisson | PoissonGaussian | Gamma) -> np.ndarray:
+def stable_inverse(mean: np.ndarray, noise: NoiseModel) -> np.ndarray:
     """The clean value x whose noisy version has this mean in stable coordinates, float64; exact and unbiased.
 
-    Gamma: E[log y] = log x + digamma(k) - log k.
+    Gamma: E[log y] = log x + digamma(k) - log k. Others: as the family's own formula in these coordinates has it.
     """
     if isinstance(noise, Gamma):
         return np.exp(mean / math.sqrt(noise.k) - digamma(noise.k) + math.log(noise.k))
-    wanted = torch.from_numpy(mean)
-    black = torch.zeros_like(wanted)
-    return noise.posterior_mean_stable(black, wanted - noise.stable(black)).numpy()
+    black = torch.zeros(mean.shape, dtype=torch.float64)
+    return noise.posterior_mean_stable(black, torch.from_numpy(mean) - noise.stable(black)).numpy()

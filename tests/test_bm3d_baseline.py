@@ -12,7 +12,7 @@ from n2s_dist.bm3d_baseline import bm3d, stable_inverse, through_stable
 from n2s_dist.denoise import Box
 from n2s_dist.errors import UserError
 from n2s_dist.metrics import psnr_db
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, frozen_rng
+from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian, format_noise, frozen_rng
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_the_inverses_are_unbiased(x):
         assert stable_inverse(np.array([mean]), Gamma(k))[0] == pytest.approx(x, rel=1e-6)
 
 
-@pytest.mark.parametrize("noise", [Poisson(0.05), Gamma(50.0)], ids=["poisson", "gamma"])
+@pytest.mark.parametrize("noise", [Poisson(0.05), PoissonGaussian(0.05, 0.05), Gamma(50.0)], ids=format_noise)
 def test_a_flat_image_comes_back_without_bias_through_any_method_for_white_noise(noise: NoiseModel):
     """The mean stands in for BM3D, which has to be told the deviation that its input really has."""
     told = []
