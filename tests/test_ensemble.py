@@ -57,7 +57,7 @@ def test_every_family_goes_through_the_mean_score(noise):
         scores = []
         for symmetry in SYMMETRIES:
             w, condition = model.given(torch.from_numpy(turn(y, *symmetry).copy()).permute(2, 0, 1)[None], noise)
-            score = model(w, torch.zeros(1, 1, 1, 1), condition)[0].permute(1, 2, 0).numpy()
+            score = model.unperturbed(w, condition)[0].permute(1, 2, 0).numpy()
             scores.append(turn_back(score, *symmetry))
         mean = torch.from_numpy(np.mean(scores, axis=0)).permute(2, 0, 1)[None]
         expected = noise.posterior_mean_stable(batch, mean)[0].permute(1, 2, 0)

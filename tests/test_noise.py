@@ -152,7 +152,7 @@ def mixed_quadrature(noise: PoissonGaussian, x: np.ndarray) -> tuple[np.ndarray,
 
 @pytest.mark.parametrize("noise", MIXED, ids=format_noise)
 def test_mixed_noise_has_unit_deviation_in_stable_coordinates(noise):
-    """Within 2 % where photons and the sensor's noise amount to 4 counts of variance; by sums and quadrature, no draws."""
+    """Within 2 % where photons and the sensor amount to 4 counts of variance; by sums and quadrature, no draws."""
     x = np.linspace(0, 1, 51)
     values, share = mixed_quadrature(noise, x)
     z = noise.stable(torch.from_numpy(values)).numpy()
@@ -164,7 +164,7 @@ def test_mixed_noise_has_unit_deviation_in_stable_coordinates(noise):
 
 @pytest.mark.parametrize("noise", MIXED, ids=format_noise)
 def test_the_mixed_inverse_is_unbiased(noise):
-    """d = E[z | x] comes back as x within 0.04 counts, 0.018 where it is bright; the algebraic inverse is off by 0.26."""
+    """d = E[z | x] comes back as x within 0.04 counts, 0.018 where bright; the algebraic inverse is off by 0.26."""
     x = np.linspace(0, 1, 51)
     values, share = mixed_quadrature(noise, x)
     mean = (share * noise.stable(torch.from_numpy(values)).numpy()).sum(1)

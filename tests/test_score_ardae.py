@@ -245,3 +245,26 @@ def test_every_choice_builds_and_scores_in_float32(name, coordinates, channels):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         out = model.denoise(noisy, model.noise)
     assert out.shape == noisy.shape and out.dtype == torch.float32 and out.isfinite().all()
+
+
+# --- what it is told where nothing is perturbed -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], 0.2),
+        (["--ardae.sigma_a=[0.5,0.5]"], 0.5),
+        (["--ardae.sigma_a=[0.1,0.0]"], 0.1),
+        (["--ardae.coordinates=image"], 0.0),
+        (["--method=sure"], 0.0),
+    ],
+)
+def test_a_network_is_told_what_it_learned(options, told):
+    """sigma_a 0.2 where the law has it, else its nearest; 0 where nothing else was learned. The score stays -F."""
+    model = build_score_model(read_config(["--network.widths=[4,8]", *options]), 3)
+    w, condition = model.given(torch.rand(1, 3, 8, 8), Gaussian(0.1))
+    with torch.no_grad():
+        at_told = model(w, torch.full((1, 1, 1, 1), told), condition)
+        torch.testing.assert_close(model.unperturbed(w, condition), at_told * (1 + told**2))
+    assert model.told_sigma_a == pytest.approx(told)
