@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 usage() {
     cat <<'END'
 usage: launch/slurm/pipeline.sh --images DIR --config FILE --run_dir DIR --benchmark NAME=DIR
-           [--shards DIR] [--build OPTIONS] [--sbatch OPTIONS] [--wait] [--KEY VALUE ...]
+           [--shards DIR] [--build OPTIONS] [--evaluate OPTIONS] [--sbatch OPTIONS] [--wait]
+           [--KEY VALUE ...]
 
   --images DIR           what to train on: a folder, zip or tar of images
   --config FILE          such as configs/gaussian25.yaml
@@ -14,6 +15,7 @@ usage: launch/slurm/pipeline.sh --images DIR --config FILE --run_dir DIR --bench
   --benchmark NAME=DIR   what to evaluate on; may be repeated
   --shards DIR           where the shards go (RUN_DIR/shards)
   --build OPTIONS        for tools/build_shards.py, in one word: --build '--tile-size 128'
+  --evaluate OPTIONS     for n2s_dist.evaluate, in one word: --evaluate '--noise gaussian:25 --noise gamma:50'
   --sbatch OPTIONS       for all three jobs, in one word: --sbatch '--nodes 2 --gpus-per-node 8 --time 12:00:00'
   --wait                 return when the last job has ended, with its exit code
   --KEY VALUE            everything else overrides the config: --train.total_samples 40000
@@ -28,10 +30,10 @@ fail() {
 }
 
 images= config= run_dir= shards= wait=
-build=() sbatch=() benchmarks=() overrides=() submitter=(sbatch)
+build=() evaluate=() sbatch=() benchmarks=() overrides=() submitter=(sbatch)
 while [ $# -gt 0 ]; do
     case $1 in
-    --images | --config | --run_dir | --shards | --build | --sbatch | --benchmark)
+    --images | --config | --run_dir | --shards | --build | --evaluate | --sbatch | --benchmark)
         [ $# -gt 1 ] || fail "$1 needs a value: see --help"
         case $1 in
         --images) images=$2 ;;
@@ -40,6 +42,7 @@ while [ $# -gt 0 ]; do
         --shards) shards=$2 ;;
         --benchmark) benchmarks+=(--benchmark "$2") ;;
         --build) read -ra build <<<"$2" ;;
+        --evaluate) read -ra evaluate <<<"$2" ;;
         --sbatch) read -ra sbatch <<<"$2" ;;
         esac
         shift 2
@@ -73,5 +76,6 @@ trained=$(submit train "${built%%;*}" --config "$config" --run_dir "$run_dir" --
 echo "train ${trained%%;*}"
 # With --wait sbatch would hold back what it prints to a pipe until the job has ended.
 [ -z "$wait" ] || submitter=(stdbuf -oL sbatch --wait)
-submit evaluate "${trained%%;*}" --checkpoint "$run_dir" "${benchmarks[@]}" --out "$run_dir/evaluation" |
+submit evaluate "${trained%%;*}" --checkpoint "$run_dir" "${benchmarks[@]}" "${evaluate[@]}" \
+    --out "$run_dir/evaluation" |
     while read -r job; do echo "evaluate ${job%%;*}"; done
