@@ -18,7 +18,7 @@ class Panel(NamedTuple):
 
 SECTIONS: dict[str, tuple[Panel, ...]] = {
     "training": (
-        Panel("AR-DAE loss", ("loss", "val_loss")),
+        Panel("loss", ("loss", "val_loss")),
         Panel("gradient norm", ("gradient_norm",), log=True),
         Panel("learning rate", ("learning_rate",)),
         Panel("sigma_a, mean of the last interval", ("sigma_a",)),
