@@ -209,7 +209,8 @@ def test_each_job_waits_for_the_one_before_it(pipeline, tmp_path):
     run_dir = tmp_path / "runs/a"
     done = pipeline(
         "--images", tmp_path / "images", "--config", "configs/demo.yaml", "--run_dir", run_dir, "--benchmark", "x=b/x",
-        "--benchmark", "y=b/y", "--sbatch", "--nodes 2", "--evaluate", "--noise gamma:50 --x8", "--build", "--tile-size 64", "--seed", 8, "--wait",
+        "--benchmark", "y=b/y", "--sbatch", "--nodes 2", "--build", "--tile-size 64", "--seed", 8, "--wait",
+        "--evaluate", "--noise gamma:50 --x8",
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "build_shards 11\ntrain 12\nevaluate 13\n"), done.stderr
     build, train, evaluate = (tmp_path / "jobs").read_text().splitlines()
