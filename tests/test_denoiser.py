@@ -252,6 +252,7 @@ def test_strange_images_are_refused_in_one_line(name):
 
 
 def test_colour_is_refused_by_a_grey_network(colour, monkeypatch):
+    monkeypatch.setattr(shipped, "names", list)
     with pytest.raises(UserError, match=r"the image is colour, but .* grey images: load a colour network, or convert"):
         denoiser(1)(colour)
     monkeypatch.setattr(shipped, "names", lambda: ["universal-color"])

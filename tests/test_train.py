@@ -191,6 +191,7 @@ def test_ctrl_c_ends_with_one_line(tiny, environment, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "n2s_dist.train", *arguments],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which shells ignore in the background
     ) as process:  # fmt: skip
         log, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 100
         while not (log.exists() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
