@@ -238,7 +238,7 @@ STRANGE = {
     "channels last": (torch.zeros(40, 50, 3), "40 channels"),
     "a list": ([[0.5]], "a list is no image"),
     "PIL I": (Image.new("I", (8, 8)), "mode I has no known range"),
-    "grey": (np.zeros((8, 8)), "the image is grey, but .* trained on colour images: load (a grey network|universal-gray)"),
+    "grey": (np.zeros((8, 8)), "the image is grey, but .* on colour images: load (a grey network|universal-gray)"),
     "grey and alpha": (np.zeros((8, 8, 2)), "the image is grey"),
 }
 
