@@ -158,10 +158,7 @@ def _check(noise: str, level: str, source: Benchmark, denoiser: Denoiser) -> Non
     if denoiser.loaded is None:
         return
     trained = denoiser.loaded.model.noise
-    families = {low.family for low, _ in trained.ranges} if isinstance(trained, Mixture) else {trained.family}
-    if "poisson" in families and denoiser.loaded.model.coordinates == "stable":
-        families.add("poisson_gaussian")  # as choose_noise has it
-    if noise != UNKNOWN and noise.partition(":")[0] not in families:
+    if noise != UNKNOWN and noise.partition(":")[0] not in denoiser.loaded.model.families:
         raise UserError(
             f"--noise is {noise}, but {denoiser.checkpoint} was trained on {format_training_noise(trained)}"
         )

@@ -83,17 +83,11 @@ def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
     """The noise that a user names, or the one trained on. UserError for a family that was not trained on."""
     trained = loaded.model.noise
     known = f"{loaded.path} was trained on {format_training_noise(trained)}"
-    if isinstance(trained, Mixture):
-        if text is None:
-            raise UserError(f"--noise is missing: {known}, so say which one the images have")
-        families = {low.family for low, _ in trained.ranges}
-    else:
-        families = {trained.family}
-    if "poisson" in families and loaded.model.coordinates == "stable":
-        families.add("poisson_gaussian")  # which has the same transform, but for a constant
+    if text is None and isinstance(trained, Mixture):
+        raise UserError(f"--noise is missing: {known}, so say which one the images have")
     chosen = parse_noise(text) if text else trained
     assert not isinstance(chosen, Mixture)
-    if chosen.family not in families:
+    if chosen.family not in loaded.model.families:
         raise UserError(f"--noise is {text}, but {known}")
     return chosen
 

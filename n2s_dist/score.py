@@ -42,6 +42,13 @@ class ScoreModel(nn.Module):
         self.told_sigma_a = told_sigma_a
 
     @property
+    def families(self) -> set[str]:
+        """What it was trained on, and mixed noise, whose transform is Poisson's but for a constant."""
+        ranges = self.noise.ranges if isinstance(self.noise, Mixture) else [(self.noise, self.noise)]
+        trained = {low.family for low, _ in ranges}
+        return trained | {"poisson_gaussian"} if "poisson" in trained and self.coordinates == "stable" else trained
+
+    @property
     def conditions(self) -> int:
         """Number of channels that say which noise it is."""
         return CONDITIONS if isinstance(self.noise, Mixture) else 0

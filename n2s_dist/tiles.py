@@ -73,15 +73,16 @@ def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
     if (image.height, image.width) != job.size:
         raise UserError(f"{job.source.file.path} changed while shards were built: run the command again")
     height, width, _ = tile_shape(job.size, options)
-    places = job.places
+    places, noise = job.places, None
+    if options.dtype(places.split) != "uint8":
+        from n2s_dist import baked, mixture
+
+        assert options.noise is not None
+        noise = mixture.parse_training_noise(options.noise)
     for row, column in zip(places.tiles.row.tolist(), places.tiles.column.tolist(), strict=True):
         tile = pixels_of(image.crop((column, row, column + width, row + height)))
-        if options.dtype(places.split) != "uint8":
-            from n2s_dist import baked, mixture
-
-            assert options.noise is not None
-            model = mixture.parse_training_noise(options.noise)
-            tile = baked.bake(model, tile, options.seed, name_key(job.source.name), row, column)
+        if noise is not None:
+            tile = baked.bake(noise, tile, options.seed, name_key(job.source.name), row, column)
         yield np.ascontiguousarray(tile)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from n2s_dist import order
 from n2s_dist.config import Method
+from n2s_dist.denoise import to_batch
 from n2s_dist.distributed import Ranks
 from n2s_dist.images import to_uint8
 from n2s_dist.metrics import psnr_db
@@ -35,14 +36,14 @@ def validate(
         noise = model.noise.of_image(sample.image_key, seed) if isinstance(model.noise, Mixture) else model.noise
         clean, rng = sample.tile / 255.0, frozen_rng(seed, sample.image_key, sample.row, sample.column)
         noisy = noise.corrupt(clean, rng)
-        y = _to_tensor(noisy, ranks.device)
+        y = to_batch(noisy, ranks.device)
         with ranks.autocast():
             estimate = model.denoise(y, noise)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
             key = order.hash64(index) >> np.array([1], np.uint64)
             if method == "supervised":
-                extra = _to_tensor(clean, ranks.device)
+                extra = to_batch(clean, ranks.device)
             elif method == "noise2noise":
-                extra = _to_tensor(noise.corrupt(clean, rng), ranks.device)
+                extra = to_batch(noise.corrupt(clean, rng), ranks.device)
             else:
                 extra = draw(method, seed, key, y.shape, ranks.device)
             sigma_a = torch.full((1, 1, 1, 1), _probe_sigma_a(model), device=ranks.device)
@@ -52,11 +53,6 @@ def validate(
             triptych = np.concatenate([to_uint8(noisy), to_uint8(estimate), sample.tile], axis=1)
     psnr, psnr_noisy, loss, count = ranks.sum(sums)
     return {"val_psnr_db": psnr / count, "val_psnr_noisy_db": psnr_noisy / count, "val_loss": loss / count}, triptych
-
-
-def _to_tensor(image: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A batch of one, float32 [1, C, H, W], from an image [H, W, C]."""
-    return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None].to(device)
 
 
 def _probe_sigma_a(model: ScoreModel) -> float:
