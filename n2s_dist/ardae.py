@@ -19,15 +19,16 @@ def sigma_a_law(
 ) -> np.ndarray:
     """The perturbation's scale for the samples at some global positions: float64 [B].
 
-    stable    uniform on [endpoints], in noise standard deviations, drawn afresh for each sample.
+    stable    on [endpoints], in noise standard deviations, drawn afresh for each sample. It raises the noise's level
+              sqrt(1 + sigma_a^2) times; the logarithm of that is uniform.
     image     annealed linearly from the first endpoint to the second over the whole run (the paper's).
     """
     start, end = endpoints
     if coordinates == "image":
-        share = positions / total_samples
-    else:
-        share = order.hash64(seed, order.STREAM_PERTURBATION, positions, 0) / 2.0**64
-    return start + (end - start) * share
+        return start + (end - start) * (positions / total_samples)
+    share = order.hash64(seed, order.STREAM_PERTURBATION, positions, 0) / 2.0**64
+    low, high = np.log1p(np.square(endpoints))
+    return np.sqrt(np.expm1(low + (high - low) * share))
 
 
 def perturbations(seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:

@@ -37,6 +37,7 @@ from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.workshop import sync
 
 WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"
+FORMAT = 2  # of model.json, and of what the network is given
 _NAME = re.compile(r"samples-\d{9,}")
 
 
@@ -84,6 +85,7 @@ def save(
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         (partial / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
         about = {
+            "format": FORMAT,
             "samples_seen": samples_seen,
             "channels": channels,
             "shards_fingerprint": shards_fingerprint,
@@ -196,6 +198,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
         about = json.loads(about_file.read_text())
         config, channels = from_dict(about["config"], f"{about_file}"), about["channels"]
         fingerprint, samples_seen = about["shards_fingerprint"], about["samples_seen"]
+        if about.get("format") != FORMAT:
+            raise UserError(f"{path} was written by another version of n2s_dist: train it again with this one")
         model = build_score_model(config, channels)
         weights = load_file(weights_file)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -50,8 +50,8 @@ class ArdaeConfig:
     """The AR-DAE perturbation.
 
     Args:
-        coordinates: stable (sigma_a in noise standard deviations, uniform on the interval) or image (the paper's
-            annealing from the first to the second value over the run)
+        coordinates: stable (sigma_a in noise standard deviations, drawn from the interval for each crop) or image (the
+            paper's annealing from the first to the second value over the run)
         sigma_a: the interval; empty takes [0, 1] for stable and the paper's endpoints for image
     """
 
@@ -108,6 +108,8 @@ class TrainConfig:
     """How long, in what portions, and what is kept.
 
     Args:
+        start_from: weights to begin with: a run, a checkpoint or the name of a shipped network, of the same network,
+            channels and kind of noise; empty draws them
         total_samples: crops to train on, rounded up to whole batches
         global_batch_size: crops in one optimizer step, over all ranks
         device_batch_size: most crops one rank holds at a time; gradient accumulation makes up the rest
@@ -125,6 +127,7 @@ class TrainConfig:
             were doing and ends; 0 waits for ever
     """
 
+    start_from: str = ""
     total_samples: int = 40_000
     global_batch_size: int = 16
     device_batch_size: int = 16

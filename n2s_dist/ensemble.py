@@ -17,7 +17,7 @@ class SelfEnsemble(ScoreModel):
     """
 
     def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model.network, model.noise, model.coordinates, model.told_sigma_a)
+        super().__init__(model.network, model.noise, model.coordinates)
 
     def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor) -> Tensor:
         """The mean score at w; arguments as ScoreModel's."""

@@ -152,7 +152,7 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     laps.lap("ranks")
     micro_batch = portion_size(config, ranks.world_size)
     torch.manual_seed(int(order.hash64(config.seed, order.STREAM_WEIGHTS)) >> 1)
-    model = place(build_score_model(config, shards.manifest.channels), ranks.device, config.train.channels_last)
+    model = place(first_model(config, shards.manifest.channels), ranks.device, config.train.channels_last)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     plan = config.optimizer
     options: dict[str, Any] = {"lr": plan.learning_rate, "betas": tuple(plan.betas), "fused": True}
@@ -176,7 +176,8 @@ def start(config: Config, laps: Laps | None = None) -> Run:
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
         portions = config.train.global_batch_size // ranks.world_size // micro_batch
-        standing = f"starting {run_dir}"
+        start_from = config.train.start_from
+        standing = f"starting {run_dir}" + (f" from the weights of {start_from}" if start_from else "")
         if found:
             done = run.samples_seen >= config.train.total_samples
             standing = f"{found} is complete: nothing to do" if done else f"going on from {found}"
@@ -191,6 +192,15 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     laps.lap("model")
     run.laps = laps
     return run
+
+
+def first_model(config: Config, channels: int) -> ScoreModel:
+    """What a run begins with: fresh weights, or those that train.start_from names."""
+    model = build_score_model(config, channels)
+    if config.train.start_from:
+        path = checkpoint.locate(config.train.start_from)
+        checkpoint.load_weights(model, checkpoint.load(path).model.state_dict(), path)
+    return model
 
 
 def resume(run: Run, path: Path) -> None:

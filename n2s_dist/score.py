@@ -10,36 +10,30 @@ from n2s_dist.mixture import CONDITIONS, Mixture, NoiseBatch, TrainingNoise, par
 from n2s_dist.networks import ResUNet, UNetN2N, run_padded
 from n2s_dist.noise import Coordinates, NoiseModel, PoissonGaussian
 
-# The loss weighs errors of F by (sigma_a / (1 + sigma_a^2))^2: at 0 it says nothing of F, and what the network makes of
-# that is a guess, 0.2 to 0.75 dB worse on held-out images than what it makes of this (configs/LOG.md).
-_TOLD_SIGMA_A = 0.2
-
 
 class ScoreModel(nn.Module):
     """Score of noisy images in working coordinates w (noise.py), and the denoised image it implies.
 
     image     s(w) = network(w): the paper's parametrisation.
-    stable    s_z(z, sigma_a) = -F / (1 + sigma_a^2), F = network(z, 1, sigma_a). F then estimates the
-              whole noise in z + sigma_a u, whose variance is 1 + sigma_a^2, so the AR-DAE loss is an
-              ordinary denoising regression. The constants are two more channels: the first stands in
-              for the biases that the network lacks, the second tells it sigma_a. At test time nothing is
-              perturbed, and it is told `told_sigma_a`, the least that it learned to tell from none.
+    stable    s(z + a u) = -F / r, r = sqrt(1 + a^2), F = network((z + a u) / r, 1, condition + log r).
+              Divided by r, a perturbed image has noise of unit deviation again and looks like one of a level r times as
+              high, and that level is what the network is told. F then estimates the noise, of unit variance, so the
+              AR-DAE loss is an ordinary denoising regression; and what was learned of weak noise made strong serves
+              images whose own noise is strong. The constant 1 stands in for the biases that the network lacks.
 
-    Baselines (objectives.py) train F at sigma_a = 0, as an estimate of the noise in z: the same formulas then bring
+    Baselines (objectives.py) train F at a = 0, as an estimate of the noise in z: the same formulas then bring
     their clean image z - F back to the 0-1 scale.
 
-    A model of several noises has further constant channels, its condition (mixture.py): which noise it is.
+    The condition is constant channels: the logarithm of the level, last, and in a model of several noises which family
+    it is (mixture.py). A model of one level knows it, so its condition is 0 but for log r.
     `noise` is what it was trained on. The network runs in whatever precision autocast gives; the score is float32.
     """
 
-    def __init__(
-        self, network: nn.Module, noise: TrainingNoise, coordinates: Coordinates, told_sigma_a: float = 0.0
-    ) -> None:
+    def __init__(self, network: nn.Module, noise: TrainingNoise, coordinates: Coordinates) -> None:
         super().__init__()
         self.network = network
         self.noise = noise
         self.coordinates = coordinates
-        self.told_sigma_a = told_sigma_a
 
     @property
     def families(self) -> set[str]:
@@ -48,13 +42,8 @@ class ScoreModel(nn.Module):
         trained = {low.family for low, _ in ranges}
         return trained | {"poisson_gaussian"} if "poisson" in trained and self.coordinates == "stable" else trained
 
-    @property
-    def conditions(self) -> int:
-        """Number of channels that say which noise it is."""
-        return CONDITIONS if isinstance(self.noise, Mixture) else 0
-
     def given(self, noisy: Tensor, noise: NoiseModel | NoiseBatch) -> tuple[Tensor, Tensor]:
-        """What the score is a function of: w, and the condition [B or 1, conditions, 1, 1].
+        """What the score is a function of: w, and the condition [B or 1, 1 or CONDITIONS, 1, 1].
 
         noisy: [B, C, H, W] on the 0-1 scale, with this noise.
         """
@@ -63,8 +52,8 @@ class ScoreModel(nn.Module):
             w = noise.natural(noisy)
         else:
             w = noise.stable(noisy)
-        if not self.conditions:
-            return w, w.new_empty(1, 0, 1, 1)
+        if not isinstance(self.noise, Mixture):
+            return w, w.new_zeros(1, 1, 1, 1)
         told = noise if isinstance(noise, NoiseBatch) else NoiseBatch.same(noise, w.device)
         return w, told.condition()
 
@@ -75,15 +64,14 @@ class ScoreModel(nn.Module):
         """
         if self.coordinates == "image":
             return run_padded(self.network, w).float()
-        ones = torch.ones_like(w[:, :1])
-        constants = [ones, ones * sigma_a, condition.expand(len(w), -1, *w.shape[2:])]
-        residual = run_padded(self.network, torch.cat([w, *constants], dim=1)).float()
-        return -residual / (1 + sigma_a**2)
+        ratio = torch.sqrt(1 + sigma_a**2)
+        family, level = condition[:, :-1], condition[:, -1:] + torch.log(ratio)
+        constants = [part.expand(len(w), -1, *w.shape[2:]) for part in (torch.ones_like(ratio), family, level)]
+        return -run_padded(self.network, torch.cat([w / ratio, *constants], dim=1)).float() / ratio
 
     def unperturbed(self, w: Tensor, condition: Tensor, run: Callable[..., Tensor] | None = None) -> Tensor:
         """Score of noisy images themselves, [B, C, H, W] float32. run: what computes it, if not the model itself."""
-        told = self.told_sigma_a
-        return (1 + told**2) * (run or self)(w, torch.full_like(w[:, :1, :1, :1], told), condition)
+        return (run or self)(w, torch.zeros_like(w[:, :1, :1, :1]), condition)
 
     def denoise(self, noisy: Tensor, noise: NoiseModel, run: Callable[..., Tensor] | None = None) -> Tensor:
         """Posterior mean of images [B, C, H, W] on the 0-1 scale with this noise; float32, not clamped.
@@ -101,17 +89,11 @@ class ScoreModel(nn.Module):
 def build_score_model(config: Config, channels: int) -> ScoreModel:
     """A score model with freshly drawn weights, for images of 1 or 3 channels."""
     noise = parse_training_noise(config.noise)
-    constants = 2 if config.ardae.coordinates == "stable" else 0
-    constants += CONDITIONS if isinstance(noise, Mixture) else 0
+    constants = 0
+    if config.ardae.coordinates == "stable":
+        constants = 1 + (CONDITIONS if isinstance(noise, Mixture) else 1)
     if config.network.name == "resunet":
         network: nn.Module = ResUNet(channels + constants, channels, config.network.widths, config.network.blocks)
     else:
         network = UNetN2N(channels + constants, channels)
-    return ScoreModel(network, noise, config.ardae.coordinates, told_sigma_a(config))
-
-
-def told_sigma_a(config: Config) -> float:
-    """What a network is told where nothing is perturbed: 0 if that is what it learned, else a part of what it did."""
-    if config.method != "ardae" or config.ardae.coordinates == "image":
-        return 0.0
-    return min(max(_TOLD_SIGMA_A, min(config.sigma_a)), max(config.sigma_a))
+    return ScoreModel(network, noise, config.ardae.coordinates)

@@ -285,6 +285,16 @@ def test_a_description_that_lacks_a_key_is_refused(tmp_path, key):
         checkpoint.load(path)
 
 
+@pytest.mark.parametrize("number", [None, 1])
+def test_another_versions_checkpoint_is_refused_by_name(tmp_path, number):
+    """Its network was given other things: it would load, and denoise badly."""
+    path = save(tmp_path, 80)
+    about = json.loads((path / "model.json").read_text())
+    (path / "model.json").write_text(json.dumps({**about, "format": number}))
+    with pytest.raises(UserError, match="samples-000000080 was written by another version of n2s_dist"):
+        checkpoint.load(path)
+
+
 class Attack:
     """Creates a file when it is unpickled."""
 

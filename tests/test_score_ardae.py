@@ -92,7 +92,7 @@ def fit(model: ScoreModel, w: Tensor, u: Tensor, sigma_a: Tensor) -> None:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = ardae_loss(model, w, u, sigma_a, w.new_empty(1, 0, 1, 1)).mean()
+        loss = ardae_loss(model, w, u, sigma_a, w.new_zeros(1, 1, 1, 1)).mean()
         loss.backward()
         return loss
 
@@ -109,8 +109,9 @@ class PixelNetwork(nn.Module):
         self.mean, self.variance = nn.Parameter(torch.zeros(())), nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        z, one, sigma_a = x[:, :-2], x[:, -2:-1], x[:, -1:]
-        return (1 + sigma_a**2) * (z - self.mean * one) / (self.variance + sigma_a**2)
+        v, one, level = x[:, :-2], x[:, -2:-1], x[:, -1:]  # v = (z + sigma_a u) / r, level = log r
+        ratio = torch.exp(level)
+        return (v - self.mean * one / ratio) * ratio**2 / (self.variance + ratio**2 - 1)
 
 
 def test_stable_training_recovers_mean_variance_and_posterior_mean():
@@ -150,14 +151,17 @@ def test_image_training_recovers_the_score():
 # --- the perturbation's laws ----------------------------------------------------------------------------
 
 
-def test_stable_sigma_a_is_uniform_and_a_function_of_position_alone():
+def test_stable_sigma_a_raises_the_level_log_uniformly_and_is_a_function_of_position_alone():
     positions = np.arange(20_000)
     whole = sigma_a_law("stable", 3, positions, 1, (0.0, 1.0))
-    assert stats.kstest(whole, "uniform").pvalue > 1e-3
+    raised = np.log(np.hypot(1, whole)) / np.log(np.sqrt(2))
+    assert stats.kstest(raised, "uniform").pvalue > 1e-3
     shuffled = np.random.default_rng(0).permutation(positions)
     np.testing.assert_array_equal(sigma_a_law("stable", 3, shuffled, 99, (0.0, 1.0)), whole[shuffled])
     scaled = sigma_a_law("stable", 3, positions, 1, (0.2, 0.5))
-    np.testing.assert_allclose(scaled, 0.2 + 0.3 * whole, rtol=1e-12)
+    assert stats.kstest(scaled, "uniform", (0.2, 0.3)).pvalue < 1e-3  # not uniform itself
+    low, high = np.log([1.04, 1.25])
+    np.testing.assert_allclose(np.log1p(scaled**2), low + (high - low) * raised, rtol=1e-9)
     other_seed = sigma_a_law("stable", 4, positions, 1, (0.0, 1.0))
     for first, second in ((whole, other_seed), (whole[1:], whole[:-1])):
         assert abs(np.corrcoef(first, second)[0, 1]) < 0.03  # 4 standard errors
@@ -201,13 +205,13 @@ class ExactImage(nn.Module):
 
 
 class ExactStable(nn.Module):
-    """F for x ~ N(MEAN, SPREAD^2), sigma = 0.3; the constants must be 1 and sigma_a = 0."""
+    """F for x ~ N(MEAN, SPREAD^2), sigma = 0.3; the constants must be 1 and a level that nothing raised, 0."""
 
     multiple = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        z, one, sigma_a = x[:, :3], x[:, 3:4], x[:, 4:]
-        assert x.shape[1] == 5 and (one == 1).all() and (sigma_a == 0).all()
+        z, one, level = x[:, :3], x[:, 3:4], x[:, 4:]
+        assert x.shape[1] == 5 and (one == 1).all() and (level == 0).all()
         return (z - MEAN / 0.3) / (SPREAD**2 / 0.3**2 + 1)
 
 
@@ -218,7 +222,8 @@ def test_denoise_with_the_exact_score_is_the_posterior_mean(coordinates, network
     torch.testing.assert_close(found, posterior_mean(noisy, 0.3), rtol=1e-5, atol=1e-6)
 
 
-def test_stable_network_sees_the_constant_one_and_each_samples_sigma_a():
+def test_a_perturbed_image_looks_like_one_of_a_higher_level():
+    """Divided by r = sqrt(1 + sigma_a^2), with the constant 1, its family, and log r more than its own level."""
     seen = []
 
     class Listening(nn.Module):
@@ -229,9 +234,28 @@ def test_stable_network_sees_the_constant_one_and_each_samples_sigma_a():
             return torch.ones_like(x[:, :3])
 
     w, sigma_a = torch.randn(2, 3, 4, 5), torch.tensor([0.25, 0.75]).view(2, 1, 1, 1)
-    score = ScoreModel(Listening(), Gaussian(0.1), "stable")(w, sigma_a, w.new_empty(1, 0, 1, 1))
-    torch.testing.assert_close(seen[0], torch.cat([w, torch.ones(2, 1, 4, 5), sigma_a.expand(2, 1, 4, 5)], dim=1))
-    torch.testing.assert_close(score, (-1 / (1 + sigma_a**2)).expand(2, 3, 4, 5))
+    condition = torch.tensor([[0.0, 1.0, 0.0, -0.5]]).view(1, 4, 1, 1)
+    score = ScoreModel(Listening(), Gaussian(0.1), "stable")(w, sigma_a, condition)
+    ratio = torch.sqrt(1 + sigma_a**2)
+    flat = torch.ones(2, 1, 4, 5)
+    told = [flat, 0 * flat, flat, 0 * flat, (torch.log(ratio) - 0.5) * flat]
+    torch.testing.assert_close(seen[0], torch.cat([w / ratio, *told], dim=1))
+    torch.testing.assert_close(score, (-1 / ratio).expand(2, 3, 4, 5))
+
+
+def test_gaussian_noise_raised_to_a_level_is_noise_of_that_level():
+    """What the network is given, and the score it makes of it, are the same to rounding for y + sigma a u of
+    sigma and for the same pixels as an image of noise sigma r.
+    """
+    model = build_score_model(read_config(["--noise=gaussian:5-55,gamma:20-200", "--network.widths=[4,8]"]), 3)
+    y, u, sigma, a = torch.rand(1, 3, 8, 8), torch.randn(1, 3, 8, 8), 0.05, 1.5
+    ratio = math.sqrt(1 + a**2)
+    w, condition = model.given(y, Gaussian(sigma))
+    raised, condition_raised = model.given(y + sigma * a * u, Gaussian(sigma * ratio))
+    with torch.no_grad():
+        one = model(w + a * u, torch.full((1, 1, 1, 1), a), condition)
+        other = model.unperturbed(raised, condition_raised)
+    torch.testing.assert_close(ratio * one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("coordinates", ["image", "stable"])
@@ -245,26 +269,3 @@ def test_every_choice_builds_and_scores_in_float32(name, coordinates, channels):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         out = model.denoise(noisy, model.noise)
     assert out.shape == noisy.shape and out.dtype == torch.float32 and out.isfinite().all()
-
-
-# --- what it is told where nothing is perturbed -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ([], 0.2),
-        (["--ardae.sigma_a=[0.5,0.5]"], 0.5),
-        (["--ardae.sigma_a=[0.1,0.0]"], 0.1),
-        (["--ardae.coordinates=image"], 0.0),
-        (["--method=sure"], 0.0),
-    ],
-)
-def test_a_network_is_told_what_it_learned(options, told):
-    """sigma_a 0.2 where the law has it, else its nearest; 0 where nothing else was learned. The score stays -F."""
-    model = build_score_model(read_config(["--network.widths=[4,8]", *options]), 3)
-    w, condition = model.given(torch.rand(1, 3, 8, 8), Gaussian(0.1))
-    with torch.no_grad():
-        at_told = model(w, torch.full((1, 1, 1, 1), told), condition)
-        torch.testing.assert_close(model.unperturbed(w, condition), at_told * (1 + told**2))
-    assert model.told_sigma_a == pytest.approx(told)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from n2s_dist import checkpoint, shipped
+from n2s_dist import train as training
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import parse_training_noise
 from n2s_dist.photographs import PHOTOGRAPHS, largest_difference_db, measure_photographs, noises, photograph
@@ -99,6 +100,19 @@ def test_the_card_says_what_it_is_and_what_it_reaches(ship, folder, trained, tmp
     ):  # fmt: skip
         assert words in card, words
     assert "99.0" not in card and "{" not in card
+
+
+def test_the_budget_is_that_of_all_runs_that_followed_each_other(ship, folder, trained, tiny, cli, tmp_path):
+    assert ship(trained, "--name=tiny-color", "--hardware=an abacus").code == 0
+    for name, start_from in (("next", "tiny-color"), ("other", trained)):
+        options = [f"--run_dir={tmp_path / name}", f"--train.start_from={start_from}", "--train.total_samples=80"]
+        assert cli(training.main, *tiny, *options).code == 0
+    assert ship(tmp_path / "next", "--name=tiny-color", "--hardware=a loom").code == 0
+    first, second = json.loads((folder / "tiny-color.json").read_text())["budget"]
+    assert first.startswith("160 crops of 32x32 in batches of 8 at learning rate 0.003") and "an abacus" in first
+    assert second.startswith("80 crops of 32x32") and second.endswith("on a loom")
+    assert f"- Budget: {first}; then {second}." in (folder / "tiny-color.md").read_text()
+    assert f"started from {trained}" in ship(tmp_path / "other", "--name=other").error()
 
 
 def test_weights_that_float16_would_hurt_stay_float32(ship, folder, trained, tool, monkeypatch):

@@ -332,6 +332,32 @@ def test_what_can_not_be_trained_on_is_named(tiny, cli, tmp_path, option, named)
     assert named in cli(training.main, *tiny, f"--run_dir={tmp_path / 'run'}", option).error(2)
 
 
+def test_a_run_starts_from_the_weights_of_another(configure, trained):
+    """Its averaged ones, also in a run of another noise level; going on, it is a run like any other."""
+    given = checkpoint.load(checkpoint.locate(trained)).model.state_dict()
+    config = configure("--noise=gaussian:50", f"--train.start_from={trained}")
+    torch.testing.assert_close(start(config).model.state_dict(), given, rtol=0, atol=0)
+    last = checkpoint.load(train(config))
+    moved = [float((last.model.state_dict()[name] - tensor).norm() / tensor.norm()) for name, tensor in given.items()]
+    assert 0 < max(moved) < 0.5  # those of another draw are 1.4 away
+    again = start(config)
+    assert again.samples_seen == config.train.total_samples
+    torch.testing.assert_close(again.ema.state_dict(), last.model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--train.start_from=/nowhere"], "/nowhere holds no checkpoint"),
+        (["--train.start_from={run}", "--network.widths=[12,36]"], "another network's weights"),
+        (["--train.start_from={run}", "--ardae.coordinates=image"], "network.head.weight is (12, 20, 3, 3) there"),
+    ],
+)
+def test_weights_that_can_not_be_started_from_are_named(trained, tiny, cli, tmp_path, options, named):
+    options = [option.format(run=trained) for option in options]
+    assert named in cli(training.main, *tiny, f"--run_dir={tmp_path / 'run'}", *options).error(2)
+
+
 # --- what it sees -----------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ Removes {noise} noise from {colour} images
 
 - Network: {network}, {parameters:,} parameters, stored as {storage} ({mib:.1f} MiB).
 - Data: {description}, {licence}.
-- Budget: {samples_seen:,} crops of {crop_size}x{crop_size} in batches of {batch}{time}.
+- Budget: {budget}.
 - Versions: {versions}.
 
 ## Figures
@@ -99,6 +99,25 @@ def training_hours(run_dir: Path) -> float | None:
     return seconds / 3600 if seconds else None
 
 
+def budget(loaded: checkpoint.Loaded, run_dir: Path, hardware: str) -> str:
+    """What a run trained on, and for how long."""
+    config, hours = loaded.config, training_hours(run_dir)
+    size = config.data.crop_size
+    told = f"{loaded.samples_seen:,} crops of {size}x{size} in batches of {config.train.global_batch_size}"
+    told += f" at learning rate {config.optimizer.learning_rate:g}"
+    return told + (f", {hours:.1f} hours" if hours else "") + (f" on {hardware}" if hardware else "")
+
+
+def budget_before(loaded: checkpoint.Loaded) -> list[str]:
+    """Of the shipped network that a run started from, if it did."""
+    name = loaded.config.train.start_from
+    if not name:
+        return []
+    if not shipped.is_shipped(name):
+        raise UserError(f"{loaded.path} started from {name}, which is not shipped: what that trained on is not known")
+    return json.loads(shipped.files(name)[1].read_text())["budget"]
+
+
 def photographs_table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "| noise, known | photograph of scikit-image, its middle 192x192 | noisy | denoised |",
@@ -150,8 +169,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: str, results: Path | Non
         "storage": storage,
         "recorded": recorded,
     }
-    hours = training_hours(run_dir)
-    time = f", {hours:.1f} hours" if hours else ""
+    about["budget"] = [*budget_before(loaded), budget(loaded, run_dir, hardware)]
     network = loaded.config.network
     card = CARD.format(
         name=name,
@@ -166,10 +184,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: str, results: Path | Non
         description=dataset.description,
         licence=dataset.licence,
         citation=dataset.citation,
-        samples_seen=loaded.samples_seen,
-        crop_size=loaded.config.data.crop_size,
-        batch=loaded.config.train.global_batch_size,
-        time=time + (f" on {hardware}" if hardware else ""),
+        budget="; then ".join(about["budget"]),
         versions=", ".join(f"{package} {version}" for package, version in about["versions"].items()),
         table="\n\n".join(filter(None, [table, photographs_table(recorded)])),
     )
