@@ -63,6 +63,16 @@ def curve(rows: Iterable[dict[str, Any]], key: str) -> tuple[list[int], list[Any
     return [seen for seen, _ in points], [value for _, value in points]
 
 
+def training_hours(rows: Iterable[dict[str, Any]], until: int | None = None) -> float:
+    """Hours that a run's steps took, up to `until` samples or to its end; what a resumed run repeats counts once."""
+    seconds, before = 0.0, 0
+    for seen, speed in zip(*curve(rows, "samples_per_sec"), strict=True):
+        if before < seen and (until is None or seen <= until):
+            seconds += (seen - before) / speed
+            before = seen
+    return seconds / 3600
+
+
 def run_names(folders: list[Path]) -> list[str]:
     """What to call each run: its folder's name, or its path where two would be called the same."""
     short = [folder.resolve().name for folder in folders]

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from n2s_dist import tracking
 from n2s_dist.config import Config
-from n2s_dist.curves import BENCHMARK_MEASURES, OPTIONAL, SECTIONS, curve
+from n2s_dist.curves import BENCHMARK_MEASURES, OPTIONAL, SECTIONS, curve, training_hours
 
 KEYS = {key for panels in SECTIONS.values() for panel in panels for key in panel.keys}
 
@@ -146,3 +147,43 @@ def test_runs_without_curves_are_named(plot, tmp_path, content, named):
 
 def test_other_formats_than_png_are_refused(plot, trained, tmp_path):
     assert "should end with .png" in plot(trained, f"--out={tmp_path / 'a.pdf'}").error(2)
+
+
+# --- quality over time --------------------------------------------------------------------------------------
+
+
+def test_hours_are_those_of_each_sample_once():
+    """The run was killed at 30 and went on from 20; 40 samples at 10, 5, 20 and 20 a second."""
+    logged = [(10, 10.0), (20, 5.0), (30, 20.0), (30, 99.0), (40, 20.0)]
+    lines = [{"samples_seen": seen, "samples_per_sec": speed} for seen, speed in logged] + [{"samples_seen": 40}]
+    assert training_hours(lines) * 3600 == pytest.approx(1 + 2 + 0.5 + 0.5)
+    assert training_hours(lines, 20) * 3600 == pytest.approx(3)
+
+
+def test_hours_until_a_quality_lie_between_checkpoints(load_tool):
+    tool = load_tool("quality_over_time")
+    curve = tool.Curve([1.0, 2.0, 4.0], [25.0, 28.0, 29.0], "gaussian:25")
+    assert [tool.hours_until(curve, level) for level in (24, 26.5, 28, 28.5, 30)] == [1, 1.5, 2, 3, None]
+
+
+def test_every_checkpoint_is_evaluated_as_the_evaluator_does(load_tool, cli, trained, evaluated, photographs, tmp_path):
+    run_dir, out = Path(shutil.copytree(trained, tmp_path / "run")), tmp_path / "pictures" / "quality.png"
+    tool = load_tool("quality_over_time")
+    arguments = [run_dir, f"--benchmark=photographs={photographs}", f"--out={out}"]
+    done = cli(tool.main, *arguments)
+    assert done.code == 0, done.err
+    folders = [run_dir / "quality" / f"samples-{seen:09d}" for seen in (80, 160)]
+    early, last = (json.loads((folder / "results.json").read_text())["cells"][0] for folder in folders)
+    (whole,) = (
+        cell
+        for cell in json.loads((evaluated / "results.json").read_text())["cells"]
+        if cell["benchmark"] == "photographs"
+    )
+    assert last["psnr_db"] == whole["psnr_db"] > early["psnr_db"]
+    assert f"{whole['psnr_db']:.2f} dB after" in done.out and done.out.endswith(f"wrote {out}\n")
+    assert Image.open(out).size == (1050, 630)
+    assert cli(tool.main, *arguments).out.count("taken from") == 2
+    assert "should end with .png" in cli(tool.main, *arguments[:2], "--out=a.pdf").error(2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "metrics.jsonl").touch()
+    assert "holds no whole checkpoint" in cli(tool.main, tmp_path / "empty", *arguments[1:]).error(2)

@@ -9,30 +9,28 @@ clipped). Runs are kept in the output folder; the same command goes on from ther
 
 import argparse
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-import numpy as np
 import torch
 from bench import machine
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from n2s_dist import checkpoint
+from n2s_dist.benchmarks import Benchmark
 from n2s_dist.build import build_shards
+from n2s_dist.cells import product_cells
 from n2s_dist.command_line import read_config
-from n2s_dist.denoise import denoise_tiled
+from n2s_dist.distributed import Ranks
 from n2s_dist.errors import run_command
 from n2s_dist.images import list_images, read_image
-from n2s_dist.metrics import psnr_db
-from n2s_dist.noise import frozen_rng
-from n2s_dist.order import name_key
+from n2s_dist.methods import of_network
 from n2s_dist.plan import BuildOptions
 from n2s_dist.score import ScoreModel
+from n2s_dist.sweep import sweep
 from n2s_dist.train import train
 
 _CROP = 64
@@ -96,17 +94,12 @@ def middle_crops(images: Path, folder: Path) -> None:
         Image.fromarray(pixels[top : top + _CROP, left : left + _CROP]).save(folder / name)
 
 
-def mean_psnr_db(model: ScoreModel, benchmark: Path, seed: int) -> float:
-    """Mean PSNR in dB over a folder, by the protocol of the evaluator and with its noise."""
-
-    def each() -> Iterator[float]:
-        for image in tqdm(list_images(benchmark), unit="image", leave=False):
-            clean = read_image(image, 3) / 255.0
-            noisy = model.noise.corrupt(clean, frozen_rng(seed, name_key(benchmark.name), name_key(image.name)))  # type: ignore[union-attr]
-            estimate = denoise_tiled(model, noisy.astype(np.float32), model.noise)  # type: ignore[arg-type]
-            yield psnr_db(clean, estimate.clip(0, 1))
-
-    return float(np.mean(list(each())))
+def mean_psnr_db(run_dir: Path, benchmark: Path, seed: int) -> float:
+    """Mean PSNR in dB of a run's last checkpoint over a folder of clean images, by the evaluator."""
+    denoiser = of_network(checkpoint.load(checkpoint.locate(run_dir)))
+    source = Benchmark.open(benchmark.name, benchmark, None, "float")
+    results = sweep(product_cells([source], [denoiser], None, ("known",)), seed, Ranks(), run_dir / "evaluation")
+    return results["cells"][0]["psnr_db"]
 
 
 def main() -> None:
@@ -131,9 +124,7 @@ def main() -> None:
         with faults(row, training=True):
             train(config)
         with faults(row, training=False):
-            found[row.name] = mean_psnr_db(
-                checkpoint.load(checkpoint.locate(run_dir)).model, args.benchmark, config.seed
-            )
+            found[row.name] = mean_psnr_db(run_dir, args.benchmark, config.seed)
         print(f"{found[row.name]:6.2f} dB  {found[row.name] - found[ROWS[0].name]:+6.2f}  {row.name}", flush=True)
         about = {"benchmark": args.benchmark.name, "crops": args.total_samples, "psnr_db": found, "machine": machine()}
         (args.out / "faults.json").write_text(json.dumps(about, indent=1) + "\n")

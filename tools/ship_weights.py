@@ -23,6 +23,7 @@ from torch import Tensor
 
 from n2s_dist import checkpoint, shipped
 from n2s_dist.config import to_dict
+from n2s_dist.curves import read_metrics, training_hours
 from n2s_dist.datasets import find_dataset, known_names
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.mixture import format_training_noise
@@ -87,22 +88,10 @@ def stored(loaded: checkpoint.Loaded) -> tuple[dict[str, Tensor], str, list[dict
     return weights, "float32", exact
 
 
-def training_hours(run_dir: Path) -> float | None:
-    """Of all steps, from the log of a run."""
-    log = run_dir / "metrics.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    seconds, before = 0.0, 0
-    for row in rows:
-        if "samples_per_sec" in row and row["samples_seen"] > before:
-            seconds += (row["samples_seen"] - before) / row["samples_per_sec"]
-            before = row["samples_seen"]
-    return seconds / 3600 if seconds else None
-
-
 def budget(loaded: checkpoint.Loaded, run_dir: Path, hardware: str) -> str:
     """What a run trained on, and for how long."""
-    config, hours = loaded.config, training_hours(run_dir)
-    size = config.data.crop_size
+    config, size = loaded.config, loaded.config.data.crop_size
+    hours = training_hours(read_metrics(run_dir)) if (run_dir / "metrics.jsonl").is_file() else 0
     told = f"{loaded.samples_seen:,} crops of {size}x{size} in batches of {config.train.global_batch_size}"
     told += f" at learning rate {config.optimizer.learning_rate:g}"
     return told + (f", {hours:.1f} hours" if hours else "") + (f" on {hardware}" if hardware else "")
