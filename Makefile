@@ -21,7 +21,7 @@ demo: .venv/.ready
 	@$(BIN)/python -m n2s_dist.report --run_dir $(DEMO) --results $(DEMO)/evaluation --out $(DEMO)
 
 test: .venv/.ready
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.ready
 	@$(BIN)/ruff check .

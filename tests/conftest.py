@@ -63,6 +63,13 @@ def _no_wandb(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """What a run of this test leaves set would change rounding and times in the next."""
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def cpu(monkeypatch):
     """No GPU for this test: only the CPU repeats convolutions to the last bit."""

@@ -103,16 +103,22 @@ def test_the_card_says_what_it_is_and_what_it_reaches(ship, folder, trained, tmp
 
 
 def test_the_budget_is_that_of_all_runs_that_followed_each_other(ship, folder, trained, tiny, cli, tmp_path):
+    """A shipped network, a run that began with it, one that began with that run; none names a folder."""
     assert ship(trained, "--name=tiny-color", "--hardware=an abacus").code == 0
-    for name, start_from in (("next", "tiny-color"), ("other", trained)):
-        options = [f"--run_dir={tmp_path / name}", f"--train.start_from={start_from}", "--train.total_samples=80"]
+    for name, start_from, samples in (("second", "tiny-color", 80), ("third", tmp_path / "second", 40)):
+        options = [
+            f"--run_dir={tmp_path / name}",
+            f"--train.start_from={start_from}",
+            f"--train.total_samples={samples}",
+        ]
         assert cli(training.main, *tiny, *options).code == 0
-    assert ship(tmp_path / "next", "--name=tiny-color", "--hardware=a loom").code == 0
-    first, second = json.loads((folder / "tiny-color.json").read_text())["budget"]
-    assert first.startswith("160 crops of 32x32 in batches of 8 at learning rate 0.003") and "an abacus" in first
-    assert second.startswith("80 crops of 32x32") and second.endswith("on a loom")
-    assert f"- Budget: {first}; then {second}." in (folder / "tiny-color.md").read_text()
-    assert f"started from {trained}" in ship(tmp_path / "other", "--name=other").error()
+    assert ship(tmp_path / "third", "--name=tiny-color", "--hardware=a loom").code == 0
+    stages = json.loads((folder / "tiny-color.json").read_text())["budget"]
+    for stage, samples, hardware in zip(stages, (160, 80, 40), ("an abacus", "a loom", "a loom"), strict=True):
+        assert stage.startswith(f"{samples} crops of 32x32 in batches of 8 at learning rate 0.003")
+        assert stage.endswith(f" on {hardware}")
+    assert f"- Budget: {'; then '.join(stages)}." in (folder / "tiny-color.md").read_text()
+    assert str(tmp_path) not in (folder / "tiny-color.json").read_text()
 
 
 def test_weights_that_float16_would_hurt_stay_float32(ship, folder, trained, tool, monkeypatch):

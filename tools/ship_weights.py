@@ -71,7 +71,9 @@ def scrubbed(loaded: checkpoint.Loaded) -> dict[str, Any]:
     config = loaded.config
     tracking = dataclasses.replace(config.tracking, wandb=False, name="")
     data = dataclasses.replace(config.data, shards="", cache_dir="")
-    return to_dict(dataclasses.replace(config, run_dir="", data=data, tracking=tracking))
+    named = config.train.start_from if shipped.is_shipped(config.train.start_from) else ""
+    train = dataclasses.replace(config.train, start_from=named)
+    return to_dict(dataclasses.replace(config, run_dir="", data=data, train=train, tracking=tracking))
 
 
 def stored(loaded: checkpoint.Loaded) -> tuple[dict[str, Tensor], str, list[dict[str, Any]]]:
@@ -88,23 +90,18 @@ def stored(loaded: checkpoint.Loaded) -> tuple[dict[str, Tensor], str, list[dict
     return weights, "float32", exact
 
 
-def budget(loaded: checkpoint.Loaded, run_dir: Path, hardware: str) -> str:
-    """What a run trained on, and for how long."""
-    config, size = loaded.config, loaded.config.data.crop_size
+def budgets(loaded: checkpoint.Loaded, run_dir: Path, hardware: str) -> list[str]:
+    """What each of the runs that began with each other's weights trained on, and for how long, the first one first."""
+    config, size, before = loaded.config, loaded.config.data.crop_size, loaded.config.train.start_from
+    earlier: list[str] = []
+    if shipped.is_shipped(before):
+        earlier = json.loads(shipped.files(before)[1].read_text())["budget"]
+    elif before:
+        earlier = budgets(checkpoint.load(checkpoint.locate(before)), Path(before), hardware)
     hours = training_hours(read_metrics(run_dir)) if (run_dir / "metrics.jsonl").is_file() else 0
     told = f"{loaded.samples_seen:,} crops of {size}x{size} in batches of {config.train.global_batch_size}"
     told += f" at learning rate {config.optimizer.learning_rate:g}"
-    return told + (f", {hours:.1f} hours" if hours else "") + (f" on {hardware}" if hardware else "")
-
-
-def budget_before(loaded: checkpoint.Loaded) -> list[str]:
-    """Of the shipped network that a run started from, if it did."""
-    name = loaded.config.train.start_from
-    if not name:
-        return []
-    if not shipped.is_shipped(name):
-        raise UserError(f"{loaded.path} started from {name}, which is not shipped: what that trained on is not known")
-    return json.loads(shipped.files(name)[1].read_text())["budget"]
+    return [*earlier, told + (f", {hours:.1f} hours" if hours else "") + (f" on {hardware}" if hardware else "")]
 
 
 def photographs_table(rows: list[dict[str, Any]]) -> str:
@@ -158,7 +155,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: str, results: Path | Non
         "storage": storage,
         "recorded": recorded,
     }
-    about["budget"] = [*budget_before(loaded), budget(loaded, run_dir, hardware)]
+    about["budget"] = budgets(loaded, run_dir, hardware)
     network = loaded.config.network
     card = CARD.format(
         name=name,
