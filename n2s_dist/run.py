@@ -152,7 +152,8 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     laps.lap("ranks")
     micro_batch = portion_size(config, ranks.world_size)
     torch.manual_seed(int(order.hash64(config.seed, order.STREAM_WEIGHTS)) >> 1)
-    model = place(first_model(config, shards.manifest.channels), ranks.device, config.train.channels_last)
+    build = first_model if found is None else build_score_model
+    model = place(build(config, shards.manifest.channels), ranks.device, config.train.channels_last)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     plan = config.optimizer
     options: dict[str, Any] = {"lr": plan.learning_rate, "betas": tuple(plan.betas), "fused": True}

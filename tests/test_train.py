@@ -335,11 +335,13 @@ def test_what_can_not_be_trained_on_is_named(tiny, cli, tmp_path, option, named)
 def test_a_run_starts_from_the_weights_of_another(configure, trained):
     """Its averaged ones, also in a run of another noise level; going on, it is a run like any other."""
     given = checkpoint.load(checkpoint.locate(trained)).model.state_dict()
-    config = configure("--noise=gaussian:50", f"--train.start_from={trained}")
+    source = shutil.copytree(trained, Path(configure().run_dir).with_name("source"))
+    config = configure("--noise=gaussian:50", f"--train.start_from={source}")
     torch.testing.assert_close(start(config).model.state_dict(), given, rtol=0, atol=0)
     last = checkpoint.load(train(config))
     moved = [float((last.model.state_dict()[name] - tensor).norm() / tensor.norm()) for name, tensor in given.items()]
     assert 0 < max(moved) < 0.5  # those of another draw are 1.4 away
+    shutil.rmtree(source)  # a run that goes on needs it no more
     again = start(config)
     assert again.samples_seen == config.train.total_samples
     torch.testing.assert_close(again.ema.state_dict(), last.model.state_dict(), rtol=0, atol=0)
