@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from n2s_dist import order
+from n2s_dist.mixture import Mixture, NoiseBatch
 from n2s_dist.noise import Coordinates
 
 
@@ -20,15 +21,31 @@ def sigma_a_law(
     """The perturbation's scale for the samples at some global positions: float64 [B].
 
     stable    on [endpoints], in noise standard deviations, drawn afresh for each sample. It raises the noise's level
-              sqrt(1 + sigma_a^2) times; the logarithm of that is uniform.
+              r = sqrt(1 + sigma_a^2) times; log r is uniform.
     image     annealed linearly from the first endpoint to the second over the whole run (the paper's).
     """
     start, end = endpoints
     if coordinates == "image":
         return start + (end - start) * (positions / total_samples)
-    share = order.hash64(seed, order.STREAM_PERTURBATION, positions, 0) / 2.0**64
     low, high = np.log1p(np.square(endpoints))
-    return np.sqrt(np.expm1(low + (high - low) * share))
+    return np.sqrt(np.expm1(low + (high - low) * _share(seed, positions, 0)))
+
+
+def raised_within_range(
+    sigma_a: np.ndarray, mixture: Mixture, noise: NoiseBatch, seed: int, positions: np.ndarray
+) -> np.ndarray:
+    """Perturbations large enough to raise each sample to a level drawn from the whole range of its family: float64 [B].
+
+    sigma_a: what there is otherwise, and stays where it raises to more than that level. The level's logarithm is
+    uniform, so an image of weak noise teaches all levels above its own, from targets that are nearly clean.
+    """
+    log_raise = np.maximum(0, mixture.log_raise(noise, _share(seed, positions, 2)))
+    return np.maximum(sigma_a, np.sqrt(np.expm1(2 * log_raise)))
+
+
+def _share(seed: int, positions: np.ndarray, number: int) -> np.ndarray:
+    """Uniform on [0, 1) for each global position, float64 [B]; another number, another draw."""
+    return order.hash64(seed, order.STREAM_PERTURBATION, positions, number) / 2.0**64
 
 
 def perturbations(seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:

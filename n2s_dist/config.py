@@ -53,10 +53,13 @@ class ArdaeConfig:
         coordinates: stable (sigma_a in noise standard deviations, drawn from the interval for each crop) or image (the
             paper's annealing from the first to the second value over the run)
         sigma_a: the interval; empty takes [0, 1] for stable and the paper's endpoints for image
+        whole_range: perturb more where it takes more to reach a level drawn from the whole range of the crop's family;
+            for noise of several levels
     """
 
     coordinates: Coordinates = "stable"
     sigma_a: list[float] = field(default_factory=list)
+    whole_range: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,11 @@ class OptimizerConfig:
     """How weights move. All lengths are in samples.
 
     Args:
-        name: adamw or adam
+        name: adamw, adam, or muon (which leaves the network's first and last layer and all biases to AdamW)
         learning_rate: the peak (cosine) or initial (step) learning rate
         betas: decay rates of Adam's two averages
-        weight_decay: of adamw
+        momentum: of muon
+        weight_decay: of adamw and muon
         schedule: cosine (linear warm-up, then half a cosine to zero) or step
         warmup_samples: length of the cosine schedule's warm-up, at most a quarter of the run
         step_every_samples: the step schedule multiplies the rate by step_factor this often
@@ -91,9 +95,10 @@ class OptimizerConfig:
         ema_halflife_samples: half-life of the average of the weights that is evaluated; 0 turns it off
     """
 
-    name: Literal["adamw", "adam"] = "adamw"
+    name: Literal["adamw", "adam", "muon"] = "adamw"
     learning_rate: float = 1e-3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    momentum: float = 0.95
     weight_decay: float = 0.01
     schedule: Literal["cosine", "step"] = "cosine"
     warmup_samples: int = 1_600
@@ -218,6 +223,8 @@ def check(config: Config) -> None:
         raise UserError(
             f"method {config.method} takes one noise level: give a noise such as gaussian:25, or method ardae"
         )
+    if config.ardae.whole_range and not isinstance(parse_training_noise(config.noise), Mixture):
+        raise UserError("ardae.whole_range takes a noise of several levels, such as gaussian:5-55")
     if config.method != "ardae" and config.ardae.coordinates == "image":
         raise UserError(f"ardae.coordinates image is for method ardae: give stable for method {config.method}")
     positive = {
@@ -266,6 +273,8 @@ def check(config: Config) -> None:
         raise UserError(f"network.widths is {config.network.widths}: give one positive width a level")
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
         raise UserError(f"optimizer.betas is {optimizer.betas}: give two numbers in [0, 1)")
+    if not 0 <= optimizer.momentum < 1:
+        raise UserError(f"optimizer.momentum is {optimizer.momentum}: give a number in [0, 1)")
     sigma_a = config.ardae.sigma_a
     if sigma_a and (len(sigma_a) != 2 or not all(0 <= s < math.inf for s in sigma_a) or max(sigma_a) == 0):
         raise UserError(f"ardae.sigma_a is {sigma_a}: give two numbers, not negative and not both 0")

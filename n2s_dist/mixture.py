@@ -48,6 +48,19 @@ class Mixture:
         family = np.array([FAMILIES.index(type(low)) for low, _ in self.ranges])[which]
         return NoiseBatch.of(family, level, device)
 
+    def log_raise(self, noise: "NoiseBatch", share: np.ndarray) -> np.ndarray:
+        """Logarithm of how many times a batch's levels are to be raised to reach others, float64 [B].
+
+        share: [B], where in its family's range each of those lies, 0 being the weakest, in logarithms. Negative where
+        the own level is the stronger one.
+        """
+        ends = np.sort([[_log_strength(noise) for noise in pair] for pair in self.ranges], axis=1)
+        place = {type(low): number for number, (low, _) in enumerate(self.ranges)}
+        which = np.array([place[FAMILIES[number]] for number in noise.family.flatten().tolist()])
+        own = noise.condition()[:, -1].flatten().double().cpu().numpy()
+        weakest, strongest = ends[which].T
+        return weakest + (strongest - weakest) * share - own
+
     def holds(self, noise: NoiseModel) -> bool:
         """Whether a family is among these and a level in its range, ends included to rounding."""
         return any(
@@ -101,6 +114,11 @@ class NoiseBatch:
         one_hot = [(self.family == number).float() for number in range(len(FAMILIES))]
         deviation = self._choose([noise.deviation(0.5) for noise in self._models()])
         return torch.cat([*one_hot, torch.log(deviation / _USUAL_DEVIATION)], dim=1)
+
+
+def _log_strength(noise: PureNoise) -> float:
+    """What `NoiseBatch.condition` says of one noise's level."""
+    return float(NoiseBatch.same(noise, torch.device("cpu")).condition()[0, -1])
 
 
 def parse_training_noise(text: str) -> TrainingNoise:

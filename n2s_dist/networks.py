@@ -135,3 +135,9 @@ class ResUNet(nn.Module):
         for up, level in zip(self.ups, self.up_levels, strict=True):
             x = level(up(x) + skips.pop())
         return F.pixel_shuffle(self.tail(x + head), 2)
+
+
+def hidden_weights(network: nn.Module) -> list[nn.Parameter]:
+    """Weights of all layers but the first and the last, which a network registers first and last."""
+    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    return weights[1:-1]

@@ -23,6 +23,8 @@ from n2s_dist.errors import UserError
 from n2s_dist.laps import Laps
 from n2s_dist.loader import check_crop_size, check_noise
 from n2s_dist.mixture import Mixture, NoiseBatch
+from n2s_dist.muon import Muon
+from n2s_dist.networks import hidden_weights
 from n2s_dist.noise import NoiseModel
 from n2s_dist.observe import Watch
 from n2s_dist.saving import Saver
@@ -59,6 +61,7 @@ class Interval:
 
     started: float = field(default_factory=time.perf_counter)
     positions: list[np.ndarray] = field(default_factory=list)
+    sigma_a: list[Tensor] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
     data_wait_sec: float = 0.0
     checkpoint_pause_sec: float = 0.0  # not part of what throughput is counted over
@@ -100,7 +103,8 @@ class Run:
 
     def check_ranks_agree(self) -> None:
         """RunFailed when some rank holds another state than the others."""
-        names = [name for name, _ in self.model.named_parameters()]
+        called = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        names = [called[id(parameter)] for group in self.optimizer.param_groups for parameter in group["params"]]
         consistency.check(self.ranks, self.samples_seen, self.state(), names)
 
     def sample_index(self, positions: np.ndarray) -> np.ndarray:
@@ -155,14 +159,7 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     build = first_model if found is None else build_score_model
     model = place(build(config, shards.manifest.channels), ranks.device, config.train.channels_last)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
-    plan = config.optimizer
-    options: dict[str, Any] = {"lr": plan.learning_rate, "betas": tuple(plan.betas), "fused": True}
-    optimizer: torch.optim.Optimizer = (
-        torch.optim.Adam(model.parameters(), **options)
-        if plan.name == "adam"
-        else torch.optim.AdamW(model.parameters(), weight_decay=plan.weight_decay, **options)
-    )
-    wrapped, optimizer = ranks.prepare(model, optimizer)
+    wrapped, optimizer = ranks.prepare(model, build_optimizer(config, model))
     compile_model(model, config.train.compile)
     watch = Watch(
         ranks, ema, model, channels=shards.manifest.channels, crop_size=config.data.crop_size,
@@ -193,6 +190,20 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     laps.lap("model")
     run.laps = laps
     return run
+
+
+def build_optimizer(config: Config, model: ScoreModel) -> torch.optim.Optimizer:
+    """The optimizer over all weights, before any step."""
+    plan = config.optimizer
+    options: dict[str, Any] = {"lr": plan.learning_rate, "betas": tuple(plan.betas)}
+    if plan.name == "adam":
+        return torch.optim.Adam(model.parameters(), fused=True, **options)
+    options["weight_decay"] = plan.weight_decay
+    if plan.name == "adamw":
+        return torch.optim.AdamW(model.parameters(), fused=True, **options)
+    hidden = hidden_weights(model.network)
+    chosen = {id(weight) for weight in hidden}
+    return Muon(hidden, [p for p in model.parameters() if id(p) not in chosen], momentum=plan.momentum, **options)
 
 
 def first_model(config: Config, channels: int) -> ScoreModel:

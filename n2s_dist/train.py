@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2s_dist import checkpoint, order, schedule, stopping
-from n2s_dist.ardae import sigma_a_law
+from n2s_dist.ardae import raised_within_range, sigma_a_law
 from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
 from n2s_dist.distributed import lost_ranks_named
@@ -32,7 +32,8 @@ from n2s_dist.errors import Stopped, run_command
 from n2s_dist.keeping import after_step, save, stop_if_not_finite
 from n2s_dist.laps import Laps, process_age_sec
 from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
-from n2s_dist.mixture import Mixture
+from n2s_dist.mixture import Mixture, NoiseBatch
+from n2s_dist.noise import NoiseModel
 from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.run import Interval, Run, start
 from n2s_dist.tracking import NullTracker, open_tracker
@@ -128,16 +129,22 @@ def open_batches(run: Run) -> Iterator[Batch]:
             noisy, extra = made.unbind(1)
         else:
             noisy, extra = made, draw(config.method, config.seed, positions, made.shape, device)
-        sigma_a = torch.tensor(perturbation_scales(config, positions), dtype=torch.float32, device=device)
-        return Batch(positions, noisy, run.noise_at(positions), extra, sigma_a.view(-1, 1, 1, 1))
+        noise = run.noise_at(positions)
+        sigma_a = torch.tensor(perturbation_scales(run, positions, noise), dtype=torch.float32, device=device)
+        return Batch(positions, noisy, noise, extra, sigma_a.view(-1, 1, 1, 1))
 
     return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))
 
 
-def perturbation_scales(config: Config, positions: np.ndarray) -> np.ndarray:
-    """AR-DAE's sigma_a at some global positions: float64 [B]."""
+def perturbation_scales(run: Run, positions: np.ndarray, noise: NoiseModel | NoiseBatch) -> np.ndarray:
+    """AR-DAE's sigma_a for the crops, with this noise, at some global positions: float64 [B]."""
+    config = run.config
     law = config.ardae.coordinates
-    return sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
+    sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
+    if config.ardae.whole_range and isinstance(run.model.noise, Mixture):
+        assert isinstance(noise, NoiseBatch)
+        return raised_within_range(sigma_a, run.model.noise, noise, config.seed, positions)
+    return sigma_a
 
 
 def portions(run: Run) -> Iterator[np.ndarray]:
@@ -173,6 +180,7 @@ def train_step(run: Run, batches: Iterator[Batch]) -> None:
             losses = method_loss(config.method, run.model, run.wrapped, batch)
             run.ranks.backward(losses.mean() / count)
         run.interval.positions.append(batch.positions)
+        run.interval.sigma_a.append(batch.sigma_a.flatten())
         run.interval.losses.append(losses.detach())
 
     run.watch.exchanged()
@@ -219,7 +227,7 @@ def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
         **run.watch.report(count / elapsed, max(0, run.config.train.total_samples - run.samples_seen)),
     }
     if run.config.method == "ardae":
-        metrics["sigma_a"] = float(perturbation_scales(run.config, np.concatenate(now.positions)).mean())
+        metrics["sigma_a"] = float(torch.cat(now.sigma_a).mean())
     if now.checkpoint_pause_sec:
         metrics["checkpoint_pause_sec"] = now.checkpoint_pause_sec
     tracker.log(run.samples_seen, metrics)

@@ -138,6 +138,7 @@ def test_a_wrong_choice_lists_the_right_ones():
         ("optimizer.learning_rate", "-1"),
         ("optimizer.betas", "[0.9]"),
         ("optimizer.betas", "[0.9,1]"),
+        ("optimizer.momentum", "1"),
         ("optimizer.clip_norm", "-1"),
         ("optimizer.weight_decay", "-0.1"),
         ("optimizer.ema_halflife_samples", "-1"),

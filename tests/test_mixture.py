@@ -140,10 +140,12 @@ def test_tiles_are_stored_with_their_images_own_noise(stored, photographs, tmp_p
     assert len(set(found.values())) == len(found)
 
 
-def test_training_on_several_noises_learns_and_denoises_each(stored, tmp_path):
+@pytest.mark.parametrize("whole_range", [False, True])
+def test_training_on_several_noises_learns_and_denoises_each(stored, tmp_path, whole_range):
     options = [f"--noise={TEXT}", f"--run_dir={tmp_path / 'run'}", f"--data.shards={stored}", "--data.crop_size=32"]
     options += ["--network.widths=[8,16]", "--train.total_samples=1600", "--train.log_every_samples=160"]
     options += ["--train.checkpoint_every_samples=1600", "--tracking.wandb=false", "--optimizer.learning_rate=3e-3"]
+    options += [f"--ardae.whole_range={whole_range}"]
     train(read_config(options))
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -164,3 +166,5 @@ def test_clean_tiles_and_the_papers_law_are_refused(shards, tmp_path):
         train(read_config(options))
     with pytest.raises(UserError, match="one noise level"):
         read_config([*options, "--ardae.coordinates=image"])
+    with pytest.raises(UserError, match=r"ardae\.whole_range takes a noise of several levels"):
+        read_config(["--noise=gaussian:25", "--ardae.whole_range=true"])
