@@ -29,7 +29,7 @@ from n2s_dist.config import CompileMode, Config
 from n2s_dist.errors import run_command
 from n2s_dist.mixture import Mixture
 from n2s_dist.plan import BuildOptions
-from n2s_dist.run import Run, start
+from n2s_dist.run import Run, build_optimizer, start
 from n2s_dist.score import build_score_model
 from n2s_dist.speed import compile_model, place
 from n2s_dist.tracking import Tracker
@@ -79,7 +79,7 @@ def make_steps(config: Config, switches: Switches, noisy: torch.Tensor) -> Calla
     torch.manual_seed(0)
     device = noisy.device
     model = place(build_score_model(config, noisy.shape[1]), device, switches.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    optimizer = build_optimizer(config, model)
     compile_model(model, switches.compile)
     assert not isinstance(model.noise, Mixture), "the photographs' tiles are clean"
     w, condition = model.given(noisy, model.noise)
