@@ -7,6 +7,7 @@ Each image has one family and one level, drawn once and for all from (seed, imag
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -54,12 +55,16 @@ class Mixture:
         share: [B], where in its family's range each of those lies, 0 being the weakest, in logarithms. Negative where
         the own level is the stronger one.
         """
-        ends = np.sort([[_log_strength(noise) for noise in pair] for pair in self.ranges], axis=1)
         place = {type(low): number for number, (low, _) in enumerate(self.ranges)}
         which = np.array([place[FAMILIES[number]] for number in noise.family.flatten().tolist()])
         own = noise.condition()[:, -1].flatten().double().cpu().numpy()
-        weakest, strongest = ends[which].T
+        weakest, strongest = self._log_strengths[which].T
         return weakest + (strongest - weakest) * share - own
+
+    @cached_property
+    def _log_strengths(self) -> np.ndarray:
+        """Of each range's weakest and strongest noise, as a network is told them: float64 [ranges, 2]."""
+        return np.sort([[_log_strength(noise) for noise in ends] for ends in self.ranges], axis=1)
 
     def holds(self, noise: NoiseModel) -> bool:
         """Whether a family is among these and a level in its range, ends included to rounding."""

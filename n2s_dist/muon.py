@@ -21,18 +21,25 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     A round takes X to (a + b G + c G^2) X with G = X X^T. These polynomials of the first G commute, so rounds need G
     alone, and X is multiplied once: a third of the arithmetic for convolutions, whose matrices are long.
     """
-    a, b, c = _QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    gram, product = x @ x.mT, None
-    for _ in range(_ROUNDS):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = factor if product is None else factor @ product
+    gram = x @ x.mT
+    product = factor = _polynomial(gram)
+    for _ in range(_ROUNDS - 1):
         gram = factor @ gram @ factor
+        factor = _polynomial(gram)
+        product = factor @ product
     x = product @ x
     return x.mT if tall else x
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """a + b G + c G^2, what one round multiplies by."""
+    a, b, c = _QUINTIC
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor
 
 
 class Muon(torch.optim.AdamW):

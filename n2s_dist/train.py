@@ -141,10 +141,10 @@ def perturbation_scales(run: Run, positions: np.ndarray, noise: NoiseModel | Noi
     config = run.config
     law = config.ardae.coordinates
     sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
-    if config.ardae.whole_range and isinstance(run.model.noise, Mixture):
-        assert isinstance(noise, NoiseBatch)
-        return raised_within_range(sigma_a, run.model.noise, noise, config.seed, positions)
-    return sigma_a
+    if not config.ardae.whole_range:
+        return sigma_a
+    assert isinstance(run.model.noise, Mixture) and isinstance(noise, NoiseBatch)
+    return raised_within_range(sigma_a, run.model.noise, noise, config.seed, positions)
 
 
 def portions(run: Run) -> Iterator[np.ndarray]:
