@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from n2s_dist import order
-from n2s_dist.mixture import Mixture, NoiseBatch
 from n2s_dist.noise import Coordinates
 
 
@@ -31,16 +30,18 @@ def sigma_a_law(
     return np.sqrt(np.expm1(low + (high - low) * _share(seed, positions, 0)))
 
 
-def raised_within_range(
-    sigma_a: np.ndarray, mixture: Mixture, noise: NoiseBatch, seed: int, positions: np.ndarray
-) -> np.ndarray:
-    """Perturbations large enough to raise each sample to a level drawn from the whole range of its family: float64 [B].
+def share_of_range(seed: int, positions: np.ndarray) -> np.ndarray:
+    """Where in its family's range the level lies that each sample is raised to, uniform on [0, 1): float64 [B]."""
+    return _share(seed, positions, 2)
 
-    sigma_a: what there is otherwise, and stays where it raises to more than that level. The level's logarithm is
-    uniform, so an image of weak noise teaches all levels above its own, from targets that are nearly clean.
+
+def raised(sigma_a: np.ndarray, log_raise: np.ndarray) -> np.ndarray:
+    """Perturbations that raise each level exp(log_raise) times, or sigma_a where that raises it more: float64 [B].
+
+    With log_raise from Mixture.log_raise, an image of weak noise teaches all levels above its own, from targets that
+    are nearly clean.
     """
-    log_raise = np.maximum(0, mixture.log_raise(noise, _share(seed, positions, 2)))
-    return np.maximum(sigma_a, np.sqrt(np.expm1(2 * log_raise)))
+    return np.maximum(sigma_a, np.sqrt(np.expm1(2 * np.maximum(0, log_raise))))
 
 
 def _share(seed: int, positions: np.ndarray, number: int) -> np.ndarray:

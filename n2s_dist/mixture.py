@@ -7,7 +7,6 @@ Each image has one family and one level, drawn once and for all from (seed, imag
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -49,22 +48,20 @@ class Mixture:
         family = np.array([FAMILIES.index(type(low)) for low, _ in self.ranges])[which]
         return NoiseBatch.of(family, level, device)
 
-    def log_raise(self, noise: "NoiseBatch", share: np.ndarray) -> np.ndarray:
-        """Logarithm of how many times a batch's levels are to be raised to reach others, float64 [B].
+    def log_raise(self, image_keys: np.ndarray, seed: int, share: np.ndarray) -> np.ndarray:
+        """Logarithm of how many times images' levels are to be raised to reach others, float64 [N].
 
-        share: [B], where in its family's range each of those lies, 0 being the weakest, in logarithms. Negative where
+        share: [N], where in its family's range each of those lies, 0 being the weakest, in logarithms. Negative where
         the own level is the stronger one.
         """
-        place = {type(low): number for number, (low, _) in enumerate(self.ranges)}
-        which = np.array([place[FAMILIES[number]] for number in noise.family.flatten().tolist()])
-        own = noise.condition()[:, -1].flatten().double().cpu().numpy()
-        weakest, strongest = self._log_strengths[which].T
-        return weakest + (strongest - weakest) * share - own
+        which, level = self.draw(image_keys, seed)
+        ends = np.array([[noise.level for noise in ends] for ends in self.ranges])[which].T
+        weakest, strongest = np.sort([self._log_deviation(which, end) for end in ends], axis=0)
+        return weakest + (strongest - weakest) * share - self._log_deviation(which, level)
 
-    @cached_property
-    def _log_strengths(self) -> np.ndarray:
-        """Of each range's weakest and strongest noise, as a network is told them: float64 [ranges, 2]."""
-        return np.sort([[_log_strength(noise) for noise in ends] for ends in self.ranges], axis=1)
+    def _log_deviation(self, which: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """Logarithm of the noise's standard deviation at middle grey, for what `draw` returns: float64 [N]."""
+        return np.log(np.choose(which, [type(low)(level).deviation(0.5) for low, _ in self.ranges]))  # type: ignore[arg-type]
 
     def holds(self, noise: NoiseModel) -> bool:
         """Whether a family is among these and a level in its range, ends included to rounding."""
@@ -119,11 +116,6 @@ class NoiseBatch:
         one_hot = [(self.family == number).float() for number in range(len(FAMILIES))]
         deviation = self._choose([noise.deviation(0.5) for noise in self._models()])
         return torch.cat([*one_hot, torch.log(deviation / _USUAL_DEVIATION)], dim=1)
-
-
-def _log_strength(noise: PureNoise) -> float:
-    """What `NoiseBatch.condition` says of one noise's level."""
-    return float(NoiseBatch.same(noise, torch.device("cpu")).condition()[0, -1])
 
 
 def parse_training_noise(text: str) -> TrainingNoise:

@@ -118,8 +118,11 @@ class Run:
         noise = self.model.noise
         if not isinstance(noise, Mixture):
             return noise
-        keys = np.array([self.shards[i].image_key for i in self.sample_index(positions).tolist()], np.uint64)
-        return noise.of_images(keys, self.shards.manifest.seed, self.ranks.device)
+        return noise.of_images(self.image_keys(positions), self.shards.manifest.seed, self.ranks.device)
+
+    def image_keys(self, positions: np.ndarray) -> np.ndarray:
+        """Of the images that the crops at some global positions are of: uint64 [N]."""
+        return np.array([self.shards[i].image_key for i in self.sample_index(positions).tolist()], np.uint64)
 
     @property
     def run_dir(self) -> Path:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2s_dist import checkpoint, order, schedule, stopping
-from n2s_dist.ardae import raised_within_range, sigma_a_law
+from n2s_dist.ardae import raised, share_of_range, sigma_a_law
 from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
 from n2s_dist.distributed import lost_ranks_named
@@ -32,8 +32,7 @@ from n2s_dist.errors import Stopped, run_command
 from n2s_dist.keeping import after_step, save, stop_if_not_finite
 from n2s_dist.laps import Laps, process_age_sec
 from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
-from n2s_dist.mixture import Mixture, NoiseBatch
-from n2s_dist.noise import NoiseModel
+from n2s_dist.mixture import Mixture
 from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.run import Interval, Run, start
 from n2s_dist.tracking import NullTracker, open_tracker
@@ -129,22 +128,23 @@ def open_batches(run: Run) -> Iterator[Batch]:
             noisy, extra = made.unbind(1)
         else:
             noisy, extra = made, draw(config.method, config.seed, positions, made.shape, device)
-        noise = run.noise_at(positions)
-        sigma_a = torch.tensor(perturbation_scales(run, positions, noise), dtype=torch.float32, device=device)
-        return Batch(positions, noisy, noise, extra, sigma_a.view(-1, 1, 1, 1))
+        sigma_a = torch.tensor(perturbation_scales(run, positions), dtype=torch.float32, device=device)
+        return Batch(positions, noisy, run.noise_at(positions), extra, sigma_a.view(-1, 1, 1, 1))
 
     return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))
 
 
-def perturbation_scales(run: Run, positions: np.ndarray, noise: NoiseModel | NoiseBatch) -> np.ndarray:
-    """AR-DAE's sigma_a for the crops, with this noise, at some global positions: float64 [B]."""
+def perturbation_scales(run: Run, positions: np.ndarray) -> np.ndarray:
+    """AR-DAE's sigma_a for the crops at some global positions: float64 [B]."""
     config = run.config
     law = config.ardae.coordinates
     sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
     if not config.ardae.whole_range:
         return sigma_a
-    assert isinstance(run.model.noise, Mixture) and isinstance(noise, NoiseBatch)
-    return raised_within_range(sigma_a, run.model.noise, noise, config.seed, positions)
+    mixture = run.model.noise
+    assert isinstance(mixture, Mixture)
+    share = share_of_range(config.seed, positions)
+    return raised(sigma_a, mixture.log_raise(run.image_keys(positions), run.shards.manifest.seed, share))
 
 
 def portions(run: Run) -> Iterator[np.ndarray]:

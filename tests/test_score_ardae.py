@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from n2s_dist.ardae import ardae_loss, perturbations, raised_within_range, sigma_a_law
+from n2s_dist.ardae import ardae_loss, perturbations, raised, share_of_range, sigma_a_law
 from n2s_dist.command_line import read_config
 from n2s_dist.mixture import parse_training_noise
 from n2s_dist.noise import Gaussian
@@ -168,24 +168,26 @@ def test_stable_sigma_a_raises_the_level_log_uniformly_and_is_a_function_of_posi
         assert abs(np.corrcoef(first, second)[0, 1]) < 0.03  # 4 standard errors
 
 
-def test_raised_within_range_reaches_levels_uniform_over_the_family_and_never_perturbs_less():
+def test_raises_within_a_range_reach_levels_uniform_over_the_family_and_never_perturb_less():
     positions = np.arange(30_000)
+    keys, share = positions.astype(np.uint64), share_of_range(3, positions)
     mixture = parse_training_noise("gaussian:5-55,poisson:0.005-0.1,gamma:20-200")
-    noise = mixture.of_images(positions.astype(np.uint64), 1, CPU)
+    noise = mixture.of_images(keys, 1, CPU)
+    log_raise = mixture.log_raise(keys, 1, share)
     least = sigma_a_law("stable", 3, positions, 1, (0.0, 1.0))
-    sigma_a = raised_within_range(least, mixture, noise, 3, positions)
+    sigma_a = raised(least, log_raise)
     assert (sigma_a >= least).all()
 
     # what the noise's deviation in y is proportional to, and that of the range's weakest and strongest noise
     level, family = noise.level.flatten().double().numpy(), noise.family.flatten().numpy()
     strength = np.choose(family, [level, level**0.5, level**-0.5])
     weakest, strongest = np.log([[5 / 255, 0.005**0.5, 200**-0.5], [55 / 255, 0.1**0.5, 20**-0.5]])
-    alone = raised_within_range(np.zeros(len(positions)), mixture, noise, 3, positions)
+    alone = raised(np.zeros(len(positions)), log_raise)
     reached = (np.log(strength * np.hypot(1, alone)) - weakest[family]) / (strongest - weakest)[family]
     for number in range(3):  # the greater of two independent uniform draws: the own level and the wanted one
         assert stats.kstest(np.clip(reached[family == number], 0, 1) ** 2, "uniform").pvalue > 1e-3
-    few = mixture.of_images(positions[:7].astype(np.uint64), 1, CPU)
-    np.testing.assert_array_equal(raised_within_range(least[:7], mixture, few, 3, positions[:7]), sigma_a[:7])
+    few = mixture.log_raise(keys[:7], 1, share_of_range(3, positions[:7]))
+    np.testing.assert_array_equal(raised(least[:7], few), sigma_a[:7])
 
 
 def test_image_sigma_a_is_annealed_linearly_over_the_run():
