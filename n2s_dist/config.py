@@ -11,6 +11,7 @@ from typing import Any, Literal
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, parse_training_noise
 from n2s_dist.noise import Coordinates
+from n2s_dist.symmetry import ORDER
 
 Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
@@ -70,11 +71,14 @@ class NetworkConfig:
         name: resunet (bias-free residual U-Net) or unet_n2n (Noise2Noise's U-Net)
         widths: channels of each level of resunet, fine to coarse
         blocks: residual blocks a level of resunet
+        symmetric: whether resunet commutes with flips and quarter turns, its weights being copies of an eighth of them;
+            takes widths that are multiples of 8
     """
 
     name: Literal["resunet", "unet_n2n"] = "resunet"
     widths: list[int] = field(default_factory=lambda: [32, 64, 128])
     blocks: int = 2
+    symmetric: bool = False
 
 
 @dataclass(frozen=True)
@@ -271,6 +275,10 @@ def check(config: Config) -> None:
         )
     if not config.network.widths or min(config.network.widths) <= 0:
         raise UserError(f"network.widths is {config.network.widths}: give one positive width a level")
+    if config.network.symmetric and config.network.name != "resunet":
+        raise UserError(f"network.symmetric is for resunet: network.name is {config.network.name}")
+    if config.network.symmetric and any(width % ORDER for width in config.network.widths):
+        raise UserError(f"network.widths is {config.network.widths}: network.symmetric takes multiples of {ORDER}")
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
         raise UserError(f"optimizer.betas is {optimizer.betas}: give two numbers in [0, 1)")
     if not 0 <= optimizer.momentum < 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
@@ -25,7 +25,9 @@ class Ranks:
     def __init__(self, mixed_precision: str = "no", num_threads: int = 0) -> None:
         on_gpu = torch.cuda.is_available()
         self.precision = choose_precision(mixed_precision)
-        self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision)
+        # Buffers say which weights are copies of which, and are the same on all ranks from the start.
+        alike = DistributedDataParallelKwargs(broadcast_buffers=False)
+        self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision, kwargs_handlers=[alike])
         # Launchers set OMP_NUM_THREADS to 1 for the sake of GPU ranks; CPU ranks share the cores they were given.
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size))

@@ -4,11 +4,13 @@ torch.optim.Muon takes matrices alone and iterates in bf16, which CPUs without i
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from n2s_dist.symmetry import Symmetric
 
 # Jordan's quintic: five rounds bring all singular values from [0.01, 1] to within a third of 1.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -45,13 +47,16 @@ def _polynomial(gram: Tensor) -> Tensor:
 class Muon(torch.optim.AdamW):
     """Muon for `hidden` weights, each a matrix of outputs by all else; AdamW for the rest.
 
-    A step has the root mean square of Adam's usual one, 0.2 (Liu et al. 2025), so learning rates carry over.
+    A step has the root mean square of Adam's usual one, 0.2 (Liu et al. 2025), so learning rates carry over. Where a
+    matrix is made of copies of its trained weights (`symmetric`), the whole of it takes the step: what is orthogonal to
+    a symmetric matrix is symmetric as well.
     """
 
     def __init__(
         self, hidden: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], *, momentum: float, lr: float,
-        betas: tuple[float, float], weight_decay: float,
+        betas: tuple[float, float], weight_decay: float, symmetric: Mapping[nn.Parameter, Symmetric] | None = None,
     ) -> None:  # fmt: skip
+        self._symmetric = symmetric or {}
         groups: list[dict[str, Any]] = [
             {"params": list(hidden), "momentum": momentum},
             {"params": list(rest), "momentum": None},
@@ -77,10 +82,16 @@ class Muon(torch.optim.AdamW):
             state["step"] += 1
             average = state["momentum_buffer"]
             average.lerp_(weight.grad, 1 - group["momentum"])
-            ahead = weight.grad.lerp(average, group["momentum"]).flatten(1)
-            alike[ahead.shape].append((weight, ahead))  # type: ignore[index]
+            ahead = weight.grad.lerp(average, group["momentum"])
+            if weight in self._symmetric:
+                ahead = self._symmetric[weight](ahead)
+            alike[ahead.flatten(1).shape].append((weight, ahead))  # type: ignore[index]
             weight.grad = None  # so AdamW leaves it alone
         for shape, members in alike.items():
             scale = group["lr"] * 0.2 * max(shape) ** 0.5
-            for (weight, _), update in zip(members, orthogonalised(torch.stack([m for _, m in members])), strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view_as(weight), alpha=scale)
+            updates = orthogonalised(torch.stack([ahead.flatten(1) for _, ahead in members]))
+            for (weight, ahead), update in zip(members, updates, strict=True):
+                update = update.view_as(ahead)
+                if weight in self._symmetric:
+                    update = self._symmetric[weight].right_inverse(update)
+                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from n2s_dist.symmetry import make_symmetric
+
 
 def reflect(length: int, padded: int, device: torch.device) -> Tensor:
     """Indices that extend `length` pixels to `padded` by reflection, again and again for short sides."""
@@ -97,11 +99,17 @@ class ResUNet(nn.Module):
     never saw (Mohan et al. 2020). Unshuffling by 2 first makes every layer four times cheaper.
 
     widths: channels at each level, from fine to coarse. blocks: residual blocks at each level on the
-    way down, and again on the way up; the coarsest level has them once.
+    way down, and again on the way up; the coarsest level has them once. symmetric: whether it commutes with flips and
+    quarter turns (symmetry.py), for which widths must be multiples of 8.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int] = (32, 64, 128),
+        blocks: int = 2,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
@@ -123,6 +131,8 @@ class ResUNet(nn.Module):
         )
         self.up_levels = nn.ModuleList(level(fine) for fine, _ in pairs[::-1])
         self.tail = nn.Conv2d(widths[0], 4 * out_channels, 3, padding=1, bias=False)
+        if symmetric:
+            make_symmetric(self, first=self.head, last=self.tail)
 
     def forward(self, x: Tensor) -> Tensor:
         x = head = self.head(F.pixel_unshuffle(x, 2))

@@ -31,6 +31,7 @@ from n2s_dist.saving import Saver
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
 from n2s_dist.speed import compile_model, match_layout, place
+from n2s_dist.symmetry import symmetric_weights
 from n2s_dist.watchdog import Watchdog
 
 # What may change when a run is continued; anything else would make it another run.
@@ -206,7 +207,8 @@ def build_optimizer(config: Config, model: ScoreModel) -> torch.optim.Optimizer:
         return torch.optim.AdamW(model.parameters(), fused=True, **options)
     hidden = hidden_weights(model.network)
     chosen = {id(weight) for weight in hidden}
-    return Muon(hidden, [p for p in model.parameters() if id(p) not in chosen], momentum=plan.momentum, **options)
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return Muon(hidden, rest, momentum=plan.momentum, symmetric=symmetric_weights(model), **options)
 
 
 def first_model(config: Config, channels: int) -> ScoreModel:

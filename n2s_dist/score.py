@@ -93,7 +93,10 @@ def build_score_model(config: Config, channels: int) -> ScoreModel:
     if config.ardae.coordinates == "stable":
         constants = 1 + (CONDITIONS if isinstance(noise, Mixture) else 1)
     if config.network.name == "resunet":
-        network: nn.Module = ResUNet(channels + constants, channels, config.network.widths, config.network.blocks)
+        shape = config.network
+        network: nn.Module = ResUNet(
+            channels + constants, channels, shape.widths, shape.blocks, symmetric=shape.symmetric
+        )
     else:
         network = UNetN2N(channels + constants, channels)
     return ScoreModel(network, noise, config.ardae.coordinates)

@@ -199,8 +199,9 @@ def tiny(shards) -> list[str]:
     options = {
         "data.shards": shards,
         "data.crop_size": 32,
-        "network.widths": [12, 24],  # 12 channels hold three colours of 2 x 2 unshuffled pixels, 8 would lose some
+        "network.widths": [16, 24],
         "network.blocks": 1,
+        "network.symmetric": "true",
         "optimizer.learning_rate": 3e-3,
         "optimizer.ema_halflife_samples": 400,
         "train.total_samples": 160,

@@ -162,6 +162,13 @@ def test_values_out_of_range_name_their_key(key, value):
 
 
 @pytest.mark.parametrize(
+    ("option", "said"), [("--network.widths=[8,12]", "multiples of 8"), ("--network.name=unet_n2n", "is for resunet")]
+)
+def test_a_symmetric_network_takes_groups_of_eight_channels_and_no_biases(option, said):
+    assert said in refusal("--network.symmetric=true", option)
+
+
+@pytest.mark.parametrize(
     "noise", ["gaussian", "gaussian:", "gaussian:0", "gauss:25", "poisson:2", "gamma:1", "gaussian:nan"]
 )
 def test_noise_is_checked_with_the_rest(noise):
