@@ -103,9 +103,10 @@ def test_the_card_says_what_it_is_and_what_it_reaches(ship, folder, trained, tmp
 
 
 def test_the_budget_is_that_of_all_runs_that_followed_each_other(ship, folder, trained, tiny, cli, tmp_path):
-    """A shipped network, a run that began with it, one that began with that run; none names a folder."""
+    """A shipped network, a run that began with it, one that began with a checkpoint of that; none names a folder."""
     assert ship(trained, "--name=tiny-color", "--hardware=an abacus").code == 0
-    for name, start_from, samples in (("second", "tiny-color", 80), ("third", tmp_path / "second", 40)):
+    second = tmp_path / "second/checkpoints/samples-000000080"
+    for name, start_from, samples in (("second", "tiny-color", 120), ("third", second, 40)):
         options = [
             f"--run_dir={tmp_path / name}",
             f"--train.start_from={start_from}",
@@ -116,7 +117,7 @@ def test_the_budget_is_that_of_all_runs_that_followed_each_other(ship, folder, t
     stages = json.loads((folder / "tiny-color.json").read_text())["budget"]
     for stage, samples, hardware in zip(stages, (160, 80, 40), ("an abacus", "a loom", "a loom"), strict=True):
         assert stage.startswith(f"{samples} crops of 32x32 in batches of 8 at learning rate 0.003")
-        assert stage.endswith(f" on {hardware}")
+        assert stage.endswith(f" hours on {hardware}")
     assert f"- Budget: {'; then '.join(stages)}." in (folder / "tiny-color.md").read_text()
     assert str(tmp_path) not in (folder / "tiny-color.json").read_text()
 

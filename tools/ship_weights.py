@@ -98,7 +98,10 @@ def budgets(loaded: checkpoint.Loaded, run_dir: Path, hardware: str) -> list[str
         earlier = json.loads(shipped.files(before)[1].read_text())["budget"]
     elif before:
         earlier = budgets(checkpoint.load(checkpoint.locate(before)), Path(before), hardware)
-    hours = training_hours(read_metrics(run_dir)) if (run_dir / "metrics.jsonl").is_file() else 0
+    if not (run_dir / "metrics.jsonl").is_file():
+        run_dir = loaded.path.parents[1]  # one of the run's checkpoints was named
+    logged = (run_dir / "metrics.jsonl").is_file()
+    hours = training_hours(read_metrics(run_dir), loaded.samples_seen) if logged else 0
     told = f"{loaded.samples_seen:,} crops of {size}x{size} in batches of {config.train.global_batch_size}"
     told += f" at learning rate {config.optimizer.learning_rate:g}"
     return [*earlier, told + (f", {hours:.1f} hours" if hours else "") + (f" on {hardware}" if hardware else "")]
@@ -163,7 +166,8 @@ def ship(run_dir: Path, name: str, data: str, hardware: str, results: Path | Non
         coordinates=loaded.config.ardae.coordinates,
         version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
         colour="colour" if loaded.channels == 3 else "grey",
-        network=f"{network.name}, widths {network.widths}, {network.blocks} blocks a level",
+        network=f"{network.name}, widths {network.widths}, {network.blocks} blocks a level"
+        + (", symmetric under flips and quarter turns" if network.symmetric else ""),
         parameters=sum(tensor.numel() for tensor in weights.values()),
         storage=storage,
         mib=len(content) / 2**20,
