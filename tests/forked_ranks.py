@@ -51,7 +51,7 @@ def hangs_here(run: Run) -> None:
 
 
 def flips_a_bit(run: Run) -> None:
-    weight = dict(run.model.named_parameters())["network.head.weight"]
+    weight = next(run.model.network.parameters())
     weight.data.view(torch.int32).view(-1)[0] ^= 1
 
 

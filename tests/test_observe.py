@@ -91,12 +91,17 @@ def test_the_peak_is_measured_once_and_quickly_and_draws_no_random_numbers():
     assert matmul_peak(torch.device("cpu"), torch.float32, 1) == peak
     assert time.perf_counter() - before < 0.01
 
-    matrix = torch.randn(1024, 1024)
-    best = float("inf")
-    for _ in range(20):
-        before = time.perf_counter()
-        matrix @ matrix
-        best = min(best, time.perf_counter() - before)
+
+def test_the_peak_is_what_matrix_products_reach():
+    """Measured in turns, the best of each: one alone may fall into a moment when other programs have the cores."""
+    matrix, peak, best = torch.randn(1024, 1024), 0.0, float("inf")
+    for _ in range(5):
+        matmul_peak.cache_clear()
+        peak = max(peak, matmul_peak(torch.device("cpu"), torch.float32, 1))
+        for _ in range(4):
+            before = time.perf_counter()
+            matrix @ matrix
+            best = min(best, time.perf_counter() - before)
     assert peak == pytest.approx(2 * 1024**3 / best, rel=0.5)
 
 
