@@ -2,8 +2,8 @@
 
 Noise and photographs know no direction, so the score of a flipped or turned image is that of the image, flipped or
 turned. Channels come in groups of eight, a feature seen in each of the eight positions of the square; of a group's
-weights one copy is trained and the others are made from it. A step costs what it did, and each weight learns
-from eight times as much.
+weights one copy is trained and the others are made from it. A step takes as many FLOPs as a plain network's, and each
+weight learns from eight times as much.
 """
 
 from typing import Any
