@@ -31,7 +31,7 @@ from n2s_dist.saving import Saver
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
 from n2s_dist.speed import compile_model, match_layout, place
-from n2s_dist.symmetry import symmetric_weights
+from n2s_dist.symmetry import make_plain, symmetric_weights
 from n2s_dist.watchdog import Watchdog
 
 # What may change when a run is continued; anything else would make it another run.
@@ -216,7 +216,10 @@ def first_model(config: Config, channels: int) -> ScoreModel:
     model = build_score_model(config, channels)
     if config.train.start_from:
         path = checkpoint.locate(config.train.start_from)
-        checkpoint.load_weights(model, checkpoint.load(path).model.state_dict(), path)
+        source = checkpoint.load(path).model
+        if not config.network.symmetric:
+            make_plain(source)
+        checkpoint.load_weights(model, source.state_dict(), path)
     return model
 
 

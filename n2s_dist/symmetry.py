@@ -103,6 +103,12 @@ def make_symmetric(network: nn.Module, first: nn.Module, last: nn.Module) -> Non
         parametrize.register_parametrization(layer, "weight", symmetric)
 
 
+def make_plain(network: nn.Module) -> None:
+    """Write copies out as weights of their own: the same function, by a network in which each weight may be trained."""
+    for layer in [layer for layer in network.modules() if parametrize.is_parametrized(layer, "weight")]:
+        parametrize.remove_parametrizations(layer, "weight")
+
+
 def symmetric_weights(network: nn.Module) -> dict[nn.Parameter, Symmetric]:
     """Those of a network's trained weights that others are copies of, and what makes the copies."""
     found = {}

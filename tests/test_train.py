@@ -350,6 +350,19 @@ def test_a_run_starts_from_the_weights_of_another(configure, trained):
     torch.testing.assert_close(again.ema.state_dict(), last.model.state_dict(), rtol=0, atol=0)
 
 
+def test_a_plain_network_starts_from_a_symmetric_one_and_leaves_symmetry(configure, trained):
+    config = configure("--network.symmetric=false", f"--train.start_from={trained}")
+    begin, source = start(config).model.network, checkpoint.load(checkpoint.locate(trained)).model.network
+    end = checkpoint.load(train(config)).model.network
+    x = torch.randn(1, begin.head.in_channels // 4, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(begin(x), source(x), rtol=0, atol=0)
+        flipped = begin(x.flip(3))
+        torch.testing.assert_close(flipped, begin(x).flip(3), rtol=1e-4, atol=1e-4)
+        assert (end(x.flip(3)) - end(x).flip(3)).std() > 1e-3 * end(x).std()
+    assert sum(p.numel() for p in end.parameters()) == 8 * sum(p.numel() for p in source.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
