@@ -103,19 +103,20 @@ def test_the_card_says_what_it_is_and_what_it_reaches(ship, folder, trained, tmp
 
 
 def test_the_budget_is_that_of_all_runs_that_followed_each_other(ship, folder, trained, tiny, cli, tmp_path):
-    """A shipped network, a run that began with it, one that began with a checkpoint of that; none names a folder."""
+    """A shipped network, runs that began with it, with that run and with a checkpoint of it; none names a folder."""
     assert ship(trained, "--name=tiny-color", "--hardware=an abacus").code == 0
-    second = tmp_path / "second/checkpoints/samples-000000080"
-    for name, start_from, samples in (("second", "tiny-color", 120), ("third", second, 40)):
+    third = tmp_path / "third/checkpoints/samples-000000080"
+    chain = (("second", "tiny-color", 80), ("third", tmp_path / "second", 120), ("fourth", third, 40))
+    for name, start_from, samples in chain:
         options = [
             f"--run_dir={tmp_path / name}",
             f"--train.start_from={start_from}",
             f"--train.total_samples={samples}",
         ]
         assert cli(training.main, *tiny, *options).code == 0
-    assert ship(tmp_path / "third", "--name=tiny-color", "--hardware=a loom").code == 0
+    assert ship(tmp_path / "fourth", "--name=tiny-color", "--hardware=a loom").code == 0
     stages = json.loads((folder / "tiny-color.json").read_text())["budget"]
-    for stage, samples, hardware in zip(stages, (160, 80, 40), ("an abacus", "a loom", "a loom"), strict=True):
+    for stage, samples, hardware in zip(stages, (160, 80, 80, 40), ("an abacus", *["a loom"] * 3), strict=True):
         assert stage.startswith(f"{samples} crops of 32x32 in batches of 8 at learning rate 0.003")
         assert stage.endswith(f" hours on {hardware}")
     assert f"- Budget: {'; then '.join(stages)}." in (folder / "tiny-color.md").read_text()
