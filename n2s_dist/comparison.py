@@ -13,8 +13,6 @@ import numpy as np
 from n2s_dist.paper import method_name, paper_db, read_paper, remark
 from n2s_dist.tables import Cell, difference
 
-MEASURES = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")  # of an image, and their means of a cell
-
 _BENCHMARKS = {
     "bsd68": "BSD68", "set12": "Set12", "cbsd68": "CBSD68", "kodak24": "Kodak24", "kodak_full": "Kodak, whole",
 }  # fmt: skip

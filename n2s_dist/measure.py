@@ -28,9 +28,8 @@ from n2s_dist.metrics import SSIM_RADIUS, psnr_of_error, squared_error, ssim_map
 from n2s_dist.noise import NoiseModel, format_noise
 from n2s_dist.protocols import read_pair
 from n2s_dist.shares import Piece
+from n2s_dist.tables import MEASURES
 from n2s_dist.uncertainty import std_picture
-
-MEASURES = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")
 
 
 class Sheet:

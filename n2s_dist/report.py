@@ -23,7 +23,7 @@ from n2s_dist.curves import curve, read_metrics, run_names
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.exhibits import Exhibit
 from n2s_dist.paper import read_paper
-from n2s_dist.tables import Cell
+from n2s_dist.tables import MEASURES, Cell
 
 _KEYS = ("seed", "versions", "hardware", "protocol", "cells")
 _CELL_KEYS = ("noise", "level", "method", "benchmark")
@@ -115,7 +115,7 @@ def page_data(cells: list[Cell], shown: list[Exhibit], runs: list[Run], benchmar
                 "way": way,
                 "rivals": [cell["noise"], cell["benchmark"]],
                 "images": [
-                    [row["name"], *(_short(row[key]) for key in comparison.MEASURES), row.get("estimated")]
+                    [row["name"], *(_short(row[key]) for key in MEASURES), row.get("estimated")]
                     for row in cell["images"]
                 ],
                 "exhibits": [

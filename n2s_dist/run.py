@@ -114,12 +114,12 @@ class Run:
             return self.windows.sample_index(positions)
         return order.sample_index(self.config.seed, positions, len(self.shards))
 
-    def noise_at(self, positions: np.ndarray) -> NoiseModel | NoiseBatch:
-        """Which noise the crops at some global positions have: one for all, or each its image's own."""
+    def noise_of(self, image_keys: np.ndarray) -> NoiseModel | NoiseBatch:
+        """Which noise images have, by their keys, uint64 [N]: one for all, or each its own."""
         noise = self.model.noise
         if not isinstance(noise, Mixture):
             return noise
-        return noise.of_images(self.image_keys(positions), self.shards.manifest.seed, self.ranks.device)
+        return noise.of_images(image_keys, self.shards.manifest.seed, self.ranks.device)
 
     def image_keys(self, positions: np.ndarray) -> np.ndarray:
         """Of the images that the crops at some global positions are of: uint64 [N]."""

@@ -9,6 +9,7 @@ from typing import Any
 from n2s_dist.paper import method_name, paper_db, read_paper, remark
 
 Cell = dict[str, Any]  # of results.json
+MEASURES = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")  # of an image, and their means of a cell
 
 
 def difference(cell: Cell) -> float | None:

@@ -17,9 +17,8 @@ from urllib.parse import ParseResult, urlparse
 
 import numpy as np
 
-from n2s_dist.comparison import MEASURES
 from n2s_dist.config import Config, to_dict
-from n2s_dist.tables import Cell, difference
+from n2s_dist.tables import MEASURES, Cell, difference
 
 _INIT_TIMEOUT_SEC = 60
 _CONNECT_TIMEOUT_SEC = 5

@@ -128,14 +128,15 @@ def open_batches(run: Run) -> Iterator[Batch]:
             noisy, extra = made.unbind(1)
         else:
             noisy, extra = made, draw(config.method, config.seed, positions, made.shape, device)
-        sigma_a = torch.tensor(perturbation_scales(run, positions), dtype=torch.float32, device=device)
-        return Batch(positions, noisy, run.noise_at(positions), extra, sigma_a.view(-1, 1, 1, 1))
+        keys = run.image_keys(positions)
+        sigma_a = torch.tensor(perturbation_scales(run, positions, keys), dtype=torch.float32, device=device)
+        return Batch(positions, noisy, run.noise_of(keys), extra, sigma_a.view(-1, 1, 1, 1))
 
     return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))
 
 
-def perturbation_scales(run: Run, positions: np.ndarray) -> np.ndarray:
-    """AR-DAE's sigma_a for the crops at some global positions: float64 [B]."""
+def perturbation_scales(run: Run, positions: np.ndarray, image_keys: np.ndarray) -> np.ndarray:
+    """AR-DAE's sigma_a for the crops at some global positions, of images with these keys: float64 [B]."""
     config = run.config
     law = config.ardae.coordinates
     sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
@@ -144,7 +145,7 @@ def perturbation_scales(run: Run, positions: np.ndarray) -> np.ndarray:
     mixture = run.model.noise
     assert isinstance(mixture, Mixture)
     share = share_of_range(config.seed, positions)
-    return raised(sigma_a, mixture.log_raise(run.image_keys(positions), run.shards.manifest.seed, share))
+    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share))
 
 
 def portions(run: Run) -> Iterator[np.ndarray]:

@@ -3,9 +3,7 @@
 import pytest
 import sample_results
 
-from n2s_dist import measure
 from n2s_dist.comparison import (
-    MEASURES,
     Figure,
     cell_title,
     compare,
@@ -34,10 +32,6 @@ def cell(noise="gaussian:25", level="known", benchmark="cbsd68", method="n2s", p
 def rows(cells):
     benchmarks, groups = compare(cells)
     return benchmarks, {group.noise: {(row.name, row.detail): row.figures for row in group.rows} for group in groups}
-
-
-def test_measures_are_the_evaluators():
-    assert MEASURES == measure.MEASURES
 
 
 def test_columns_and_groups_are_in_the_papers_order_whatever_the_cells_order(cells):

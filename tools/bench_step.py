@@ -38,7 +38,7 @@ from n2s_dist.train import loop, open_batches
 
 def bare_steps(run: Run, noisy: torch.Tensor, steps: int) -> None:
     """Forward, backward, optimizer step, and nothing else."""
-    w, condition = run.model.given(noisy, run.noise_at(np.zeros(1, np.int64)))
+    w, condition = run.model.given(noisy, run.noise_of(run.image_keys(np.zeros(1, np.int64))))
     u, sigma_a = torch.randn_like(w), torch.full((len(w), 1, 1, 1), 0.5, device=w.device)
     for _ in range(steps):
         ardae_loss(run.wrapped, w, u, sigma_a, condition).mean().backward()
