@@ -105,7 +105,7 @@ def suite_cells(
 
 
 def choose(denoisers: list[Denoiser], noise: NoiseModel, level: str, channels: int) -> Denoiser | str:
-    """The one for a cell, or why there is none: trained on this noise alone, else on several.
+    """The one for a cell, or why there is none: trained on this noise alone, else on the fewest families.
 
     An unknown level is for networks of several levels: any other was told it in training.
     """
@@ -113,7 +113,7 @@ def choose(denoisers: list[Denoiser], noise: NoiseModel, level: str, channels: i
     fitting = [denoiser for denoiser in denoisers if denoiser.channels in (channels, None)]
     if not fitting:
         return f"no checkpoint for {kind} images"
-    fitting = sorted((each for each in fitting if each.is_for(noise)), key=lambda each: each.is_universal)
+    fitting = sorted((each for each in fitting if each.is_for(noise)), key=lambda each: each.breadth)
     if not fitting:
         return f"no checkpoint for {kind} images with {format_noise(noise)}"
     if level == "known":

@@ -47,9 +47,15 @@ class Denoiser:
         return self.loaded.channels if self.loaded else None
 
     @property
+    def breadth(self) -> int:
+        """How many families' ranges of levels it was trained on; 0 for a single level, or without training."""
+        noise = self.loaded.model.noise if self.loaded else None
+        return len(noise.ranges) if isinstance(noise, Mixture) else 0
+
+    @property
     def is_universal(self) -> bool:
         """Whether it was trained on ranges of levels, so that training has not told it an unknown one."""
-        return self.loaded is not None and isinstance(self.loaded.model.noise, Mixture)
+        return self.breadth > 0
 
     def is_for(self, noise: NoiseModel) -> bool:
         """Whether it was trained on this noise, alone or among others; one without training is for all."""

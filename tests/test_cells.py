@@ -62,6 +62,14 @@ def test_a_network_of_one_family_takes_no_other_and_no_level_beyond_its_range(tm
         assert isinstance(choose([gaussians], parse_noise(noise), "known", 3), str)
 
 
+def test_of_networks_with_several_levels_that_of_the_fewest_families_comes_first(tmp_path):
+    universal, gaussians = network(tmp_path), network(tmp_path, GAUSSIANS)
+    for level in ("known", "unknown"):
+        for denoisers in ([universal, gaussians], [gaussians, universal]):
+            assert choose(denoisers, parse_noise("gaussian:25"), level, 3) is gaussians
+            assert choose(denoisers, parse_noise("gamma:50"), level, 3) is universal
+
+
 def test_a_method_that_must_be_told_has_cells_of_known_level_alone(tmp_path):
     bm3d = Spy().as_method("bm3d")
     cells = table2([network(tmp_path), bm3d])
