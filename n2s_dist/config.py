@@ -6,6 +6,7 @@ Settings that contradict each other are refused before any device is touched. co
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
 from n2s_dist.errors import UserError
@@ -231,38 +232,20 @@ def check(config: Config) -> None:
         raise UserError("ardae.whole_range takes a noise of several levels, such as gaussian:5-55")
     if config.method != "ardae" and config.ardae.coordinates == "image":
         raise UserError(f"ardae.coordinates image is for method ardae: give stable for method {config.method}")
-    positive = {
-        "data.cache_gib": data.cache_gib,
-        "data.crop_size": data.crop_size,
-        "data.num_threads": data.num_threads,
-        "network.blocks": config.network.blocks,
-        "optimizer.learning_rate": optimizer.learning_rate,
-        "optimizer.step_every_samples": optimizer.step_every_samples,
-        "optimizer.step_factor": optimizer.step_factor,
-        "train.total_samples": train.total_samples,
-        "train.global_batch_size": train.global_batch_size,
-        "train.device_batch_size": train.device_batch_size,
-        "train.checkpoint_every_samples": train.checkpoint_every_samples,
-        "train.keep_checkpoints": train.keep_checkpoints,
-        "train.validate_every_samples": train.validate_every_samples,
-        "train.validation_tiles": train.validation_tiles,
-        "train.log_every_samples": train.log_every_samples,
-    }
-    for key, value in positive.items():
+    for key in (
+        "data.cache_gib", "data.crop_size", "data.num_threads", "network.blocks", "optimizer.learning_rate",
+        "optimizer.step_every_samples", "optimizer.step_factor", "train.total_samples", "train.global_batch_size",
+        "train.device_batch_size", "train.checkpoint_every_samples", "train.keep_checkpoints",
+        "train.validate_every_samples", "train.validation_tiles", "train.log_every_samples",
+    ):  # fmt: skip
+        value = attrgetter(key)(config)
         if not 0 < value < math.inf:
             raise UserError(f"{key} is {value}: it must be a number above 0")
-    for key, value in {
-        "seed": config.seed,
-        "data.window_shards": data.window_shards,
-        "data.lanes": data.lanes,
-        "train.num_threads": train.num_threads,
-        "train.profile_steps": train.profile_steps,
-        "train.hang_sec": train.hang_sec,
-        "optimizer.weight_decay": optimizer.weight_decay,
-        "optimizer.warmup_samples": optimizer.warmup_samples,
-        "optimizer.clip_norm": optimizer.clip_norm,
-        "optimizer.ema_halflife_samples": optimizer.ema_halflife_samples,
-    }.items():
+    for key in (
+        "seed", "data.window_shards", "data.lanes", "train.num_threads", "train.profile_steps", "train.hang_sec",
+        "optimizer.weight_decay", "optimizer.warmup_samples", "optimizer.clip_norm", "optimizer.ema_halflife_samples",
+    ):  # fmt: skip
+        value = attrgetter(key)(config)
         if not 0 <= value < math.inf:
             raise UserError(f"{key} is {value}: it must be a number, not negative")
     if config.seed >= 2**63:
