@@ -92,8 +92,8 @@ def test_one_seed_gives_one_result_and_another_another(configure):
 def test_gradient_accumulation_changes_rounding_alone(configure, device_batch_size):
     """3 does not divide the batch of 8, so portions of 2 are taken. Relative to how far the weights moved.
 
-    Of a plain network: of a symmetric one this small, one layer with gradients of 2e-5 moves 2e-4 apart, the others less
-    than 1e-6.
+    Of a plain network: of a symmetric one this small, one layer with gradients of 2e-5 moves 2e-4 apart, the others
+    less than 1e-6.
     """
     few = ["--train.total_samples=80", "--network.symmetric=false"]
     whole = flat_weights(train(configure(*few, name="whole")))
