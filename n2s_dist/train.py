@@ -128,7 +128,8 @@ def open_batches(run: Run) -> Iterator[Batch]:
             noisy, extra = made.unbind(1)
         else:
             noisy, extra = made, draw(config.method, config.seed, positions, made.shape, device)
-        keys = run.image_keys(positions)
+        # One noise for all needs no look at the images.
+        keys = run.image_keys(positions) if isinstance(run.model.noise, Mixture) else np.empty(0, np.uint64)
         sigma_a = torch.tensor(perturbation_scales(run, positions, keys), dtype=torch.float32, device=device)
         return Batch(positions, noisy, run.noise_of(keys), extra, sigma_a.view(-1, 1, 1, 1))
 
