@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -65,12 +66,13 @@ def nginx(root: Path, folder: Path) -> Iterator[Nginx]:
             process.terminate()
 
 
-class Answer(NamedTuple):
-    """What a request of the failing server was answered with."""
+@dataclass
+class Answer:
+    """What a request of the failing server is answered with; `sent` is up to date once a client has seen the bytes."""
 
     name: str
     begin: int
-    sent: int
+    sent: int = 0
 
 
 class FailingServer(ThreadingHTTPServer):
@@ -124,16 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = bytearray(content[begin:])
         if fault == "wrong":
             body[len(body) // 2] ^= 1
-        until, sent = len(body) // 2 if fault == "cut" else len(body), 0
-        try:
-            while sent < until:
-                block = body[sent : min(until, sent + 2**14)]
-                self.wfile.write(block)
-                sent += len(block)
-                time.sleep(server.block_pause_sec)
-        finally:
-            with server.counting:
-                server.answers.append(Answer(name, begin, sent))
+        until, answer = len(body) // 2 if fault == "cut" else len(body), Answer(name, begin)
+        with server.counting:
+            server.answers.append(answer)
+        while answer.sent < until:
+            block = body[answer.sent : min(until, answer.sent + 2**14)]
+            answer.sent += len(block)
+            self.wfile.write(block)
+            time.sleep(server.block_pause_sec)
 
     def log_message(self, *_: object) -> None:
         pass

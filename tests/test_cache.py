@@ -31,7 +31,7 @@ from n2s_dist.errors import RankFailed, RunFailed, UserError
 from n2s_dist.loader import CropLoader, bring_ahead
 from n2s_dist.noise import Gaussian
 from n2s_dist.prefetch import Prefetcher
-from n2s_dist.remote import Closed, Patience
+from n2s_dist.remote import Closed, Patience, RemoteFolder
 from n2s_dist.shards import ShardSet
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -199,17 +199,22 @@ def test_every_third_request_may_fail(server, folder, names, expected, tmp_path,
     assert server.requests > len(names) + 1
 
 
-def test_a_body_cut_short_goes_on_where_it_ended(server, folder, names, tmp_path, monkeypatch):
-    """Even more often than would be borne, had it not brought something each time."""
-    monkeypatch.setattr(remote, "_FURTHER", 2**14)
-    server.fault = lambda number, name: "cut" if name.endswith(".tar") and number < 5 else None
-    size = (folder / names[0]).stat().st_size
-    store = RemoteShards(server.url, tmp_path / "cache", 2**30, Patience(tries=2, first_pause_sec=0.01))
-    with store.hold(names[0]) as path:
-        assert path.read_bytes() == (folder / names[0]).read_bytes()
-    begins = [answer.begin for answer in server.answers if answer.name == names[0]]
-    assert begins == sorted(begins) and begins[0] == 0 < begins[1] and len(begins) == 4
-    assert sum(answer.sent for answer in server.answers if answer.name == names[0]) < 1.3 * size
+def test_a_body_cut_short_goes_on_where_it_ended(tmp_path):
+    """Even more often than would be borne, had it not brought something each time.
+
+    Not a shard of a megabyte: of a connection that ends, the HTTP client drops what it had read ahead, up to 0.4 MB.
+    """
+    content, came = np.random.default_rng(0).bytes(2**24), tmp_path / "came"
+    (tmp_path / "big.tar").write_bytes(content)
+    with failing_server(tmp_path) as server, came.open("w+b") as file:
+        server.fault = lambda number, name: "cut" if number <= 3 else None
+        source = RemoteFolder(server.url, Patience(tries=2, first_pause_sec=0.01), threading.Event())
+        source.fetch("big.tar", len(content), hashlib.sha256(content).hexdigest(), file)
+        begins = [answer.begin for answer in server.answers]
+        sent = sum(answer.sent for answer in server.answers)
+    assert came.read_bytes() == content
+    assert len(begins) == 4 and begins[0] == 0 and begins == sorted(set(begins))
+    assert sent < 1.1 * len(content)
 
 
 def test_a_server_that_can_not_skip_begins_again(server, folder, names, tmp_path):
@@ -475,9 +480,8 @@ def test_a_killed_process_leaves_what_the_next_one_goes_on_from(server, folder, 
     server.block_pause_sec, before = 0.0, len(server.answers)
     with store_of(server.url, folder, tmp_path).hold(name) as path:
         assert path.read_bytes() == (folder / name).read_bytes()
-    wait_until(lambda: len([a for a in server.answers[before:] if a.begin in (0, left)]) >= 1 + spoilt)
-    begins = {answer.begin for answer in server.answers[before:] if answer.name == name and answer.sent}
-    assert left in begins and not partial.exists()
+    begins = [answer.begin for answer in server.answers[before:] if answer.name == name]
+    assert begins == ([left, 0] if spoilt else [left]) and not partial.exists()
 
 
 @pytest.mark.parametrize("pattern", ["*.lock", "*"])
