@@ -202,9 +202,9 @@ def test_every_third_request_may_fail(server, folder, names, expected, tmp_path,
 def test_a_body_cut_short_goes_on_where_it_ended(tmp_path):
     """Even more often than would be borne, had it not brought something each time.
 
-    Not a shard of a megabyte: of a connection that ends, the HTTP client drops what it had read ahead, up to 0.4 MB.
+    Not a shard of a megabyte: of a connection that ends, the HTTP client drops what it had read ahead, up to 0.8 MB.
     """
-    content, came = np.random.default_rng(0).bytes(2**24), tmp_path / "came"
+    content, came = np.random.default_rng(0).bytes(2**25), tmp_path / "came"
     (tmp_path / "big.tar").write_bytes(content)
     with failing_server(tmp_path) as server, came.open("w+b") as file:
         server.fault = lambda number, name: "cut" if number <= 3 else None
@@ -214,7 +214,7 @@ def test_a_body_cut_short_goes_on_where_it_ended(tmp_path):
         sent = sum(answer.sent for answer in server.answers)
     assert came.read_bytes() == content
     assert len(begins) == 4 and begins[0] == 0 and begins == sorted(set(begins))
-    assert sent < 1.1 * len(content)
+    assert sent < 1.25 * len(content)
 
 
 def test_a_server_that_can_not_skip_begins_again(server, folder, names, tmp_path):
