@@ -20,6 +20,9 @@ from urllib.parse import urlsplit
 from n2s_dist.errors import RankFailed, UserError
 
 _READ = 8 * 2**20  # bytes asked for at a time: long enough to hide a store's latency, little beside a shard
+# Of one HTTP answer there is no latency to hide, and aiohttp reads ahead up to three times what it is asked for, which is
+# lost when the connection is: less than what counts as getting further.
+_READ_HTTP = 2**18
 _FURTHER = 2**20  # a try that brought so many bytes got further
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _jitter = random.SystemRandom()  # no run's random numbers depend on its network
@@ -187,7 +190,7 @@ class RemoteFolder:
             # without ranges, and report every fault of a server as a missing file.
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
             with self._files.open(path, "rb", block_size=0, size=size, headers=headers) as file:
-                yield offset if file.r.status == 206 else 0, iter(lambda: file.read(_READ), b"")
+                yield offset if file.r.status == 206 else 0, iter(lambda: file.read(_READ_HTTP), b"")
         else:
             with self._files.open(path, "rb", cache_type="none") as file:
                 file.seek(offset)
