@@ -145,7 +145,7 @@ def test_training_on_several_noises_learns_and_denoises_each(stored, tmp_path, w
     options = [f"--noise={TEXT}", f"--run_dir={tmp_path / 'run'}", f"--data.shards={stored}", "--data.crop_size=32"]
     options += ["--network.widths=[8,16]", "--train.total_samples=1600", "--train.log_every_samples=160"]
     options += ["--train.checkpoint_every_samples=1600", "--tracking.wandb=false", "--optimizer.learning_rate=3e-3"]
-    options += [f"--ardae.whole_range={whole_range}"]
+    options += [f"--ardae.whole_range={whole_range}", "--train.num_threads=1"]
     train(read_config(options))
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]

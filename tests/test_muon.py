@@ -65,6 +65,7 @@ def test_it_trains_and_goes_on_from_a_checkpoint_to_the_last_bit(shards, tmp_pat
         options += ["--network.widths=[8,16]", "--optimizer.name=muon", "--train.total_samples=640"]
         options += ["--train.global_batch_size=8", "--train.checkpoint_every_samples=320"]
         options += ["--optimizer.learning_rate=3e-3", "--train.log_every_samples=80", "--tracking.wandb=false"]
+        options += ["--train.num_threads=1"]
         return train(read_config(options))
 
     whole = run("whole")
