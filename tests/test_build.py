@@ -380,6 +380,26 @@ def test_unreadable_images_are_skipped_when_asked_and_listed(source, tmp_path, p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source", "without"]
 
 
+@pytest.mark.parametrize(("fraction", "of_validation"), [(0.2, True), (0.15, False)])
+def test_noisy_tiles_of_an_image_that_changes_sides_are_made_anew(tmp_path, fraction, of_validation):
+    """Training tiles hold noise, validation tiles none: neither may be copied as the other when an image is skipped."""
+    names, options = [f"{number}.png" for number in range(10)], BuildOptions(32, 1, fraction, noise="gaussian:25")
+    before = plan.choose_validation(names, fraction, options.seed)
+    lost = next(name for name in names if (name in before) == of_validation)
+    kept = [name for name in names if name != lost]
+    assert plan.choose_validation(kept, fraction, options.seed) != before - {lost}
+    rng, folder = np.random.default_rng(0), tmp_path / "source"
+    folder.mkdir()
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(folder / name)
+    (folder / lost).write_bytes((folder / lost).read_bytes()[:2000])
+    build_shards([str(folder)], tmp_path / "out", options, workers=1, on_error="skip")
+    (folder / lost).unlink()
+    build_shards([str(folder)], tmp_path / "expected", options, workers=1)
+    out, expected = contents(tmp_path / "out"), contents(tmp_path / "expected")
+    assert all(out[name] == expected[name] for name in expected.keys() - {"manifest.json"})
+
+
 def test_when_no_image_can_be_read_nothing_is_skipped(tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source/a.png").write_bytes(b"not an image")
