@@ -48,15 +48,15 @@ def read_earlier(out: Path, fingerprints: list[str | None], shown: set[int], uns
         place = places.get(str(cell.get("fingerprint")))
         if place is not None and place not in unseen:
             cells[place] = cell
-    rows = []
+    rows = {}  # a piece measured twice, by an evaluation that was to show more than the one before, counts once
     for path in sorted((out / FOLDER).glob("*.jsonl")):
         for line in path.read_text().splitlines():
             with contextlib.suppress(ValueError):  # a kill cut it short
                 row = json.loads(line)
                 place = places.get(row["cell"])
                 if place is not None and place not in cells and (place not in shown or row["kept"]):
-                    rows.append({**row, "cell": place})
-    return Earlier(cells, rows)
+                    rows[place, row["name"], *row["box"]] = {**row, "cell": place}
+    return Earlier(cells, list(rows.values()))
 
 
 def _read_cells(path: Path) -> list[dict[str, Any]]:
@@ -88,5 +88,5 @@ class Journal:
 
 
 def forget(out: Path) -> None:
-    """Remove the pieces, once results.json holds what they add up to."""
+    """Remove the pieces: results.json holds what they add up to, or all are to be measured again."""
     shutil.rmtree(out / FOLDER, ignore_errors=True)

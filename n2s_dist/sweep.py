@@ -19,7 +19,7 @@ from n2s_dist import checkpoint
 from n2s_dist.cells import Cell
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
-from n2s_dist.journal import Earlier, Journal, read_earlier
+from n2s_dist.journal import Earlier, Journal, forget, read_earlier
 from n2s_dist.measure import Bench, has_pictures, image_row, posterior_figures, shown_cells
 from n2s_dist.methods import Estimator
 from n2s_dist.protocols import describe
@@ -46,7 +46,14 @@ def sweep(
     where = versions | {"device": hardware["device"]}
     fingerprints = agree(ranks, lambda: list_fingerprints(cells, seed, where))
     unseen = {number for number in shown if not has_pictures(cells[number], out / "pictures")}
-    earlier = Earlier() if fresh else agree(ranks, lambda: read_earlier(out, fingerprints, shown, unseen))
+
+    def look() -> Earlier:
+        if not fresh:
+            return read_earlier(out, fingerprints, shown, unseen)
+        forget(out)
+        return Earlier()
+
+    earlier = agree(ranks, look)
     cuts = [
         images for number, cell in enumerate(cells) if cell.denoiser for images in cut_cell(number, cell, estimator)
     ]
@@ -139,7 +146,8 @@ def measure_all(bench: Bench, mine: list[Piece], ranks: Ranks, journal: Journal)
         return row
 
     # One thread a piece: how PyTorch splits an image over threads changes its last bits.
-    workers = 1 if ranks.device.type == "cuda" else torch.get_num_threads()
+    threads = torch.get_num_threads()
+    workers = 1 if ranks.device.type == "cuda" else threads
     torch.set_num_threads(1)
     problem, measured = None, []
     try:
@@ -150,6 +158,7 @@ def measure_all(bench: Bench, mine: list[Piece], ranks: Ranks, journal: Journal)
         problem = str(error)
     finally:
         journal.close()
+        torch.set_num_threads(threads)
     stop_all(ranks, problem)
     return measured
 

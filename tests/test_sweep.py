@@ -224,3 +224,15 @@ def test_a_fresh_pass_takes_nothing_over(run, benchmark):
     first, second = Spy(), Spy()
     assert run([cell(benchmark, first.as_method())]) == run([cell(benchmark, second.as_method())], fresh=True)
     assert len(second.seen) == 5
+
+
+@pytest.mark.parametrize("second", [{"fresh": True}, {"pictures": True}])
+def test_pieces_that_two_stopped_passes_measured_count_once(run, benchmark, second):
+    undisturbed = run([cell(benchmark, Spy().as_method())], "undisturbed")
+    for options in ({}, second):
+        spy = Spy()
+        spy.stop_after = 4
+        with pytest.raises(KeyboardInterrupt):
+            run([cell(benchmark, spy.as_method())], **options)
+    last = Spy()
+    assert run([cell(benchmark, last.as_method())]) == undisturbed and len(last.seen) < 5
