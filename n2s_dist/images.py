@@ -1,7 +1,10 @@
 """Image files in and out: 8-bit arrays [H, W, C] in the orientation that a viewer shows."""
 
+import contextlib
 import io
+import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from n2s_dist import tars
@@ -18,6 +21,29 @@ from n2s_dist.errors import UserError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _ORIENTATION_TAG, _ORIENTATIONS_ON_THE_SIDE = 0x0112, (5, 6, 7, 8)
 Image.MAX_IMAGE_PIXELS = None  # scientific images are large; Pillow's limit guards web servers
+# What Pillow and zipfile raise upon damage, and zipfile upon what it can't read (encryption, rare compression).
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    BadZipFile,
+    zlib.error,
+)
+
+
+@contextlib.contextmanager
+def damage_named(fault: str) -> Iterator[None]:
+    """Whatever Pillow or zipfile raises upon damaged bytes becomes one UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except _DAMAGE as error:
+        raise UserError(f"{fault} ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -35,13 +61,15 @@ class ImageFile:
         return self.source / self.name
 
     def open(self) -> BinaryIO:
+        """Its bytes. Raises UserError for a member that its zip archive does not give."""
         if self.offset is not None:
             with self.source.open("rb") as stream:
                 stream.seek(self.offset)
                 return io.BytesIO(stream.read(self.num_bytes))
         if self.source.is_dir():
             return self.path.open("rb")
-        return _zip(self.source).open(self.name)  # type: ignore[return-value]
+        with damage_named(f"{self.path} can't be read from its archive"):
+            return _zip(self.source).open(self.name)  # type: ignore[return-value]
 
 
 @lru_cache(4)
@@ -53,7 +81,7 @@ def _zip(path: Path) -> ZipFile:
 def list_images(source: str | Path) -> list[ImageFile]:
     """All images below a folder or in a zip or tar archive, sorted by name; hidden files are left out.
 
-    Raises UserError when the source is missing, is none of these, or holds no image.
+    Raises UserError when the source is missing, is none of these, or holds no image, or one that is to lie elsewhere.
     """
     source = Path(source)
     if not source.exists():
@@ -69,6 +97,8 @@ def list_images(source: str | Path) -> list[ImageFile]:
         if image.name.lower().endswith(SUFFIXES)
         and not any(part.startswith((".", "__")) for part in image.name.split("/"))
     ]
+    if outside := next((image.name for image in images if image.name.startswith("/")), None):
+        raise UserError(f"{source} holds {outside}, which lies outside: pack the archive again with relative names")
     if not images:
         raise UserError(f"{source} holds no images (looked for {', '.join(SUFFIXES)})")
     return images
@@ -98,10 +128,8 @@ def _list_tar(source: Path) -> list[ImageFile]:
 
 
 def open_image(stream: BinaryIO, path: Path) -> Image.Image:
-    try:
+    with damage_named(f"{path} is not a readable image"):
         return Image.open(stream)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a readable image ({error})") from None
 
 
 def loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
@@ -127,7 +155,7 @@ def image_size(image: ImageFile) -> tuple[int, int]:
 
 def measure_image(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
     """(height, width, channels) as `decode` will return them, from the header alone."""
-    with open_image(stream, path) as opened:
+    with open_image(stream, path) as opened, damage_named(f"{path} is not a readable image"):
         width, height = opened.size
         channels = 1 if opened.mode in ("1", "L", "LA") or opened.mode.startswith("I;16") else 3
         if opened.format == "TIFF":
@@ -172,7 +200,7 @@ def decode(stream: BinaryIO, path: Path, channels: int | None = None) -> Image.I
             raise UserError(f"{path} has 16 bits a channel: convert it to 8 bits first")
         if mode in ("F", "I") or (mode.startswith("I;") and mode != "I;16" and mode != "I;16B"):
             raise UserError(f"{path} has pixels of type '{mode}': convert it to 8-bit grey or colour first")
-        try:
+        with damage_named(f"{path} can't be decoded"):
             upright = ImageOps.exif_transpose(opened) if is_turned(opened) else opened  # it copies, turned or not
             if "A" in upright.getbands() or "transparency" in upright.info:
                 upright = upright.convert("RGBA")
@@ -187,10 +215,6 @@ def decode(stream: BinaryIO, path: Path, channels: int | None = None) -> Image.I
             if upright.mode != wanted:
                 upright = upright.convert(wanted)  # it copies, too
             upright.load()
-        except (OSError, SyntaxError, ValueError, BadZipFile, zlib.error) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path} can't be decoded ({error})") from None
     return upright
 
 

@@ -9,19 +9,18 @@ import struct
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
 from n2s_dist.errors import UserError
-from n2s_dist.images import ImageFile, is_turned, loses_bits, open_image
+from n2s_dist.images import ImageFile, damage_named, is_turned, loses_bits, open_image
 
 # Two of a channel's bytes, as Pillow unpacks them to 8 bits: the high one, and the low one by the other byte order.
 _OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B"}
 _DEEP = (".png", ".tif", ".tiff")
-_NO_ALPHA = (".jpg", ".jpeg")
+_NO_ALPHA = (".jpg", ".jpeg", ".bmp")
 
 
 class Picture(NamedTuple):
@@ -54,7 +53,7 @@ def read_picture(image: ImageFile) -> Picture:
         mode = opened.mode
         if mode in ("F", "I") or (mode.startswith("I;") and mode not in ("I;16", "I;16B", "I;16L")):
             raise UserError(f"{path} has pixels of type '{mode}': convert it to 8 or 16 bits a channel first")
-        try:
+        with damage_named(f"{path} can't be decoded"):
             if loses_bits(opened, stream):
                 stream.seek(0)
                 with open_image(stream, path) as again:
@@ -64,10 +63,6 @@ def read_picture(image: ImageFile) -> Picture:
                 with open_image(stream, path) as again:
                     return Picture.of(upright(again).astype(np.uint16) << 8 | low)
             return Picture.of(upright(opened))
-        except (OSError, SyntaxError, ValueError, BadZipFile, zlib.error) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path} can't be decoded ({error})") from None
 
 
 def _low_bytes(tile: Any, path: Path) -> Any:
@@ -96,7 +91,7 @@ def upright(opened: Image.Image) -> np.ndarray:
 def write_picture(path: Path, picture: Picture) -> None:
     """Write a file under a temporary name first, so that it appears whole.
 
-    16 bits become 8 where the format has no more. Raises UserError for transparency in a JPEG.
+    16 bits become 8 where the format has no more. Raises UserError for transparency in a JPEG or BMP.
     """
     suffix = path.suffix.lower()
     channels = picture.joined()

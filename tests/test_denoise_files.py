@@ -140,10 +140,19 @@ def test_16_bits_and_transparency_stay(run, trained, deep, tmp_path, out):
 
 
 def test_formats_that_hold_less(run, deep, tmp_path):
-    assert "transparency" in run(tmp_path / "in.png", tmp_path / "out.jpg").error()
+    for name in ("out.jpg", "out.bmp"):
+        assert "transparency" in run(tmp_path / "in.png", tmp_path / name).error()
     tifffile.imwrite(tmp_path / "opaque.tif", deep[:, :, :3], photometric="rgb")
     assert run(tmp_path / "opaque.tif", tmp_path / "out.jpg").code == 0
     assert read(tmp_path / "out.jpg").pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png"])
+def test_grey_keeps_its_transparency(tmp_path, suffix):
+    grey = Picture(np.full((8, 9, 1), 70, np.uint8), np.arange(72, dtype=np.uint8).reshape(8, 9, 1))
+    write_picture(tmp_path / f"a.{suffix}", grey)
+    with Image.open(tmp_path / f"a.{suffix}") as opened:
+        np.testing.assert_array_equal(np.asarray(opened.convert("RGBA"))[:, :, 3:], grey.alpha)
 
 
 def test_uncertainty_and_x8(run, trained, photographs, tmp_path):

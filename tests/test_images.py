@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from archives import png, tarred, zipped
 from PIL import Image
 
 from n2s_dist import images
@@ -276,3 +277,48 @@ def test_write_image_leaves_nothing_behind_when_it_fails(tmp_path, colour, monke
 def test_to_uint8_clamps_and_rounds():
     floats = np.array([-1, 0, 0.4 / 255, 0.6 / 255, 254.4 / 255, 1, 2])
     assert images.to_uint8(floats).tolist() == [0, 0, 0, 1, 254, 255, 255]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_with_an_absolute_name_is_refused(tmp_path, kind):
+    """Programs write to OUT / NAME, which for an absolute name is the name."""
+    path = tmp_path / f"images.{kind}"
+    path.write_bytes((zipped if kind == "zip" else tarred)({"a.png": png(0), "/etc/b.png": png(1)}))
+    with pytest.raises(UserError, match=r"images\.(zip|tar) holds /etc/b\.png, which lies outside"):
+        list_images(path)
+
+
+@pytest.mark.parametrize("where", ["encrypted", "rare", "header"])
+def test_a_member_that_zipfile_does_not_give_is_refused_by_name(tmp_path, where):
+    path, content = tmp_path / "images.zip", bytearray(zipped({"a.png": png(0)}, zipfile.ZIP_STORED))
+    central = content.find(b"PK\x01\x02")
+    if where == "header":
+        content[3] ^= 1
+    else:  # a bit or a number in both headers
+        at, value = (6, 1) if where == "encrypted" else (8, 9)
+        content[at], content[central + at + 2] = value, value
+    path.write_bytes(content)
+    (image,) = list_images(path)
+    for function in (image_size, read_image):
+        with pytest.raises(UserError, match=r"a\.png can't be read from its archive"):
+            function(image)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of damage that it bears
+def test_a_broken_orientation_is_refused_by_name(tmp_path, smooth):
+    """Pillow raises struct.error where a turned JPEG's other EXIF values make no sense."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    path = tmp_path / "a.jpg"
+    Image.fromarray(smooth).save(path, exif=exif)
+    content, refused, rng = path.read_bytes(), 0, np.random.default_rng(0)
+    for _ in range(400):
+        damaged = bytearray(content)
+        damaged[rng.integers(20, 110)] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_image(ImageFile(tmp_path, "a.jpg", len(damaged)))
+        except UserError as error:
+            refused += 1
+            assert "a.jpg" in str(error)
+    assert refused
