@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from n2s_dist.errors import RankFailed, UserError
 
 _READ = 8 * 2**20  # bytes asked for at a time: long enough to hide a store's latency, little beside a shard
-# Of one HTTP answer there is no latency to hide, and aiohttp reads ahead up to three times what it is asked for, which is
-# lost when the connection is: less than what counts as getting further.
+# Of one HTTP answer there is no latency to hide, and aiohttp reads ahead up to three times what it is asked for. What
+# it holds when the connection ends is lost: less than what counts as getting further.
 _READ_HTTP = 2**18
 _FURTHER = 2**20  # a try that brought so many bytes got further
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -78,8 +78,13 @@ def reason(error: Exception) -> str:
 
 
 def refuse_secrets(url: str) -> None:
-    """UserError when a folder's URL carries credentials: configurations are stored with their runs."""
-    parts = urlsplit(url)
+    """UserError when a folder's URL carries credentials, or is none: configurations are stored with their runs."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UserError(f"data.shards is no URL ({error}): give a folder's, such as https://HOST/shards") from None
+    if "::" in url:
+        raise UserError("data.shards is a chain of URLs ('::'): give the folder's own; shards are cached in any case")
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if parts.password or (parts.username and parts.scheme in ("http", "https")):
         raise UserError(

@@ -336,6 +336,9 @@ def test_what_is_no_set_of_shards_is_named(server, folder, tmp_path, monkeypatch
     assert f"{server.url}/manifest.json does not exist" in refusal(server.url)
     assert f"{server.url}/manifest.json is not for us to read (HTTP status 403)" in refusal(server.url)
     assert "gopher://127.0.0.1/shards is no URL" in refusal("gopher://127.0.0.1/shards")
+    assert "is no URL (Invalid IPv6 URL)" in refusal("http://[x/shards")
+    chained = refusal("simplecache::https://somebody:secret@127.0.0.1/shards")
+    assert "is a chain of URLs" in chained and "secret" not in chained
     assert "at least two shards" in refusal(server.url, 1.9) and "data.cache_gib is 0.00" in refusal(server.url, 1.9)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
