@@ -171,14 +171,18 @@ def write_index(folder: str | Path) -> Manifest:
             continue
         entries = []
         for path in chosen:
-            path.with_suffix(".idx").write_text(tars.index_text(sample for sample, _ in indexes[path]))
             entries.append(ShardEntry(path.name, len(indexes[path]), path.stat().st_size, sha256_file(path)))
         heights, widths = ([shape[axis] for path in chosen for shape in shapes[path]] for axis in (0, 1))
         splits[name] = Split(len(heights), len(heights), min(heights), min(widths), "uint8", tuple(entries))
     origin = hashlib.sha256(json.dumps([e.sha256 for s in splits.values() for e in s.shards]).encode()).hexdigest()
     largest = max(max(shape[:2]) for found in shapes.values() for shape in found)
     manifest = Manifest(largest, max(channels), None, 0, 0.0, 0, 0, origin, splits)
-    manifest.check()
+    try:
+        manifest.check()
+    except ValueError as error:
+        raise UserError(f"{folder} can't become a set of shards ({error}): rename it") from None
+    for path, index in indexes.items():
+        path.with_suffix(".idx").write_text(tars.index_text(sample for sample, _ in index))
     (folder / "manifest.json").write_text(manifest.to_json())
     return manifest
 

@@ -217,6 +217,14 @@ def test_what_cant_be_trained_on_is_refused_by_name(tmp_path, members, words):
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
+def test_tars_whose_names_cant_be_written_down_are_refused_by_name(tmp_path):
+    with tarfile.open(tmp_path / "my tiles.tar", "w") as tar:
+        add(tar, "a.npy", npy(RAW))
+    with pytest.raises(UserError, match=r"a shard with the name 'my tiles\.tar'\): rename it"):
+        verify.write_index(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["my tiles.tar"]
+
+
 def test_links_are_not_followed(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add(tar, "a.npy", npy(RAW))
