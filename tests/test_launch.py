@@ -103,7 +103,7 @@ def batch(tmp_path, environment):
         program("scontrol", "")
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         process = subprocess.Popen(
-            [ROOT / "launch/slurm/train.sbatch", "--config", "a.yaml", "--run_dir", run_dir], cwd=ROOT, text=True,
+            [ROOT / "launch/slurm/train.sbatch", "--config", "configs/gaussian25.yaml", "--run_dir", run_dir], cwd=ROOT, text=True,
             env=environment | {"PATH": path, "N2S_PYTHON": sys.executable, "SLURM_JOB_ID": "42"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -137,7 +137,7 @@ def test_srun_starts_training_on_each_node_with_the_same_arguments(batch, tmp_pa
     (call,) = (tmp_path / "calls").read_text().splitlines()
     assert call == (
         "srun --ntasks-per-node=1 --cpu-bind=none --wait=600 launch/slurm/node.sh -m n2s_dist.train "
-        f"--config a.yaml --run_dir {batch.run_dir}"
+        f"--config configs/gaussian25.yaml --run_dir {batch.run_dir}"
     )
 
 
@@ -250,13 +250,15 @@ def test_paths_that_do_not_exist_are_named(pipeline, tmp_path):
 
 
 def test_each_start_is_written_down(load_tool, cli, tmp_path, monkeypatch):
-    tool, run_dir = load_tool("freeze_run"), tmp_path / "run"
+    """The folder may be the command line's or, as in the configuration that training writes into it, the file's."""
+    tool, run_dir, config = load_tool("freeze_run"), tmp_path / "run", tmp_path / "a.yaml"
+    config.write_text(f"run_dir: {run_dir}\n")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert cli(tool.main, "--config", "a.yaml", "--run_dir", run_dir, "--seed=1").out == f"{run_dir}\n"
+    assert cli(tool.main, "--run_dir", run_dir, "--seed=1").out == f"{run_dir}\n"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert cli(tool.main, "--config", "a.yaml", f"--run_dir={run_dir}").out == f"{run_dir}\n"
+    assert cli(tool.main, "--config", config).out == f"{run_dir}\n"
     first, second = (json.loads(line) for line in (run_dir / "code/starts.jsonl").read_text().splitlines())
-    assert first["arguments"] == ["--config", "a.yaml", "--run_dir", str(run_dir), "--seed=1"]
+    assert first["arguments"] == ["--run_dir", str(run_dir), "--seed=1"]
     assert "slurm_restart_count" not in first and (second["slurm_job_id"], second["slurm_restart_count"]) == ("7", "1")
 
 
@@ -297,4 +299,4 @@ def test_outside_git_the_commit_is_not_known(load_tool, cli, tmp_path, monkeypat
 
 
 def test_a_run_without_a_folder_is_refused(load_tool, cli):
-    assert "--run_dir is missing" in cli(load_tool("freeze_run").main, "--config", "a.yaml").error()
+    assert "--run_dir is missing" in cli(load_tool("freeze_run").main, "--seed=1").error()

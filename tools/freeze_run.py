@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 
+from n2s_dist.command_line import read_config
 from n2s_dist.errors import UserError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,12 +65,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--run_dir", metavar="RUN_DIR", help="the run that starts; other arguments are training's")
-    args, _ = parser.parse_known_args()
-    if not args.run_dir:
+    _, arguments = parser.parse_known_args()
+    config = read_config(arguments)
+    if not config.run_dir:
         raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
-    freeze(Path(args.run_dir), sys.argv[1:])
-    print(args.run_dir)
+    freeze(Path(config.run_dir), arguments)
+    print(config.run_dir)
 
 
 if __name__ == "__main__":
