@@ -3,9 +3,10 @@
 
     tools/quality_over_time.py runs/gaussian25 runs/n2score_paper --benchmark cbsd68=data/cbsd68 --out quality.png
 
-Every whole checkpoint of each run is evaluated at the noise that it was trained on, by the evaluator's own protocol; to
-have many, train with `--train.keep_checkpoints 100`. Hours are those of the steps alone, on the machine that trained,
-read from the run's metrics.jsonl. Evaluations are kept in RUN/quality; the same command goes on from there.
+Every whole checkpoint of each run is evaluated by the evaluator's own protocol, at the noise that it was trained on, or
+at --noise, which runs on several noises need. To have many, train with `--train.keep_checkpoints 100`. Hours are those
+of the steps alone, on the machine that trained, read from the run's metrics.jsonl. Evaluations are kept in RUN/quality;
+the same command goes on from there.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.evaluate import write
 from n2s_dist.methods import of_network
+from n2s_dist.noise import format_noise, parse_noise
 from n2s_dist.paper import paper_db
 from n2s_dist.sweep import sweep
 
@@ -36,24 +38,23 @@ class Curve(NamedTuple):
     noise: str
 
 
-def measure(run_dir: Path, benchmark: Benchmark, seed: int, ranks: Ranks) -> Curve:
-    """Evaluate all checkpoints of a run, oldest first."""
+def measure(run_dir: Path, benchmark: Benchmark, noise: str | None, seed: int, ranks: Ranks) -> Curve:
+    """Evaluate all checkpoints of a run, oldest first. noise: None takes what it was trained on."""
     rows = read_metrics(run_dir)
     whole = [path for path in reversed(checkpoint.newest_first(run_dir)) if checkpoint.damage(path) is None]
     if not whole:
         raise UserError(f"{run_dir} holds no whole checkpoint: train it first")
-    hours, psnr, noise = [], [], ""
+    hours, psnr, cells = [], [], []
     for path in whole:
         loaded = checkpoint.load(path, ranks.device)
-        cells = product_cells([benchmark], [of_network(loaded)], None, ("known",))
-        out = run_dir / "quality" / path.name
+        cells = product_cells([benchmark], [of_network(loaded)], [noise] if noise else None, ("known",))
+        out = run_dir / "quality" / (noise or "").replace(":", "-") / path.name
         results = sweep(cells, seed, ranks, out)
         if ranks.is_main:
             write(out, results)
         hours.append(training_hours(rows, loaded.samples_seen))
         psnr.append(results["cells"][0]["psnr_db"])
-        noise = cells[0].noise
-    return Curve(hours, psnr, noise)
+    return Curve(hours, psnr, cells[0].noise)
 
 
 def hours_until(curve: Curve, level_db: float) -> float | None:
@@ -94,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
     parser.add_argument("--benchmark", required=True, metavar="NAME=DIR", help="clean images")
+    parser.add_argument("--noise", metavar="gaussian:SIGMA|poisson:ZETA|gamma:K", help="what the images get")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.png")
     parser.add_argument("--seed", type=int, default=0, help="of the benchmark's noise (%(default)s)")
     args = parser.parse_args()
@@ -101,9 +103,10 @@ def main() -> None:
         raise UserError(f"--out is {args.out}: it should end with .png")
     ((name, folder),) = parse_folders([args.benchmark], "--benchmark").items()
     benchmark, ranks = Benchmark.open(name, folder, None, "float"), Ranks()
+    noise = format_noise(parse_noise(args.noise)) if args.noise else None
     folders = list(dict.fromkeys(args.runs))
     curves = {
-        name: measure(run_dir, benchmark, args.seed, ranks)
+        name: measure(run_dir, benchmark, noise, args.seed, ranks)
         for name, run_dir in zip(run_names(folders), folders, strict=True)
     }
     if ranks.is_main:
