@@ -152,15 +152,3 @@ def posterior_tiled(
 def std_picture(std: np.ndarray) -> np.ndarray:
     """Standard deviations as uint16 to look at and to compute with: 65535, white, is 0.125."""
     return np.round(np.clip(std / _WHITE, 0, 1) * 65535).astype(np.uint16)
-
-
-def calibration_figures(clean: np.ndarray, posterior: Posterior) -> dict[str, float]:
-    """How well the deviations are those of the errors.
-
-    mse_ratio: predicted mean squared error over the actual one. within_one_std: how often |error| <= deviation, which
-    for Gaussian posteriors is 0.683.
-    """
-    error = posterior.estimate.astype(np.float64) - clean
-    predicted = np.square(posterior.std, dtype=np.float64).mean()
-    within = float(np.mean(np.abs(error) <= posterior.std))
-    return {"mse_ratio": float(predicted / np.square(error).mean()), "within_one_std": within}

@@ -12,9 +12,11 @@ from n2s_dist import checkpoint
 from n2s_dist.benchmarks import Benchmark
 from n2s_dist.cells import Cell
 from n2s_dist.config import Config, Method, NetworkConfig
+from n2s_dist.measure import compare_deviations, posterior_figures
 from n2s_dist.methods import Denoiser, of_network
 from n2s_dist.noise import NoiseModel
 from n2s_dist.score import build_score_model
+from n2s_dist.uncertainty import Posterior
 
 UNIVERSAL = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"
 
@@ -56,3 +58,10 @@ def network(tmp_path: Path, noise: str = UNIVERSAL, channels: int = 3) -> Denois
 
 def cell(source: Benchmark, denoiser: Denoiser, noise: str = "gaussian:25", level: str = "known") -> Cell:
     return Cell(noise, level, denoiser.method, source.name, source, denoiser, protocol=source.protocol)
+
+
+def calibration(clean: np.ndarray, posterior: Posterior) -> dict[str, float]:
+    """What an evaluation says of the deviations of one image."""
+    figures = posterior_figures([{"name": "one", **compare_deviations(clean, posterior.estimate, posterior.std)}])
+    assert figures is not None
+    return figures

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from denoisers import save_network
+from denoisers import calibration, save_network
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -28,7 +28,7 @@ from n2s_dist.noise import Gaussian, format_noise, frozen_rng
 from n2s_dist.order import name_key
 from n2s_dist.shares import Piece, cut
 from n2s_dist.tables import MEASURES
-from n2s_dist.uncertainty import calibration_figures, posterior_tiled
+from n2s_dist.uncertainty import posterior_tiled
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -219,7 +219,7 @@ def test_x8_deviations_and_estimated_levels_are_what_their_functions_give(cli, o
             (row,) = cells[method, level]["images"]
             assert row["psnr_db"] == pytest.approx(psnr_db(clean, np.clip(estimate, 0, 1)), abs=1e-9)
             assert row["estimated"] == (format_noise(noise) if level == "unknown" else None)
-        figures = calibration_figures(clean, posterior)
+        figures = calibration(clean, posterior)
         assert cells["n2s", level]["posterior"] == pytest.approx(figures) and not cells["n2s+x8", level]["posterior"]
         folder = tmp_path / f"out/pictures/gaussian_25-{level}/one"
         assert {path.stem.split("-")[1] for path in folder.iterdir()} == {"clean", "noisy", "denoised", "std"}

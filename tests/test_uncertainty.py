@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from denoisers import calibration
 from PIL import Image
 from test_denoise import random_model
 from torch import Tensor, nn
@@ -17,7 +18,6 @@ from n2s_dist.noise import Gamma, Gaussian, Poisson, frozen_rng
 from n2s_dist.score import ScoreModel
 from n2s_dist.uncertainty import (
     Posterior,
-    calibration_figures,
     noise_variance,
     posterior_tiled,
     random_signs,
@@ -100,7 +100,7 @@ def test_a_stationary_field_end_to_end():
     assert closed_form < 0.9 * sigma
     np.testing.assert_allclose(found.std.mean(), closed_form, rtol=0.02)
     assert found.std.std() < 0.05 * closed_form  # that four probes leave
-    figures = calibration_figures(clean, found)
+    figures = calibration(clean, found)
     assert abs(figures["mse_ratio"] - 1) < 0.03 and abs(figures["within_one_std"] - 0.683) < 0.01
 
 
@@ -115,7 +115,7 @@ def test_a_score_that_falls_short_is_calibrated():
     _, share = remaining_share(model, y, noise, signs(1, side, side, probes=2))
     error = np.square((1 - length / 1.01) * noisy - clean).mean()
     assert sigma**2 * share.mean().item() > 3 * error
-    assert abs(calibration_figures(clean, posterior_tiled(model, noisy, noise))["mse_ratio"] - 1) < 0.35
+    assert abs(calibration(clean, posterior_tiled(model, noisy, noise))["mse_ratio"] - 1) < 0.35
     # On a picture of 8 x 8 pixels chance rules, and the network's own figure stands.
     few = posterior_tiled(model, noisy[:8, :8], noise)
     np.testing.assert_allclose(few.std, sigma * np.sqrt(share.mean().item()), rtol=0.2)
@@ -158,7 +158,7 @@ def test_conjugate_priors(noise, level):
     posterior = posterior_tiled(toy(function, noise), noisy[:, :, None].astype(np.float32), noise, probes=64)
     assert np.abs(posterior.estimate[:, :, 0] / mean - 1).mean() < 0.02
     np.testing.assert_allclose(posterior.std.mean(), truth.mean(), rtol=0.05)
-    figures = calibration_figures(clean[:, :, None], posterior)
+    figures = calibration(clean[:, :, None], posterior)
     assert abs(figures["mse_ratio"] - 1) < 0.05 and abs(figures["within_one_std"] - 0.683) < 0.02
 
 
@@ -196,7 +196,7 @@ def test_predicted_and_actual_errors_on_photographs(trained, photographs: Path, 
     for name in ("coffee", "chelsea"):
         clean = np.asarray(Image.open(photographs / f"{name}.png")) / 255
         noisy = level.corrupt(clean, frozen_rng(3)).astype(np.float32)
-        figures = calibration_figures(clean, posterior_tiled(model, noisy, level))
+        figures = calibration(clean, posterior_tiled(model, noisy, level))
         assert 0.8 < figures["mse_ratio"] < 1.25 and 0.5 < figures["within_one_std"] < 0.85
 
 
@@ -204,5 +204,5 @@ def test_pictures_and_figures():
     std = np.array([[[0.0], [0.0625], [0.125], [0.3]]])
     assert std_picture(std).tolist() == [[[0], [32768], [65535], [65535]]]
     posterior = Posterior(np.array([[[0.1], [0.5]]]), np.array([[[0.2], [0.2]]]))
-    figures = calibration_figures(np.array([[[0.2], [0.9]]]), posterior)
+    figures = calibration(np.array([[[0.2], [0.9]]]), posterior)
     assert figures["mse_ratio"] == pytest.approx(0.04 / 0.085) and figures["within_one_std"] == 0.5
