@@ -6,11 +6,17 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 EX_TEMPFAIL = 75  # of sysexits.h: what the same command would finish was put off
 
 
 class UserError(ValueError):
     """Something the user can mend. The message names what was wrong and what would be right."""
+
+
+class RankError(UserError):
+    """What one rank may meet alone, such as damage in a part of the shards that it reads."""
 
 
 class RunFailed(RuntimeError):
@@ -47,9 +53,9 @@ def say(message: str) -> None:
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command-line program: user errors become one line on stderr and exit code 2, without a traceback.
 
-    When several ranks meet the same error, rank 0 alone speaks; of a RankFailed each does. An
-    interrupt exits with 130, a full disk with 2 and the path that could not be written. A run that
-    was stopped says so on stdout.
+    What all ranks meet is said once on each node, whose files may differ; each rank says what it may have met alone
+    (RankFailed, RankError, a full disk). An interrupt exits with 130. A full disk and paths that can't be used exit
+    with 2 and name the path. A run that was stopped says so on stdout.
     """
     alone = False
     try:
@@ -59,19 +65,23 @@ def run_command(main: Callable[[], int | None]) -> None:
         sys.exit(EX_TEMPFAIL)
     except UserError as error:
         code, message = 2, str(error)
+        alone = isinstance(error, RankError)
     except RunFailed as error:
         code, message = 1, str(error)
         alone = isinstance(error, RankFailed)
     except KeyboardInterrupt:
         code, message = 130, "interrupted"
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        code, alone = 2, True
+        if error.errno in _FULL:
+            where = f" while writing {error.filename}" if error.filename else ""
+            message = f"the disk is full{where}: free some space and run the same command again"
+        elif error.errno in _UNUSABLE and error.filename:
+            message = f"{error.filename} can't be used ({os.strerror(error.errno)}): give another, or mend this one"
+        else:
             raise
-        code = 2
-        where = f" while writing {error.filename}" if error.filename else ""
-        message = f"the disk is full{where}: free some space and run the same command again"
     else:
         sys.exit(code)
-    if os.environ.get("RANK", "0") == "0" or code == 130 or alone:
+    if os.environ.get("LOCAL_RANK", "0") == "0" or code == 130 or alone:
         print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -133,8 +133,6 @@ class Run:
 def start(config: Config, laps: Laps | None = None) -> Run:
     """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
     laps = laps or Laps()
-    if not config.run_dir:
-        raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
     stopping.remove_note(Path(config.run_dir))
     if not config.data.shards:
         raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")

@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import mmap
+import resource
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cached_property
@@ -21,7 +22,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from n2s_dist import tars
-from n2s_dist.errors import UserError
+from n2s_dist.errors import RankError, UserError
 from n2s_dist.images import decode_image
 from n2s_dist.manifest import Manifest, ShardEntry, read_manifest
 from n2s_dist.order import name_key
@@ -84,7 +85,7 @@ class Shard:
             if len(spans) != self.entry.samples:
                 raise ValueError(f"{len(spans)} samples, the manifest says {self.entry.samples}")
         except (OSError, ValueError, OverflowError) as error:
-            raise UserError(f"{path} does not match its shard ({error}): build the shards again") from None
+            raise RankError(f"{path} does not match its shard ({error}): build the shards again") from None
         return spans
 
     def read_ahead(self) -> None:
@@ -106,7 +107,7 @@ class Shard:
                 described = self._parse(index)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 reason = str(error)[:200] or type(error).__name__
-                raise UserError(f"{self.path}, sample {index} is damaged ({reason}): build the shards again") from None
+                raise RankError(f"{self.path}, sample {index} is damaged ({reason}): build the shards again") from None
             if len(self._described) >= _MOST_DESCRIBED:
                 self._described.clear()
             self._described[index] = described
@@ -153,6 +154,7 @@ class LocalShards:
     def __init__(self, folder: Path) -> None:
         self.location: Path | str = folder
         self.manifest = read_manifest(folder)
+        allow_open_files(sum(len(split.shards) for split in self.manifest.splits.values()))
 
     @contextlib.contextmanager
     def hold(self, name: str) -> Iterator[Path]:
@@ -160,6 +162,20 @@ class LocalShards:
 
     def close(self) -> None:
         pass
+
+
+def allow_open_files(count: int) -> None:
+    """Raise the process's limit on open files where `count` mapped shards would exceed it. Raises UserError."""
+    need = count + 512  # for all else
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or need <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and need > hard:
+        raise UserError(
+            f"{count} shards are more than the {hard} files that a process may have open here: raise that limit "
+            "(ulimit -Hn), or build larger shards (--shard-mib)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
 class ShardSet:

@@ -11,6 +11,7 @@ if __name__ == "__main__":  # what comes next takes seconds to import, in which 
 
     stopping.listen()
 
+import contextlib
 import itertools
 import os
 import sys
@@ -28,10 +29,11 @@ from n2s_dist.ardae import raised, share_of_range, sigma_a_law
 from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
 from n2s_dist.distributed import lost_ranks_named
-from n2s_dist.errors import Stopped, run_command
+from n2s_dist.errors import Stopped, UserError, run_command
 from n2s_dist.keeping import after_step, save, stop_if_not_finite
 from n2s_dist.laps import Laps, process_age_sec
 from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
+from n2s_dist.locks import alone_in
 from n2s_dist.mixture import Mixture
 from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.run import Interval, Run, start
@@ -49,7 +51,11 @@ def train(config: Config, laps: Laps | None = None) -> Path:
     Raises Stopped when the run was asked to stop; laps hold what was spent before.
     """
     rank = int(os.environ.get("RANK", "0"))
-    with lost_ranks_named(), Watchdog(config.train.hang_sec, Path(config.run_dir), rank) as watchdog:
+    if not config.run_dir:
+        raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
+    run_dir = Path(config.run_dir)
+    only = alone_in(run_dir) if rank == 0 else contextlib.nullcontext()
+    with only, lost_ranks_named(), Watchdog(config.train.hang_sec, run_dir, rank) as watchdog:
         run = start(config, laps)
         run.watchdog = watchdog
         if run.samples_seen < config.train.total_samples:

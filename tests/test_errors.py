@@ -1,10 +1,11 @@
 """How programs end: exit codes, one line on stderr, and tracebacks only for broken promises of our own."""
 
 import errno
+import os
 
 import pytest
 
-from n2s_dist.errors import RunFailed, UserError, nearest, run_command
+from n2s_dist.errors import RankError, RankFailed, RunFailed, UserError, nearest, run_command
 
 
 def raising(error: BaseException):
@@ -34,6 +35,30 @@ def test_a_full_disk_names_the_path(cli, number):
     assert "disk is full" in cli(raising(OSError(number, "full"))).error(2)
 
 
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EROFS])
+def test_a_path_that_can_not_be_used_is_named(cli, number):
+    line = cli(raising(OSError(number, "words", "/runs/a"))).error(2)
+    assert f"/runs/a can't be used ({os.strerror(number)})" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "speaks"),
+    [
+        (UserError("of all"), [True, False, True, False]),
+        (RankError("of one"), [True] * 4),
+        (RankFailed("of one"), [True] * 4),
+        (OSError(errno.ENOSPC, "full"), [True] * 4),
+    ],
+)
+def test_each_node_says_what_all_ranks_meet_and_each_rank_what_it_meets_alone(cli, monkeypatch, error, speaks):
+    ends = []
+    for rank in range(4):  # two nodes of two
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank % 2))
+        ends.append(cli(raising(error)))
+    assert ["error: " in end.err for end in ends] == speaks and len({end.code for end in ends}) == 1
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.EACCES, "denied"), ValueError("bug"), AssertionError("bug"), KeyError("bug")]
 )
@@ -46,14 +71,6 @@ def test_anything_else_keeps_its_traceback(error):
 def test_the_return_value_is_the_exit_code(cli, returned, code):
     done = cli(lambda: returned)
     assert (done.code, done.out, done.err) == (code, "", "")
-
-
-def test_rank_0_alone_speaks_but_all_end_alike(cli, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    done = cli(raising(UserError("wrong")))
-    assert (done.code, done.err) == (2, "")
-    monkeypatch.setenv("RANK", "0")
-    assert cli(raising(UserError("wrong"))).error(2) == "error: wrong"
 
 
 VALID = ["seed", "run_dir", "data.shards", "data.crop_size", "train.total_samples"]

@@ -1,21 +1,25 @@
 """Two, three and four ranks, each a process of its own: the same training and the same table as one."""
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from n2s_dist import checkpoint, evaluate
+from n2s_dist import checkpoint, evaluate, order
 from n2s_dist.command_line import read_config
 from n2s_dist.run import start
+from n2s_dist.shards import ShardSet
 from n2s_dist.train import train
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -178,6 +182,22 @@ def test_a_users_error_on_one_rank_ends_all_with_one_line(trained, photographs, 
     assert codes == [2, 2] and len(errors) == 1 and "Traceback" not in err, err
     assert "small-grey.png is grey" in errors[0]
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_damage_that_one_rank_meets_alone_is_named(shards, tiny, launch, tmp_path):
+    """The first crop of the second rank is damaged."""
+    folder = Path(shutil.copytree(shards, tmp_path / "shards"))
+    index = int(order.sample_index(0, np.arange(2), len(ShardSet(folder)))[1])
+    path = folder / "train-000000.tar"
+    with tarfile.open(path) as tar:
+        member = [member for member in tar if member.name.endswith(".json")][index]
+    with path.open("r+b") as stream:
+        stream.seek(member.offset_data)
+        stream.write(b"?" * member.size)
+    options = [*tiny, f"--data.shards={folder}", "--train.global_batch_size=2", "--train.total_samples=4"]
+    codes, _, err = launch(2, "n2s_dist.train", *options, f"--run_dir={tmp_path / 'run'}").wait()
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert codes[1] == 2 and any(f"sample {index} is damaged" in line for line in errors), err
 
 
 def test_the_launch_file_starts_two_ranks(tiny, environment, tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tarfile
@@ -230,3 +231,19 @@ def test_a_wrong_version_says_which_is_read(damaged):
     replaced(MANIFEST, b'"version": 1', b'"version": 7')(damaged)
     with pytest.raises(UserError, match="format version 7; this program reads 1"):
         ShardSet(damaged)
+
+
+def test_as_many_files_are_allowed_as_a_set_has_shards(monkeypatch):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = 1024
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, limits[1]))
+        shards.allow_open_files(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, limits[1])
+        shards.allow_open_files(soft)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > soft
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
+    with pytest.raises(UserError, match=r"5000 shards are more than the 4096 files .*ulimit -Hn"):
+        shards.allow_open_files(5000)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import random
 import shutil
 import signal
@@ -23,6 +24,7 @@ from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
 from n2s_dist.errors import RunFailed, UserError
 from n2s_dist.loader import CropLoader
+from n2s_dist.locks import alone_in
 from n2s_dist.noise import Gaussian
 from n2s_dist.observe import CLOCKS
 from n2s_dist.plan import BuildOptions
@@ -414,3 +416,12 @@ def test_each_image_has_one_noisy_version_unless_asked_otherwise(configure, resa
     first, second = (np.concatenate(part) for part in (seen[:epoch], seen[epoch:]))
     shared = {row.tobytes() for row in first} & {row.tobytes() for row in second}
     assert len(shared) == (0 if resample else 36)
+
+
+def test_a_second_training_in_one_folder_is_refused(configure):
+    """It would remove what the first is writing."""
+    config = configure()
+    with alone_in(Path(config.run_dir)), pytest.raises(UserError, match=f"process {os.getpid()} on .* works in"):
+        train(config)
+    train(config)
+    assert not (Path(config.run_dir) / "lock").exists()

@@ -31,10 +31,7 @@ def main() -> None:
         raise UserError(f"--out is {out}: name a .png file, since others would lose pixels")
     lines = summary(args.folder, args.split)
     sheet = contact_sheet(ShardSet(args.folder, args.split), args.tiles, noise, args.seed)
-    try:
-        write_image(out, sheet.pixels)
-    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise UserError(f"--out {out} can't be written ({error.strerror}): name another file") from None
+    write_image(out, sheet.pixels)
     print("\n".join([*lines, "", f"sheet: {out}"]))
 
 
