@@ -214,7 +214,7 @@ def test_without_out_the_sheet_goes_to_runs(main, cli, shards, tmp_path, monkeyp
         (["--out", "sheet.jpg"], "name a .png file"),
         (["--out", "s.png", "--tiles", "0"], "--tiles is 0"),
         (["--out", "s.png", "--seed", "-1"], "--seed is -1"),
-        (["--out", "taken/s.png"], "can't be written"),
+        (["--out", "taken/s.png"], "can't be used"),
     ],
 )
 def test_mistakes_are_named(main, cli, shards, tmp_path, monkeypatch, arguments, said):
