@@ -15,10 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from n2s_dist.denoise import TILE
-from n2s_dist.denoiser import Denoiser, default_name, load_denoiser
+from n2s_dist.denoiser import UNKNOWN, Denoiser, Info, default_name, load_denoiser
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.images import SUFFIXES, ImageFile, list_images
-from n2s_dist.noise import format_noise
+from n2s_dist.mixture import Mixture, format_training_noise
+from n2s_dist.noise import FAMILIES, format_noise, parse_noise
 from n2s_dist.pictures import Picture, read_picture, write_picture
 from n2s_dist.uncertainty import std_picture
 
@@ -29,7 +30,9 @@ def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
         target = out / source.name if out.is_dir() else out
         if target.suffix.lower() not in SUFFIXES:
             raise UserError(f"{target} has no image suffix: end it in one of {', '.join(SUFFIXES)}")
-        return [(ImageFile(source.parent, source.name, source.stat().st_size), target)]
+        work = [(ImageFile(source.parent, source.name, source.stat().st_size), target)]
+        _spare_sources(work)
+        return work
     images = list_images(source)
     if out.is_file():
         raise UserError(f"{out} is a file: {source} holds several images, so OUT is a folder")
@@ -37,7 +40,30 @@ def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
     work = [(image, (out / image.name).with_suffix(".png")) for image in images]
     if len({target for _, target in work}) < len(work):
         raise UserError(f"{source} holds images that differ only in their suffix: rename one of them")
+    _spare_sources(work)
     return work
+
+
+def _spare_sources(work: list[tuple[ImageFile, Path]]) -> None:
+    """UserError where a noisy image would be overwritten."""
+    sources = {image.path.resolve() for image, _ in work}
+    for image, target in work:
+        if target.resolve() in sources:
+            raise UserError(f"{image.path} would be overwritten by its denoised version: choose another OUT")
+
+
+def remark(denoise: Denoiser, info: Info) -> str:
+    """What to know of the noise that was estimated or named; empty where there is nothing."""
+    assert not isinstance(info.noise, list)  # one image at a time
+    words, trained = format_noise(info.noise), denoise.loaded.model.noise
+    if not isinstance(trained, Mixture):
+        return f"{words} (estimated)" if info.estimated else ""
+    known = format_training_noise(trained)
+    if info.estimated and trained.is_end(info.noise):
+        return f"{words} (estimated), an end of what the network knows ({known}): it may be other noise, so try --noise"
+    if info.estimated:
+        return f"{words} (estimated)"
+    return "" if trained.holds(info.noise) else f"{words} is none of what the network was trained on ({known})"
 
 
 def std_path(target: Path) -> Path:
@@ -52,7 +78,8 @@ def main() -> None:
         "network (default: universal-gray or universal-color)"
     )  # fmt: skip
     parser.add_argument(
-        "--noise", metavar="FAMILY:LEVEL", help="noise of the images, FAMILY to estimate its level, or unknown to "
+        "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "
+        "the file's depth; poisson:ZETA and gamma:K of values from 0 to 1; FAMILY to estimate its level, or unknown to "
         "estimate both (default: what was trained on, or unknown where that was a range)"
     )  # fmt: skip
     parser.add_argument("--x8", action="store_true", help="mean over 8 flips and transposes, eight times as slow")
@@ -67,6 +94,8 @@ def main() -> None:
     if args.tile < 16:
         raise UserError(f"--tile is {args.tile}: tiles have at least 16 pixels a side")
 
+    if args.noise and args.noise not in (UNKNOWN, *(family.family for family in FAMILIES)):
+        parse_noise(args.noise)
     given = load_denoiser(args.checkpoint, tile=args.tile) if args.checkpoint else None
 
     @lru_cache
@@ -86,10 +115,9 @@ def main() -> None:
         write_picture(target, Picture.of(denoised))
         if info.std is not None:
             write_picture(std_path(target), Picture(std_picture(info.std), None))
-        if info.estimated:
-            assert not isinstance(info.noise, list)  # one image at a time
-            tqdm.write(f"{image.path}: {format_noise(info.noise)} (estimated)")
-    print(f"wrote {args.output}")
+        if said := remark(denoise, info):
+            tqdm.write(f"{image.path}: {said}")
+    print(f"wrote {work[0][1] if len(work) == 1 else f'{len(work)} images to {args.output}'}")
 
 
 def command() -> None:

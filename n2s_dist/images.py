@@ -19,6 +19,7 @@ from n2s_dist import tars
 from n2s_dist.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+_PAGED = ("TIFF", "WEBP", "PNG")
 _ORIENTATION_TAG, _ORIENTATIONS_ON_THE_SIDE = 0x0112, (5, 6, 7, 8)
 Image.MAX_IMAGE_PIXELS = None  # scientific images are large; Pillow's limit guards web servers
 # What Pillow and zipfile raise upon damage, and zipfile upon what it can't read (encryption, rare compression).
@@ -85,7 +86,7 @@ def list_images(source: str | Path) -> list[ImageFile]:
     """
     source = Path(source)
     if not source.exists():
-        raise UserError(f"{source} does not exist: give a folder, or a zip or tar archive, of images")
+        raise UserError(f"{source} does not exist: give images, in a folder or a zip or tar archive")
     if source.is_dir():
         paths = (path for path in source.rglob("*") if path.is_file())
         found = [ImageFile(source, path.relative_to(source).as_posix(), path.stat().st_size) for path in paths]
@@ -123,13 +124,23 @@ def _list_tar(source: Path) -> list[ImageFile]:
     try:
         members = {member.name: member for member in tars.members(source)}  # of one name, the last counts
     except tars.BrokenTar as error:
-        raise UserError(f"{source} is neither a folder nor a readable zip or tar archive ({error})") from None
+        kinds = ", ".join(SUFFIXES)
+        raise UserError(
+            f"{source} is neither a folder, a readable zip or tar archive ({error}), nor an image ({kinds})"
+        ) from None
     return [ImageFile(source, name, member.size, member.offset) for name, member in members.items()]
 
 
 def open_image(stream: BinaryIO, path: Path) -> Image.Image:
     with damage_named(f"{path} is not a readable image"):
         return Image.open(stream)
+
+
+def refuse_pages(opened: Image.Image, path: Path) -> None:
+    """UserError for a file of several pages or frames, of which only the first would be read."""
+    pages = getattr(opened, "n_frames", 1) if opened.format in _PAGED else 1
+    if pages > 1:
+        raise UserError(f"{path} holds {pages} pages: save each of them as a file of its own")
 
 
 def loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
@@ -196,6 +207,8 @@ def decode(stream: BinaryIO, path: Path, channels: int | None = None) -> Image.I
     """
     with open_image(stream, path) as opened:
         mode = opened.mode
+        with damage_named(f"{path} can't be decoded"):
+            refuse_pages(opened, path)
         if loses_bits(opened, stream):
             raise UserError(f"{path} has 16 bits a channel: convert it to 8 bits first")
         if mode in ("F", "I") or (mode.startswith("I;") and mode != "I;16" and mode != "I;16B"):

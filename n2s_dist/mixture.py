@@ -63,6 +63,11 @@ class Mixture:
         """Logarithm of the noise's standard deviation at middle grey, for what `draw` returns: float64 [N]."""
         return np.log(np.choose(which, [type(low)(level).deviation(0.5) for low, _ in self.ranges]))  # type: ignore[arg-type]
 
+    def is_end(self, noise: NoiseModel) -> bool:
+        """Whether a level is an end of its family's range, to rounding."""
+        ends = [end for pair in self.ranges for end in pair if type(end) is type(noise)]
+        return any(abs(np.log(end.level / noise.level)) < 1e-3 for end in ends)  # type: ignore[union-attr]
+
     def holds(self, noise: NoiseModel) -> bool:
         """Whether a family is among these and a level in its range, ends included to rounding."""
         return any(

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from n2s_dist.errors import UserError
-from n2s_dist.images import ImageFile, damage_named, is_turned, loses_bits, open_image
+from n2s_dist.images import ImageFile, damage_named, is_turned, loses_bits, open_image, refuse_pages
 
 # Two of a channel's bytes, as Pillow unpacks them to 8 bits: the high one, and the low one by the other byte order.
 _OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B"}
@@ -46,7 +46,8 @@ class Picture(NamedTuple):
 def read_picture(image: ImageFile) -> Picture:
     """Decode a file, upright, at its own depth. CMYK and palettes become RGB, two levels become grey.
 
-    Raises UserError by name for what is no readable image and for pixels of other types, such as floating point.
+    Raises UserError by name for what is no readable image, for pixels of other types, such as floating point, and for
+    files of several pages.
     """
     path = image.path
     with image.open() as stream, open_image(stream, path) as opened:
@@ -54,6 +55,7 @@ def read_picture(image: ImageFile) -> Picture:
         if mode in ("F", "I") or (mode.startswith("I;") and mode not in ("I;16", "I;16B", "I;16L")):
             raise UserError(f"{path} has pixels of type '{mode}': convert it to 8 or 16 bits a channel first")
         with damage_named(f"{path} can't be decoded"):
+            refuse_pages(opened, path)
             if loses_bits(opened, stream):
                 stream.seek(0)
                 with open_image(stream, path) as again:

@@ -13,7 +13,8 @@ from PIL import Image
 from n2s_dist import checkpoint, denoise_files, shipped
 from n2s_dist.denoise import denoise_whole
 from n2s_dist.ensemble import SelfEnsemble
-from n2s_dist.images import to_uint8
+from n2s_dist.errors import UserError
+from n2s_dist.images import ImageFile, read_image, to_uint8
 from n2s_dist.pictures import Picture, read_picture, write_picture
 from n2s_dist.uncertainty import posterior_tiled, std_picture
 
@@ -192,3 +193,35 @@ def test_without_a_checkpoint_a_shipped_network_serves(cli, load_tool, trained, 
     )
     Image.open(noisy).convert("L").save(tmp_path / "grey.png")
     assert "no network for grey images" in cli(denoise_files.main, tmp_path / "grey.png", out).error()
+
+
+def test_no_image_is_overwritten_by_its_own_denoised_version(run, photographs, tmp_path):
+    before = (photographs / "coffee.png").read_bytes()
+    shutil.copy(photographs / "coffee.png", tmp_path / "coffee.png")
+    for out in ("coffee.png", "."):
+        assert "coffee.png would be overwritten" in run(tmp_path / "coffee.png", tmp_path / out).error()
+    assert "coffee.png would be overwritten" in run(tmp_path, tmp_path).error()
+    assert (tmp_path / "coffee.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png"])
+def test_a_file_of_several_pages_is_refused(run, tmp_path, name):
+    pages = [Image.fromarray(np.full((40, 40, 3), value, np.uint8)) for value in (0, 100, 200)]
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    assert f"{name} holds 3 pages: save each" in run(tmp_path / name, tmp_path / "out.png").error()
+    with pytest.raises(UserError, match="holds 3 pages"):
+        read_image(ImageFile(tmp_path, name, 0))
+
+
+def test_what_is_odd_about_the_noise_is_said(cli, tmp_path):
+    """A level at an end of what the network knows, estimated for an image without noise; one beyond that."""
+    smooth = np.add.outer(np.arange(48), 2 * np.arange(40)).astype(np.uint8)
+    Image.fromarray(smooth).convert("RGB").save(tmp_path / "smooth.png")
+
+    def said(*options: str) -> str:
+        return cli(denoise_files.main, *options, tmp_path / "smooth.png", tmp_path / "out.png").out
+
+    network = "--checkpoint=gaussian-color"
+    assert "gaussian:5 (estimated), an end of what the network knows (gaussian:5-55)" in said(network)
+    assert "gaussian:80 is none of what the network was trained on" in said(network, "--noise=gaussian:80")
+    assert "smooth.png: " not in said(network, "--noise=gaussian:30")

@@ -210,7 +210,7 @@ def test_missing_and_empty_sources(tmp_path):
         "nowhere": "does not exist",
         "empty": "holds no images",
         "words": "holds no images",
-        "not.zip": "neither a folder nor a readable zip",
+        "not.zip": "neither a folder, a readable zip or tar archive",
         "empty.zip": "holds no images",
     }.items():
         with pytest.raises(UserError, match=f"{name} .*{message}|{name} {message}"):
