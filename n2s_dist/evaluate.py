@@ -55,6 +55,9 @@ def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
             sources[name] = Benchmark.open(name, folder, None, args.protocol)
         else:
             sources[name] = f"no folder of images: {folder} does not exist" if folder else f"no --benchmark {name}=DIR"
+    if not any(isinstance(source, Benchmark) for source in sources.values()):
+        at = f"{args.data} holds none" if args.data else "--data is missing: name the folder"
+        raise UserError(f"{at} of --suite {args.suite}'s benchmarks: {', '.join(names)}")
     return sources
 
 

@@ -22,11 +22,13 @@ def format_table(results: dict[str, Any]) -> str:
     """The computed cells beside the paper's own figures, at most 80 columns wide, and why others are missing."""
     lines, heading = ["PSNR in dB; paper: of the same method; above: how far this is above that"], ""
     missing: dict[str, list[Cell]] = defaultdict(list)
-    for cell in results["cells"]:
+    for cell in _by_network(results["cells"]):
         if "missing" in cell:
             missing[cell["missing"]].append(cell)
             continue
         above = f"{cell['noise']} ({cell['protocol']})"
+        if len(_networks(results["cells"])) > 1 and cell["checkpoint"]:
+            above += f"\n{cell['checkpoint'][-80:]}"
         if above != heading:
             heading = above
             columns = f"{'images':>6}{'noisy':>7}{'PSNR':>8}{'8-bit':>7}{'SSIM':>7}{'paper':>6}{'above':>6}"
@@ -44,6 +46,20 @@ def format_table(results: dict[str, Any]) -> str:
         count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
         lines += ["", *wrap(f"{count} not computed: {why}", 80)]
     return "\n".join(lines)
+
+
+def _networks(cells: list[Cell]) -> list[str]:
+    """Checkpoints that figures are of; methods without one are not among them."""
+    return list(dict.fromkeys(cell["checkpoint"] for cell in cells if cell.get("checkpoint") and "missing" not in cell))
+
+
+def _by_network(cells: list[Cell]) -> list[Cell]:
+    """Where there are several networks, each one's cells of a noise together."""
+    networks, noises = _networks(cells), list(dict.fromkeys(cell["noise"] for cell in cells))
+    if len(networks) < 2:
+        return cells
+    places = [*networks, None]
+    return sorted(cells, key=lambda cell: (noises.index(cell["noise"]), places.index(cell.get("checkpoint"))))
 
 
 def _number(value: float | None, width: int, digits: int = 2, sign: bool = False) -> str:

@@ -50,6 +50,16 @@ def test_the_terminals_lines_show_the_papers_figures_and_what_is_missing():
     assert headings == ["gaussian:25 (float)", "gaussian:50 (float)", "gaussian:25 (uint8_input)"]
 
 
+def test_rows_of_several_networks_can_be_told_apart():
+    cells = [computed(level=level, checkpoint=name) for level in ("known", "unknown") for name in ("runs/a", "runs/b")]
+    lines = format_table({**RESULTS, "cells": [*cells, computed(method="bm3d", checkpoint=None)]}).splitlines()
+    begin = [lines.index(name) for name in ("runs/a", "runs/b")]
+    for start in begin:
+        assert lines[start - 1] == "gaussian:25 (float)"
+        assert [line.split()[1:3] for line in lines[start + 2 : start + 4]] == [["known", "n2s"], ["unknown", "n2s"]]
+    assert lines[-1].split()[2] == "bm3d"
+
+
 def test_the_widest_figures_still_fit():
     wide = computed("a-benchmark-with-a-long-name", "a-method-with-a-long-name", num_images=123_456, paper_db=10.0)
     wide |= {"psnr_db": -10.0, "psnr_uint8_db": 100.0, "psnr_noisy_db": -99.99, "ssim": -0.1234}
