@@ -102,7 +102,8 @@ class Denoiser:
     def _check_channels(self, channels: int) -> None:
         if channels == self.channels:
             return
-        other = _SHIPPED[channels]
+        twin = self.loaded.path.name.removesuffix("-gray").removesuffix("-color") + _SHIPPED[channels][9:]
+        other = twin if twin in shipped.names() else _SHIPPED[channels]
         take = other if other in shipped.names() else f"a {_KINDS[channels]} network"
         raise UserError(
             f"the image is {_KINDS[channels]}, but {self.loaded.path} was trained on {_KINDS[self.channels]} images: "

@@ -8,6 +8,10 @@ from difflib import get_close_matches
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+_OTHER_NAMES = {
+    "lr": "learning_rate", "batch_size": "global_batch_size", "epochs": "total_samples", "steps": "total_samples",
+    "iterations": "total_samples", "patch_size": "crop_size",
+}  # fmt: skip
 EX_TEMPFAIL = 75  # of sysexits.h: what the same command would finish was put off
 
 
@@ -36,11 +40,12 @@ class Stopped(Exception):
 
 def nearest(word: str, valid: list[str]) -> str:
     """A hint such as ", did you mean 'crop_size'?", or an empty string when nothing is close."""
-    # Compare the last component first: "data.crop_sise" and "crop_sise" both mean "data.crop_size".
-    close = get_close_matches(word, valid, n=1, cutoff=0.6)
-    if not close:
-        leaves = {name.rsplit(".", 1)[-1]: name for name in valid}
-        close = [leaves[leaf] for leaf in get_close_matches(word.rsplit(".", 1)[-1], list(leaves), n=1, cutoff=0.6)]
+    leaf = word.rsplit(".", 1)[-1]
+    leaf = _OTHER_NAMES.get(leaf, leaf)
+    # "data.crop_sise", "dta.crop_size" and "crop_sise" all mean "data.crop_size"; only then may sections count.
+    leaves = {name.rsplit(".", 1)[-1]: name for name in valid}
+    close = [leaves[found] for found in get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
+    close = close or get_close_matches(word, valid, n=1, cutoff=0.8)
     return f", did you mean '{close[0]}'?" if close else ""
 
 

@@ -19,8 +19,9 @@ class Laps:
         self._last = now
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
-        return f"{self._last - self._started:.1f} s ({parts})"
+        """Their sum, and those that a person would notice."""
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items() if seconds >= 0.5)
+        return f"{self._last - self._started:.1f} s" + (f" ({parts})" if parts else "")
 
 
 def process_age_sec() -> float:

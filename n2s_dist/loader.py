@@ -172,7 +172,7 @@ def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
     if shards.noise is None:
         return
     if parse_training_noise(shards.noise) != wanted:
-        raise UserError(f"{shards.folder} holds tiles with noise {shards.noise}: train with that, or on clean tiles")
+        raise UserError(f"{shards.folder} holds tiles with noise {shards.noise}, not {noise}: say so, or build others")
     if resample_noise:
         raise UserError(f"data.resample_noise is true, but {shards.folder} holds tiles with their noise in them")
 

@@ -186,7 +186,7 @@ def start(config: Config, laps: Laps | None = None) -> Run:
         shuffled = f" in windows of {windows.window_shards} shards, {windows.lanes} lanes" if windows else ""
         print(
             f"{config.network.name}, {parameters / 1e6:.2f} M parameters; {len(shards)} tiles of {shards.split.images} "
-            f"images{shuffled}; {ranks.world_size} rank(s) on {ranks.device.type}{precision}, each {portions} x "
+            f"images{shuffled}\n{ranks.world_size} rank(s) on {ranks.device.type}{precision}, each {portions} x "
             f"{micro_batch} crops a step\n{standing}"
         )
     laps.lap("model")

@@ -73,7 +73,8 @@ def test_the_return_value_is_the_exit_code(cli, returned, code):
     assert (done.code, done.out, done.err) == (code, "", "")
 
 
-VALID = ["seed", "run_dir", "data.shards", "data.crop_size", "train.total_samples"]
+VALID = ["seed", "run_dir", "data.shards", "data.crop_size", "train.total_samples", "train.keep_checkpoints"]
+VALID += ["optimizer.learning_rate", "optimizer.clip_norm"]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,8 @@ VALID = ["seed", "run_dir", "data.shards", "data.crop_size", "train.total_sample
         ("model.total_samples", "train.total_samples"),
         ("sed", "seed"),
         ("run-dir", "run_dir"),
+        ("optimizer.lr", "optimizer.learning_rate"),
+        ("train.epochs", "train.total_samples"),
     ],
 )
 def test_nearest_finds_what_was_meant(word, expected):

@@ -103,7 +103,8 @@ def batch(tmp_path, environment):
         program("scontrol", "")
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         process = subprocess.Popen(
-            [ROOT / "launch/slurm/train.sbatch", "--config", "configs/gaussian25.yaml", "--run_dir", run_dir], cwd=ROOT, text=True,
+            [ROOT / "launch/slurm/train.sbatch", "--config", "configs/gaussian25.yaml", "--run_dir", run_dir],
+            cwd=ROOT, text=True,
             env=environment | {"PATH": path, "N2S_PYTHON": sys.executable, "SLURM_JOB_ID": "42"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
