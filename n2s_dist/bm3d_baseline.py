@@ -29,7 +29,7 @@ def bm3d() -> Denoiser:
     try:
         import bm3d
     except ImportError:
-        raise UserError("--bm3d needs the package bm3d: pip install 'n2s-dist[baselines]'") from None
+        raise UserError("--bm3d needs the package bm3d: pip install -e '.[baselines]'") from None
     profile = bm3d.BM3DProfile()
     profile.num_threads = 1  # more of them add sums up in another order each time
 

@@ -222,7 +222,7 @@ def _file_system(url: str, timeout_sec: float) -> tuple[Any, str]:
         ours = scheme in ("http", "https", "s3", "s3a")
         raise UserError(
             f"data.shards {url} needs a package that is missing: "
-            + ('pip install "n2s-dist[remote]"' if ours else " ".join(str(error).split()))
+            + ("pip install -e '.[remote]'" if ours else " ".join(str(error).split()))
         ) from None
     except ValueError as error:
         raise UserError(f"data.shards {url} is no URL that fsspec reads ({error})") from None

@@ -342,7 +342,7 @@ def test_what_is_no_set_of_shards_is_named(server, folder, tmp_path, monkeypatch
     assert "at least two shards" in refusal(server.url, 1.9) and "data.cache_gib is 0.00" in refusal(server.url, 1.9)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
-    assert 'pip install "n2s-dist[remote]"' in refusal("s3://bucket/shards")
+    assert "pip install -e '.[remote]'" in refusal("s3://bucket/shards")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"data\.cache_dir .* can't be written"):
         RemoteShards(server.url, tmp_path / "file" / "cache", 2**30, HURRIED)

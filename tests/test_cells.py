@@ -191,7 +191,7 @@ def test_wrong_uses_of_a_suite_are_refused(run, photographs, tmp_path):
     assert "--noisy is not part of" in run(*suite, f"--noisy=set12={photographs}").error()
     assert "--noise is given, but --suite" in run(*suite, "--noise=gaussian:25").error()
     assert "nowhere is not a folder" in run(*suite, "--data=nowhere").error()
-    assert "--data is missing: name the folder of --suite table2's benchmarks: cbsd68, " in run(*suite).error()
+    assert "--data is missing: name the folder of --suite table2's benchmarks: bsd68, " in run(*suite).error()
     assert f"{tmp_path} holds none of --suite table2's benchmarks" in run(*suite, f"--data={tmp_path}").error()
     assert "is not set12, which has 12 grey images" in run(*suite, f"--benchmark=set12={photographs}").error()
     assert "--data goes with --suite" in run(network_dir, f"--data={tmp_path}").error()

@@ -4,7 +4,7 @@
     tools/wandb_workspace.py --entity TEAM --project n2s_dist
 
 With a wandb key it saves the workspace and prints its address. Without one, or with --print, it prints the
-workspace as JSON and changes nothing. Needs the extra `dashboard`: pip install 'n2s-dist[dashboard]'.
+workspace as JSON and changes nothing. Needs the extra `dashboard`: pip install -e '.[dashboard]'.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def build(entity: str, project: str, benchmarks: Sequence[str] = _BENCHMARKS) ->
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError:
-        raise UserError("wandb-workspaces is missing: pip install 'n2s-dist[dashboard]'") from None
+        raise UserError("wandb-workspaces is missing: pip install -e '.[dashboard]'") from None
 
     def line(title: str, keys: tuple[str, ...], log: bool) -> Any:
         if keys == ("step_ms_by_rank",):  # a key for each rank, however many there are
