@@ -49,7 +49,8 @@ def gather(sources: list[str]) -> list[Source]:
 def fingerprint(images: list[Source], options: BuildOptions) -> str:
     """Identifies what shards were built from: the images' names and sizes, and the options."""
     listing = [[source.name, source.file.num_bytes] for source in images]
-    return hashlib.sha256(json.dumps([listing, vars(options)], sort_keys=True).encode()).hexdigest()
+    chosen = {key: value for key, value in vars(options).items() if key != "already_noisy" or value}
+    return hashlib.sha256(json.dumps([listing, chosen], sort_keys=True).encode()).hexdigest()
 
 
 class Collection:

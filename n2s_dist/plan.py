@@ -22,6 +22,7 @@ class BuildOptions:
     """tile_size in pixels, shard_mib the largest tar, validation_fraction a share of the images.
 
     noise: such as "gaussian:25", stored in the training tiles, or None for clean tiles.
+    already_noisy: the images have that noise: none is added, and none of them can be measured against.
     """
 
     tile_size: int = 256
@@ -30,6 +31,7 @@ class BuildOptions:
     seed: int = 0
     shard_mib: int = 256
     noise: str | None = None
+    already_noisy: bool = False
 
     def __post_init__(self) -> None:
         if self.tile_size < 16:
@@ -41,10 +43,22 @@ class BuildOptions:
         if self.shard_mib < 1:
             raise UserError(f"--shard-mib is {self.shard_mib}: a shard has at least 1 MiB")
         self.dtype("train")
+        if self.already_noisy and not self._has_one_noise():
+            raise UserError("--already-noisy takes --noise FAMILY:LEVEL: the one noise and level that the images have")
+        if self.already_noisy and self.validation_fraction:
+            raise UserError(
+                f"--validation-fraction is {self.validation_fraction}: noisy images can't be measured against, so with "
+                "--already-noisy it is 0"
+            )
 
     @property
     def channels(self) -> int:
         return 1 if self.gray else 3
+
+    def _has_one_noise(self) -> bool:
+        from n2s_dist import mixture
+
+        return self.noise is not None and not isinstance(mixture.parse_training_noise(self.noise), mixture.Mixture)
 
     def dtype(self, split: str) -> str:
         """How a split's tiles are stored. Validation tiles stay clean: PSNR is measured against them.

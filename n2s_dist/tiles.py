@@ -69,9 +69,11 @@ def tile_shape(size: tuple[int, int], options: BuildOptions) -> tuple[int, int, 
 
 def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
     """Decode an image and cut its tiles, with noise in them where the options say so. Raises UserError."""
+    if options.already_noisy:
+        yield from cut_noisy_tiles(job, options)
+        return
     image = read(job.source.file, options.channels)
-    if (image.height, image.width) != job.size:
-        raise UserError(f"{job.source.file.path} changed while shards were built: run the command again")
+    check_size(job, image.height, image.width)
     height, width, _ = tile_shape(job.size, options)
     places, noise = job.places, None
     if options.dtype(places.split) != "uint8":
@@ -84,6 +86,30 @@ def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
         if noise is not None:
             tile = baked.bake(noise, tile, options.seed, name_key(job.source.name), row, column)
         yield np.ascontiguousarray(tile)
+
+
+def cut_noisy_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
+    """The same of an image that has its noise already, at the file's own depth. Raises UserError."""
+    from n2s_dist import baked, mixture, pictures
+
+    assert options.noise is not None
+    stored = baked.encoding(mixture.parse_training_noise(options.noise))
+    path, picture = job.source.file.path, pictures.read_picture(job.source.file)
+    check_size(job, *picture.pixels.shape[:2])
+    if picture.alpha is not None:
+        raise UserError(f"{path} has an alpha channel: save it without")
+    if picture.channels != options.channels:  # a mean of channels has other noise, a repeated one dependent noise
+        kind, way = ("grey", "with") if picture.channels == 1 else ("colour", "without")
+        raise UserError(f"{path} is {kind}, and noisy images are taken as they are: build {way} --gray or leave it out")
+    height, width, _ = tile_shape(job.size, options)
+    full_scale = np.iinfo(picture.pixels.dtype).max
+    for row, column in zip(job.places.tiles.row.tolist(), job.places.tiles.column.tolist(), strict=True):
+        yield stored.encode(picture.pixels[row : row + height, column : column + width] / full_scale)
+
+
+def check_size(job: Job, height: int, width: int) -> None:
+    if (height, width) != job.size:
+        raise UserError(f"{job.source.file.path} changed while shards were built: run the command again")
 
 
 def read_tiles(places: Places, shape: tuple[int, int, int], dtype: str) -> Iterator[np.ndarray]:

@@ -28,11 +28,12 @@ def main() -> None:
     add("--out", required=True, metavar="DIR", help="where the shards go")
     add("--tile-size", type=int, default=default.tile_size, help="side of a tile in pixels (%(default)s)")
     add("--gray", action="store_true", help="one channel: colour is converted to luma")
-    add("--validation-fraction", type=float, default=default.validation_fraction, metavar="F",
-        help="share of the images kept apart for validation (%(default)s)")  # fmt: skip
+    add("--validation-fraction", type=float, metavar="F",
+        help=f"share of the images kept apart for validation ({default.validation_fraction})")  # fmt: skip
     add("--seed", type=int, default=default.seed, help="of shuffle, split and noise (%(default)s)")
     add("--shard-mib", type=int, default=default.shard_mib, help="largest shard (%(default)s)")
     add("--noise", metavar="FAMILY:LEVEL", help="store the training tiles with this noise in them, such as gaussian:25")
+    add("--already-noisy", action="store_true", help="the images have the --noise: none is added, none are set apart")
     add("--on-error", choices=("stop", "skip"), default="stop",
         help="what to do about images that can't be read; skip lists them in skipped.jsonl (%(default)s)")  # fmt: skip
     add("--workers", type=int, metavar="N", help="processes, each with one image in memory (one a core)")
@@ -42,7 +43,12 @@ def main() -> None:
     add("--session", default="", metavar="WORD", help="with --nodes: the same on all nodes, another one for each try")
     args = parser.parse_args()
     crew = Crew(args.node, args.nodes, args.session)
-    options = BuildOptions(args.tile_size, args.gray, args.validation_fraction, args.seed, args.shard_mib, args.noise)
+    fraction = args.validation_fraction
+    if fraction is None:
+        fraction = 0.0 if args.already_noisy else default.validation_fraction
+    options = BuildOptions(
+        args.tile_size, args.gray, fraction, args.seed, args.shard_mib, args.noise, args.already_noisy
+    )  # fmt: skip
     if args.dry_run:
         preview(args.sources, args.out, options, args.workers, args.on_error)
         return
