@@ -5,6 +5,7 @@ follows from samples_seen.
 """
 
 import copy
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,6 +155,8 @@ def start(config: Config, laps: Laps | None = None) -> Run:
             )
 
     laps.lap("shards and checkpoint")
+    # Where launchers say how many ranks there are, all find what is wrong with that before any can lose another.
+    portion_size(config, int(os.environ.get("WORLD_SIZE", "1")))
     ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
     laps.lap("ranks")
     micro_batch = portion_size(config, ranks.world_size)

@@ -87,5 +87,5 @@ def test_an_image_too_small_for_its_blocks_is_refused(method):
 
 def test_without_the_package_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "bm3d", None)
-    with pytest.raises(UserError, match=r"--bm3d needs the package bm3d: pip install 'n2s-dist\[baselines\]'"):
+    with pytest.raises(UserError, match=r"--bm3d needs the package bm3d: pip install -e '\.\[baselines\]'"):
         bm3d()

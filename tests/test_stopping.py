@@ -93,9 +93,10 @@ def test_a_signal_while_the_program_is_still_importing_stops_after_one_step(envi
     (line,) = [line for line in out.splitlines() if line.startswith("first step after")]
     total = float(line.split()[3])
     parts = dict(part.rsplit(" ", 1) for part in line[line.index("(") + 1 : -1].split(", "))
-    assert list(parts) == ["imports", "settings", "shards and checkpoint", "ranks", "model", "tracking", "data",
-                           "first step"]  # fmt: skip
-    assert sum(map(float, parts.values())) == pytest.approx(total, abs=0.45) and total < took
+    laps = ["imports", "settings", "shards and checkpoint", "ranks", "model", "tracking", "data", "first step"]
+    assert "imports" in parts and list(parts) == [lap for lap in laps if lap in parts]
+    unsaid = total - sum(map(float, parts.values()))  # of laps under half a second each
+    assert -0.45 < unsaid < 0.5 * (len(laps) - len(parts)) + 0.45 and total < took
 
 
 def test_a_signal_to_the_launcher_stops_all_ranks_within_its_grace(environment, tiny, tmp_path):
