@@ -58,11 +58,6 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=6, help="random kills of one run in test_kills.py (%(default)s)")
 
 
-def pytest_collection_modifyitems(items):
-    """The file that takes longest goes first, mostly waiting for Slurm; side by side, the others fill that time."""
-    items.sort(key=lambda item: item.path.name != "test_slurm.py")
-
-
 @pytest.fixture(autouse=True)
 def _no_wandb(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
