@@ -14,12 +14,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from n2s_dist.cells import parse_cell_noise
 from n2s_dist.denoise import TILE
-from n2s_dist.denoiser import UNKNOWN, Denoiser, Info, default_name, load_denoiser
+from n2s_dist.denoiser import Denoiser, Info, default_name, load_denoiser
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.images import SUFFIXES, ImageFile, list_images
 from n2s_dist.mixture import Mixture, format_training_noise
-from n2s_dist.noise import FAMILIES, format_noise, parse_noise
+from n2s_dist.noise import format_noise
 from n2s_dist.pictures import Picture, read_picture, write_picture
 from n2s_dist.uncertainty import std_picture
 
@@ -30,9 +31,7 @@ def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
         target = out / source.name if out.is_dir() else out
         if target.suffix.lower() not in SUFFIXES:
             raise UserError(f"{target} has no image suffix: end it in one of {', '.join(SUFFIXES)}")
-        work = [(ImageFile(source.parent, source.name, source.stat().st_size), target)]
-        _spare_sources(work)
-        return work
+        return [(ImageFile(source.parent, source.name, source.stat().st_size), target)]
     images = list_images(source)
     if out.is_file():
         raise UserError(f"{out} is a file: {source} holds several images, so OUT is a folder")
@@ -40,11 +39,10 @@ def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
     work = [(image, (out / image.name).with_suffix(".png")) for image in images]
     if len({target for _, target in work}) < len(work):
         raise UserError(f"{source} holds images that differ only in their suffix: rename one of them")
-    _spare_sources(work)
     return work
 
 
-def _spare_sources(work: list[tuple[ImageFile, Path]]) -> None:
+def spare_sources(work: list[tuple[ImageFile, Path]]) -> None:
     """UserError where a noisy image would be overwritten."""
     sources = {image.path.resolve() for image, _ in work}
     for image, target in work:
@@ -56,14 +54,12 @@ def remark(denoise: Denoiser, info: Info) -> str:
     """What to know of the noise that was estimated or named; empty where there is nothing."""
     assert not isinstance(info.noise, list)  # one image at a time
     words, trained = format_noise(info.noise), denoise.loaded.model.noise
-    if not isinstance(trained, Mixture):
-        return f"{words} (estimated)" if info.estimated else ""
     known = format_training_noise(trained)
-    if info.estimated and trained.is_end(info.noise):
+    if isinstance(trained, Mixture) and info.estimated and trained.is_end(info.noise):
         return f"{words} (estimated), an end of what the network knows ({known}): it may be other noise, so try --noise"
-    if info.estimated:
-        return f"{words} (estimated)"
-    return "" if trained.holds(info.noise) else f"{words} is none of what the network was trained on ({known})"
+    if isinstance(trained, Mixture) and not info.estimated and not trained.holds(info.noise):
+        return f"{words} is none of what the network was trained on ({known})"
+    return f"{words} (estimated)" if info.estimated else ""
 
 
 def std_path(target: Path) -> Path:
@@ -94,8 +90,8 @@ def main() -> None:
     if args.tile < 16:
         raise UserError(f"--tile is {args.tile}: tiles have at least 16 pixels a side")
 
-    if args.noise and args.noise not in (UNKNOWN, *(family.family for family in FAMILIES)):
-        parse_noise(args.noise)
+    if args.noise:
+        parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
     given = load_denoiser(args.checkpoint, tile=args.tile) if args.checkpoint else None
 
     @lru_cache
@@ -103,6 +99,7 @@ def main() -> None:
         return load_denoiser(default_name(channels), tile=args.tile)
 
     work = list_work(args.input, args.output)
+    spare_sources(work)
     if args.uncertainty and {std_path(target) for _, target in work} & {target for _, target in work}:
         raise UserError(f"{args.input} holds an image whose name ends in -std, as those of --uncertainty do: rename it")
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):

@@ -102,8 +102,9 @@ class Denoiser:
     def _check_channels(self, channels: int) -> None:
         if channels == self.channels:
             return
-        twin = self.loaded.path.name.removesuffix("-gray").removesuffix("-color") + _SHIPPED[channels][9:]
-        other = twin if twin in shipped.names() else _SHIPPED[channels]
+        other = _SHIPPED[channels]
+        twin = f"{self.loaded.path.name.rpartition('-')[0]}-{other.rpartition('-')[2]}"  # gaussian-gray's is -color
+        other = twin if twin in shipped.names() else other
         take = other if other in shipped.names() else f"a {_KINDS[channels]} network"
         raise UserError(
             f"the image is {_KINDS[channels]}, but {self.loaded.path} was trained on {_KINDS[self.channels]} images: "

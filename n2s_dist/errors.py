@@ -59,8 +59,8 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Run a command-line program: user errors become one line on stderr and exit code 2, without a traceback.
 
     What all ranks meet is said once on each node, whose files may differ; each rank says what it may have met alone
-    (RankFailed, RankError, a full disk). An interrupt exits with 130. A full disk and paths that can't be used exit
-    with 2 and name the path. A run that was stopped says so on stdout.
+    (RankFailed, RankError, its disk or paths). An interrupt exits with 130. A full disk and paths that can't be used
+    exit with 2 and name the path. A run that was stopped says so on stdout.
     """
     alone = False
     try:

@@ -111,11 +111,8 @@ def _begins_with(path: Path, magic: bytes) -> bool:
 
 
 def _list_zip(source: Path) -> list[ImageFile]:
-    try:
-        with ZipFile(source) as archive:
-            return [ImageFile(source, i.filename, i.file_size) for i in archive.infolist() if not i.is_dir()]
-    except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{source} is not a readable zip archive ({error})") from None
+    with damage_named(f"{source} is not a readable zip archive"), ZipFile(source) as archive:
+        return [ImageFile(source, i.filename, i.file_size) for i in archive.infolist() if not i.is_dir()]
 
 
 def _list_tar(source: Path) -> list[ImageFile]:
@@ -207,13 +204,12 @@ def decode(stream: BinaryIO, path: Path, channels: int | None = None) -> Image.I
     """
     with open_image(stream, path) as opened:
         mode = opened.mode
-        with damage_named(f"{path} can't be decoded"):
-            refuse_pages(opened, path)
         if loses_bits(opened, stream):
             raise UserError(f"{path} has 16 bits a channel: convert it to 8 bits first")
         if mode in ("F", "I") or (mode.startswith("I;") and mode != "I;16" and mode != "I;16B"):
             raise UserError(f"{path} has pixels of type '{mode}': convert it to 8-bit grey or colour first")
         with damage_named(f"{path} can't be decoded"):
+            refuse_pages(opened, path)
             upright = ImageOps.exif_transpose(opened) if is_turned(opened) else opened  # it copies, turned or not
             if "A" in upright.getbands() or "transparency" in upright.info:
                 upright = upright.convert("RGBA")

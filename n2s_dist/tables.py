@@ -22,12 +22,13 @@ def format_table(results: dict[str, Any]) -> str:
     """The computed cells beside the paper's own figures, at most 80 columns wide, and why others are missing."""
     lines, heading = ["PSNR in dB; paper: of the same method; above: how far this is above that"], ""
     missing: dict[str, list[Cell]] = defaultdict(list)
-    for cell in _by_network(results["cells"]):
+    several = len(_networks(results["cells"])) > 1
+    for cell in _by_network(results["cells"]) if several else results["cells"]:
         if "missing" in cell:
             missing[cell["missing"]].append(cell)
             continue
         above = f"{cell['noise']} ({cell['protocol']})"
-        if len(_networks(results["cells"])) > 1 and cell["checkpoint"]:
+        if several and cell["checkpoint"]:
             above += f"\n{cell['checkpoint'][-80:]}"
         if above != heading:
             heading = above
@@ -54,11 +55,8 @@ def _networks(cells: list[Cell]) -> list[str]:
 
 
 def _by_network(cells: list[Cell]) -> list[Cell]:
-    """Where there are several networks, each one's cells of a noise together."""
-    networks, noises = _networks(cells), list(dict.fromkeys(cell["noise"] for cell in cells))
-    if len(networks) < 2:
-        return cells
-    places = [*networks, None]
+    """Each network's cells of a noise together."""
+    places, noises = [*_networks(cells), None], list(dict.fromkeys(cell["noise"] for cell in cells))
     return sorted(cells, key=lambda cell: (noises.index(cell["noise"]), places.index(cell.get("checkpoint"))))
 
 

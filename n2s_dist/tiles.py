@@ -131,8 +131,8 @@ def write_image_tiles(options: BuildOptions, job: Job) -> int | str:
     flags = os.O_WRONLY | (os.O_DSYNC if job.shared else 0)
     try:
         # Leaving an image out may have moved another between training and validation, whose pixels are not the same.
-        same = job.before is not None and options.dtype(job.before.split) == dtype
-        content = read_tiles(job.before, shape, dtype) if job.before and same else cut_tiles(job, options)
+        before = job.before if job.before and options.dtype(job.before.split) == dtype else None
+        content = read_tiles(before, shape, dtype) if before else cut_tiles(job, options)
         for i, tile in enumerate(content):
             checksums.append(zlib.crc32(tile.data))
             description = plan.describe(job.source.name, tiles.row[i], tiles.column[i], job.size, checksums[i])
