@@ -49,7 +49,7 @@ def gather(sources: list[str]) -> list[Source]:
 def fingerprint(images: list[Source], options: BuildOptions) -> str:
     """Identifies what shards were built from: the images' names and sizes, and the options."""
     listing = [[source.name, source.file.num_bytes] for source in images]
-    chosen = {key: value for key, value in vars(options).items() if key != "already_noisy" or value}
+    chosen = {key: value for key, value in vars(options).items() if value or key not in ("already_noisy", "white")}
     return hashlib.sha256(json.dumps([listing, chosen], sort_keys=True).encode()).hexdigest()
 
 
@@ -176,6 +176,8 @@ def build_shards(
             len(collection.skipped),
             origin,
             splits,
+            options.already_noisy,
+            options.white,
         )
         write_skipped(layout.folder, collection.skipped)
         (layout.folder / "manifest.json").write_text(manifest.to_json())

@@ -12,10 +12,9 @@ from n2s_dist.benchmarks import KINDS, KNOWN, Benchmark
 from n2s_dist.errors import UserError
 from n2s_dist.methods import Denoiser
 from n2s_dist.mixture import Mixture, format_training_noise
-from n2s_dist.noise import FAMILIES, NoiseModel, format_noise, parse_noise
+from n2s_dist.noise import FAMILIES, UNKNOWN, NoiseModel, format_noise, parse_noise
 from n2s_dist.paper import paper_db
 
-UNKNOWN = "unknown"
 LEVELS = ("known", UNKNOWN)
 SUITES = {
     "table2": {

@@ -9,9 +9,12 @@ the network was trained on.
 """
 
 import argparse
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from n2s_dist.cells import parse_cell_noise
@@ -62,9 +65,44 @@ def remark(denoise: Denoiser, info: Info) -> str:
     return f"{words} (estimated)" if info.estimated else ""
 
 
+def remark_white(picture: Picture) -> str:
+    """Advice for files of 16 bits that look as if they held fewer; empty for others."""
+    brightest = int(picture.pixels.max())
+    bits = next((bits for bits in (8, 10, 12, 14) if brightest < 2**bits), None)
+    if picture.pixels.dtype != np.uint16 or bits is None:
+        return ""
+    white = 2**bits - 1
+    return f"its values end at {brightest} of 65535; where white is {white} ({bits} bits), say --white {white}"
+
+
 def std_path(target: Path) -> Path:
     """Where the standard deviations of a denoised image go."""
     return target.with_name(f"{target.stem}-std.png")
+
+
+def denoise_file(
+    image: ImageFile, target: Path, denoiser_of: Callable[[int], Denoiser], white: int | None, **wanted: Any
+) -> list[str]:
+    """Denoise one file into another, at its own depth; returns what to know of it.
+
+    denoiser_of: from the number of channels. white: the value that is 1 on the 0-1 scale, or None for the highest.
+    wanted: what Denoiser takes. Raises UserError that names the file.
+    """
+    picture = read_picture(image)
+    denoise = denoiser_of(picture.channels)
+    scale = np.float32(picture.white(white, image.path))
+    try:
+        x_hat, info = denoise(picture.pixels if white is None else picture.pixels / scale, **wanted)
+    except UserError as error:
+        raise UserError(f"{image.path}: {error}") from None
+    if white is not None:
+        highest = max(scale, picture.pixels.max())
+        x_hat = np.rint(np.clip(x_hat * scale, 0, highest)).astype(picture.pixels.dtype)
+    write_picture(target, Picture(x_hat, picture.alpha))
+    if info.std is not None:
+        write_picture(std_path(target), Picture(std_picture(info.std), None))
+    remarks = remark(denoise, info), remark_white(picture) if white is None else ""
+    return [said for said in remarks if said]
 
 
 def main() -> None:
@@ -83,6 +121,14 @@ def main() -> None:
         "--uncertainty", action="store_true", help="write standard deviations to OUT-std.png, 16 bits, white being "
         "0.125 of the full scale; five times as slow"
     )  # fmt: skip
+    parser.add_argument(
+        "--white", type=int, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits in files of "
+        "16 (default: 255 or 65535)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop",
+        help="what to do about images that can't be read or denoised (%(default)s)"
+    )  # fmt: skip
     parser.add_argument("--tile", type=int, default=TILE, help="side of the tiles for large images (%(default)s)")
     parser.add_argument("input", type=Path, metavar="IN", help="a noisy image, or a folder or zip of them")
     parser.add_argument("output", type=Path, metavar="OUT", help="where the denoised image or folder goes")
@@ -95,26 +141,28 @@ def main() -> None:
     given = load_denoiser(args.checkpoint, tile=args.tile) if args.checkpoint else None
 
     @lru_cache
-    def default_of(channels: int) -> Denoiser:
-        return load_denoiser(default_name(channels), tile=args.tile)
+    def denoiser_of(channels: int) -> Denoiser:
+        return given or load_denoiser(default_name(channels), tile=args.tile)
 
     work = list_work(args.input, args.output)
     spare_sources(work)
     if args.uncertainty and {std_path(target) for _, target in work} & {target for _, target in work}:
         raise UserError(f"{args.input} holds an image whose name ends in -std, as those of --uncertainty do: rename it")
+    skipped = 0
+    wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.x8}
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):
-        picture = read_picture(image)
-        denoise = given or default_of(picture.channels)
         try:
-            denoised, info = denoise(picture.joined(), args.noise, uncertainty=args.uncertainty, ensemble=args.x8)
+            for said in denoise_file(image, target, denoiser_of, args.white, **wanted):
+                tqdm.write(f"{image.path}: {said}")
         except UserError as error:
-            raise UserError(f"{image.path}: {error}") from None
-        write_picture(target, Picture.of(denoised))
-        if info.std is not None:
-            write_picture(std_path(target), Picture(std_picture(info.std), None))
-        if said := remark(denoise, info):
-            tqdm.write(f"{image.path}: {said}")
-    print(f"wrote {work[0][1] if len(work) == 1 else f'{len(work)} images to {args.output}'}")
+            if args.on_error == "stop":
+                raise
+            skipped += 1
+            tqdm.write(f"skipped: {error}")
+    if skipped == len(work):
+        raise UserError(f"none of the {len(work)} images of {args.input} could be denoised")
+    wrote = str(work[0][1]) if len(work) == 1 else f"{len(work) - skipped} images to {args.output}"
+    print(f"wrote {wrote}, skipped {skipped}" if skipped else f"wrote {wrote}")
 
 
 def command() -> None:

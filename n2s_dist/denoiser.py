@@ -21,10 +21,9 @@ from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
 from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture
-from n2s_dist.noise import FAMILIES, Gamma, NoiseModel, Poisson, format_noise
+from n2s_dist.noise import FAMILIES, UNKNOWN, Gamma, NoiseModel, Poisson, format_noise
 from n2s_dist.uncertainty import posterior_tiled
 
-UNKNOWN = "unknown"
 _KINDS = {1: "grey", 3: "colour"}
 _SHIPPED = {1: "universal-gray", 3: "universal-color"}
 

@@ -46,6 +46,7 @@ class Manifest:
 
     noise: null when the training tiles are clean and the loader adds noise; "gaussian:25" when they
     were stored with noise. validation_fraction and shard_mib are 0 when another program wrote the tars.
+    already_noisy, white: whether that noise is the images' own, and the value of them that became 1 (plan.py).
     """
 
     tile_size: int
@@ -57,6 +58,8 @@ class Manifest:
     skipped: int
     source_fingerprint: str
     splits: dict[str, Split]
+    already_noisy: bool = False
+    white: int | None = None
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
@@ -101,6 +104,10 @@ class Manifest:
                 whole += [entry.samples, entry.bytes]
             if sum(entry.samples for entry in split.shards) != split.samples:
                 raise ValueError(f"it counts {split.samples} samples, its shards' counts add up to another number")
+        if self.white is not None:
+            whole.append(self.white)
+        if type(self.already_noisy) is not bool:
+            raise ValueError("already_noisy that is neither true nor false")
         if not all(type(number) is int and 0 <= number < 2**63 for number in whole):
             raise ValueError("a count that is not a whole number")
         if self.channels not in (1, 3) or len(set(names)) < len(names) or not set(self.splits) <= set(SPLITS):

@@ -191,6 +191,7 @@ class PoissonGaussian:
 PureNoise = Gaussian | Poisson | Gamma  # of one level each: what networks are trained on
 NoiseModel = PureNoise | PoissonGaussian
 FAMILIES = (Gaussian, Poisson, Gamma)
+UNKNOWN = "unknown"  # where noise is named: it is to be estimated
 
 
 def inverse_anscombe(d: Tensor) -> Tensor:

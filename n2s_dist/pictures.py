@@ -33,6 +33,17 @@ class Picture(NamedTuple):
     def channels(self) -> int:
         return self.pixels.shape[-1]
 
+    def white(self, named: int | None, path: Path) -> int:
+        """The value that is 1 on the 0-1 scale: `named`, or the type's highest. Raises UserError where it can't be."""
+        highest, brightest = int(np.iinfo(self.pixels.dtype).max), int(self.pixels.max())
+        if named is None:
+            return highest
+        if not 1 <= named <= highest:
+            raise UserError(f"--white is {named}, but values of {path} lie between 0 and {highest}: give one of them")
+        if brightest > 2 * named:
+            raise UserError(f"{path} has values up to {brightest}, more than twice --white {named}: give a higher one")
+        return named
+
     def joined(self) -> np.ndarray:
         """All channels in one array, [H, W, C + 1] with alpha."""
         return self.pixels if self.alpha is None else np.concatenate([self.pixels, self.alpha], axis=-1)

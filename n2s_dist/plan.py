@@ -23,6 +23,7 @@ class BuildOptions:
 
     noise: such as "gaussian:25", stored in the training tiles, or None for clean tiles.
     already_noisy: the images have that noise: none is added, and none of them can be measured against.
+    white: of such images, the value that becomes 1, or None for the highest of a file's type.
     """
 
     tile_size: int = 256
@@ -32,6 +33,7 @@ class BuildOptions:
     shard_mib: int = 256
     noise: str | None = None
     already_noisy: bool = False
+    white: int | None = None
 
     def __post_init__(self) -> None:
         if self.tile_size < 16:
@@ -50,6 +52,10 @@ class BuildOptions:
                 f"--validation-fraction is {self.validation_fraction}: noisy images can't be measured against, so with "
                 "--already-noisy it is 0"
             )
+        if self.white is not None and not self.already_noisy:
+            raise UserError("--white goes with --already-noisy: other images have 8 bits, of which it is 255")
+        if self.white is not None and not 1 <= self.white < 2**16:
+            raise UserError(f"--white is {self.white}: give a value of 8 or 16 bits, such as 4095")
 
     @property
     def channels(self) -> int:

@@ -102,9 +102,9 @@ def cut_noisy_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
         kind, way = ("grey", "with") if picture.channels == 1 else ("colour", "without")
         raise UserError(f"{path} is {kind}, and noisy images are taken as they are: build {way} --gray or leave it out")
     height, width, _ = tile_shape(job.size, options)
-    full_scale = np.iinfo(picture.pixels.dtype).max
+    white = picture.white(options.white, path)
     for row, column in zip(job.places.tiles.row.tolist(), job.places.tiles.column.tolist(), strict=True):
-        yield stored.encode(picture.pixels[row : row + height, column : column + width] / full_scale)
+        yield stored.encode(picture.pixels[row : row + height, column : column + width] / white)
 
 
 def check_size(job: Job, height: int, width: int) -> None:

@@ -8,7 +8,6 @@ tars without a manifest ──► indexes and a manifest
 import hashlib
 import json
 import zlib
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -120,11 +119,10 @@ def repair_shards(folder: str | Path, sources: list[str], faults: list[Fault], w
         manifest.seed,
         manifest.shard_mib or 1,
         manifest.noise,
+        manifest.already_noisy,
+        manifest.white,
     )
     images = gather(sources)
-    if manifest.noise and not manifest.validation_fraction:  # perhaps the images' own
-        own = replace(options, already_noisy=True)
-        options = own if fingerprint(images, own) == manifest.source_fingerprint else options
     if not manifest.shard_mib or fingerprint(images, options) != manifest.source_fingerprint:
         raise UserError(f"{folder} was not built from these images: give the same sources as then")
     expected = {entry.name: entry for split in manifest.splits.values() for entry in split.shards}

@@ -79,9 +79,38 @@ def test_a_network_learns_from_them_and_never_met_a_clean_pixel(photographs, tin
     assert "holds tiles with noise gaussian:25, not gaussian:50" in wrong.error()
 
 
-def test_damage_is_repaired_from_the_noisy_images(photographs, tmp_path):
+def test_12_bits_in_files_of_16_are_divided_by_what_white_is(photographs, cli, load_tool, tmp_path):
+    main = load_tool("build_shards").main
+    options = ["--tile-size=64", "--noise=gaussian:25", "--already-noisy", "--workers=1"]
+    for name, scale in (("few", 16), ("all", 16 * 65535 / 4095)):
+        (tmp_path / name).mkdir()
+        for path in photographs.glob("*.png"):
+            pixels = np.round(np.asarray(Image.open(path)).astype(float) * scale).astype(np.uint16)
+            write_picture(tmp_path / name / path.name, Picture(pixels, None))
+    few = cli(main, tmp_path / "few", "--out", tmp_path / "few-out", *options, "--white=4095")
+    assert few.code == 0 == cli(main, tmp_path / "all", "--out", tmp_path / "all-out", *options).code, few.err
+    few_set, all_set = (ShardSet(tmp_path / f"{name}-out") for name in ("few", "all"))
+    samples = [all_set[index] for index in range(len(all_set))]
+    whole = {(sample.image, sample.row, sample.column): sample.tile for sample in samples}
+    assert len(whole) == len(few_set)
+    for index in range(len(few_set)):
+        sample = few_set[index]
+        one, other = sample.tile.astype(int), whole[sample.image, sample.row, sample.column]
+        assert np.abs(one - other).max() <= 1  # a rounding that tips over
+
+    def refusal(*more: str) -> str:
+        return cli(main, tmp_path / "few", "--out", tmp_path / "out", *options, *more).error()
+
+    assert "more than twice --white 100" in refusal("--white=100")
+    assert "--white is 65536" in refusal("--white=65536")
+    with pytest.raises(UserError, match="--white goes with --already-noisy"):
+        BuildOptions(white=4095)
+
+
+@pytest.mark.parametrize("white", [None, 200])
+def test_damage_is_repaired_from_the_noisy_images(photographs, tmp_path, white):
     measured(photographs, tmp_path / "in", NOISES[0], np.uint8)
-    options = BuildOptions(64, validation_fraction=0, noise="gaussian:25", already_noisy=True)
+    options = BuildOptions(64, validation_fraction=0, noise="gaussian:25", already_noisy=True, white=white)
     build_shards([str(tmp_path / "in")], tmp_path / "out", options, workers=1)
     whole = contents(tmp_path / "out")
     (tmp_path / "out/train-000000.tar").write_bytes(b"damage")

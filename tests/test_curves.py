@@ -184,6 +184,12 @@ def test_every_checkpoint_is_evaluated_as_the_evaluator_does(load_tool, cli, tra
     assert Image.open(out).size == (1050, 630)
     assert cli(tool.main, *arguments).out.count("taken from") == 2
     assert "should end with .png" in cli(tool.main, *arguments[:2], "--out=a.pdf").error(2)
+    other = cli(tool.main, *arguments, "--noise=gaussian:50")
+    rows = [json.loads((run_dir / f"quality/gaussian-50/{folder.name}/results.json").read_text()) for folder in folders]
+    assert [row["cells"][0]["noise"] for row in rows] == ["gaussian:50"] * 2
+    assert f"{rows[1]['cells'][0]['psnr_db']:.2f} dB after" in other.out
+    assert rows[1]["cells"][0]["psnr_db"] < last["psnr_db"]
+    assert "loud" in cli(tool.main, *arguments, "--noise=loud").error(2)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "metrics.jsonl").touch()
     assert "holds no whole checkpoint" in cli(tool.main, tmp_path / "empty", *arguments[1:]).error(2)

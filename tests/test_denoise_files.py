@@ -213,6 +213,46 @@ def test_a_file_of_several_pages_is_refused(run, tmp_path, name):
         read_image(ImageFile(tmp_path, name, 0))
 
 
+def test_a_damaged_image_can_be_skipped(run, photographs, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(photographs / "coffee.png", tmp_path / "in")
+    (tmp_path / "in/broken.png").write_bytes((photographs / "coffee.png").read_bytes()[:2_000])
+    Image.open(photographs / "coffee.png").convert("L").save(tmp_path / "in/grey.png")
+    assert "broken.png" in run(tmp_path / "in", tmp_path / "out").error()
+    done = run(tmp_path / "in", tmp_path / "out", "--on-error=skip")
+    assert done.code == 0 and done.out.endswith(f"wrote 1 images to {tmp_path / 'out'}, skipped 2\n"), done.err
+    assert "skipped: " in done.out and "broken.png" in done.out and "grey.png: the image is grey" in done.out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["coffee.png"]
+    (tmp_path / "in/coffee.png").unlink()
+    assert "none of the 2 images" in run(tmp_path / "in", tmp_path / "out", "--on-error=skip").error()
+
+
+def test_12_bits_in_files_of_16(run, photographs, tmp_path):
+    """Told what white is, it does what it does with the same image in the whole of 16 bits; untold it says so."""
+    pixels = np.asarray(Image.open(photographs / "coffee.png")).astype(np.uint16) * 16
+    write_picture(tmp_path / "few.tif", Picture(pixels, None))
+    write_picture(tmp_path / "all.tif", Picture(np.round(pixels * (65535 / 4095)).astype(np.uint16), None))
+    done = run(tmp_path / "few.tif", tmp_path / "few-out.tif", "--white=4095", "--uncertainty")
+    assert done.code == 0 and "say --white" not in done.out
+    done = run(tmp_path / "all.tif", tmp_path / "all-out.tif", "--uncertainty")
+    assert done.code == 0 and "say --white" not in done.out
+    few, whole = (read(tmp_path / f"{name}-out.tif").pixels for name in ("few", "all"))
+    assert few.dtype == np.uint16 and np.abs(few - whole * (4095 / 65535)).max() < 0.6  # a half for each rounding
+    few, whole = (read(tmp_path / f"{name}-out-std.png").pixels.astype(int) for name in ("few", "all"))
+    assert np.abs(few - whole).max() <= 0.002 * whole.max()
+    assert (
+        f"values end at {pixels.max()} of 65535; where white is 4095 (12 bits), say --white 4095"
+        in run(tmp_path / "few.tif", tmp_path / "out.tif").out
+    )
+    assert "more than twice --white 100" in run(tmp_path / "few.tif", tmp_path / "out.tif", "--white=100").error()
+    coffee = photographs / "coffee.png"
+    for value in (0, 4095):
+        assert (
+            f"--white is {value}, but values of {coffee} lie between 0 and 255"
+            in run(coffee, tmp_path / "out.png", f"--white={value}").error()
+        )
+
+
 def test_what_is_odd_about_the_noise_is_said(cli, tmp_path):
     """A level at an end of what the network knows, estimated for an image without noise; one beyond that."""
     smooth = np.add.outer(np.arange(48), 2 * np.arange(40)).astype(np.uint8)
