@@ -56,6 +56,10 @@ def flips_a_bit(run: Run) -> None:
 
 
 def fills_the_disk(run: Run) -> None:
+    """After the checkpoint that is being written beside the loop."""
+    if run.saver._pending is not None:
+        run.saver._pending.exception()  # waits
+
     def no_space(descriptor: int) -> None:
         raise OSError(28, "No space left on device", str(run.run_dir))
 
