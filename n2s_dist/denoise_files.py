@@ -67,12 +67,14 @@ def remark(denoise: Denoiser, info: Info) -> str:
 
 def remark_white(picture: Picture) -> str:
     """Advice for files of 16 bits that look as if they held fewer; empty for others."""
-    brightest = int(picture.pixels.max())
-    bits = next((bits for bits in (8, 10, 12, 14) if brightest < 2**bits), None)
-    if picture.pixels.dtype != np.uint16 or bits is None:
+    if picture.pixels.dtype != np.uint16:
         return ""
-    white = 2**bits - 1
-    return f"its values end at {brightest} of 65535; where white is {white} ({bits} bits), say --white {white}"
+    brightest = int(picture.pixels.max())
+    for bits in (8, 10, 12, 14):
+        white = 2**bits - 1
+        if brightest <= white:
+            return f"its values end at {brightest} of 65535; where white is {white} ({bits} bits), say --white {white}"
+    return ""
 
 
 def std_path(target: Path) -> Path:

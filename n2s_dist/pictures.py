@@ -35,11 +35,12 @@ class Picture(NamedTuple):
 
     def white(self, named: int | None, path: Path) -> int:
         """The value that is 1 on the 0-1 scale: `named`, or the type's highest. Raises UserError where it can't be."""
-        highest, brightest = int(np.iinfo(self.pixels.dtype).max), int(self.pixels.max())
+        highest = int(np.iinfo(self.pixels.dtype).max)
         if named is None:
             return highest
         if not 1 <= named <= highest:
             raise UserError(f"--white is {named}, but values of {path} lie between 0 and {highest}: give one of them")
+        brightest = int(self.pixels.max())
         if brightest > 2 * named:
             raise UserError(f"{path} has values up to {brightest}, more than twice --white {named}: give a higher one")
         return named
