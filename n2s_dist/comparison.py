@@ -61,9 +61,9 @@ def benchmark_title(benchmark: str) -> str:
 
 
 def method_title(method: str) -> str:
-    """ "n2s+x8" as "Noise2Score, x8 self-ensemble"."""
+    """ "n2s+ensemble" as "Noise2Score, self-ensemble"."""
     name, *further = method.split("+")
-    return ", ".join([method_name(name), *("x8 self-ensemble" if each == "x8" else each for each in further)])
+    return ", ".join([method_name(name), *("self-ensemble" if each == "ensemble" else each for each in further)])
 
 
 def way_title(cell: Cell) -> str:

@@ -1,7 +1,7 @@
 """Denoise users' own image files.
 
 n2s-denoise noisy.png denoised.png
-n2s-denoise --noise gaussian:20 --x8 --uncertainty noisy.tif denoised.tif
+n2s-denoise --noise gaussian:20 --ensemble --uncertainty noisy.tif denoised.tif
 n2s-denoise --checkpoint runs/gaussian25 noisy/ denoised/
 
 A file keeps its depth, 8 or 16 bits a channel, and its transparency. Noise that is not named is estimated, or is what
@@ -118,7 +118,7 @@ def main() -> None:
         "the file's depth; poisson:ZETA and gamma:K of values from 0 to 1; FAMILY to estimate its level, or unknown to "
         "estimate both (default: what was trained on, or unknown where that was a range)"
     )  # fmt: skip
-    parser.add_argument("--x8", action="store_true", help="mean over 8 flips and transposes, eight times as slow")
+    parser.add_argument("--ensemble", action="store_true", help="mean over 8 flips, or 4 shifts: as many times as slow")
     parser.add_argument(
         "--uncertainty", action="store_true", help="write standard deviations to OUT-std.png, 16 bits, white being "
         "0.125 of the full scale; five times as slow"
@@ -151,7 +151,7 @@ def main() -> None:
     if args.uncertainty and {std_path(target) for _, target in work} & {target for _, target in work}:
         raise UserError(f"{args.input} holds an image whose name ends in -std, as those of --uncertainty do: rename it")
     skipped = 0
-    wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.x8}
+    wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):
         try:
             for said in denoise_file(image, target, denoiser_of, args.white, **wanted):

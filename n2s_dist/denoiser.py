@@ -70,7 +70,8 @@ class Denoiser:
             n2s_dist.noise's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level.
             None takes what the network was trained on, or, if that is a range, an estimate.
         uncertainty: compute info.std as well, at five times the cost.
-        ensemble: the mean over the 8 flips and transposes, at eight times the cost.
+        ensemble: the mean over the 8 flips and transposes, at eight times the cost; for a symmetric network, over 4
+            shifts, at four times (ensemble.py).
 
         Memory is bounded by the image's own and a tile's. Raises UserError, a ValueError, for what is no image of this
         network's channels, for values that are not finite or of another scale, for negative ones under Poisson or

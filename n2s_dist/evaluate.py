@@ -65,7 +65,7 @@ def open_denoisers(args: argparse.Namespace, paths: list[Path], device: torch.de
     """The networks of the checkpoints at `paths`, and what options add."""
     networks = [checkpoint.load(path, device) for path in paths]
     denoisers = [of_network(loaded, args.uncertainty) for loaded in networks]
-    if args.x8:
+    if args.ensemble:
         denoisers += [self_ensemble(loaded) for loaded in networks]
     return [*denoisers, bm3d()] if args.bm3d else denoisers
 
@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     add("--noise", metavar="FAMILY:LEVEL", help="may be repeated (default: what was trained on)", **again)
     add("--level", choices=[*LEVELS, "both"], help="whether methods are told it (known; a suite: both)")
     add("--protocol", choices=list(PROTOCOLS), default="float", help="uint8_input clips and rounds noisy images")
-    add("--x8", action="store_true", help="also denoise by x8 self-ensemble, in rows of its own")
+    add("--ensemble", action="store_true", help="also denoise by self-ensemble, in rows of its own")
     add("--uncertainty", action="store_true", help="also compare the posterior's deviation with the errors")
     add("--bm3d", action="store_true", help="also denoise by BM3D, told the level")
     add("--out", type=Path, required=True, metavar="DIR", help="where results.json, table.md and table.csv go")

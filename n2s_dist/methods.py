@@ -83,10 +83,15 @@ def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> Denoiser
 
 
 def self_ensemble(loaded: checkpoint.Loaded) -> Denoiser:
-    """The same asked eight times, over the flips and transposes of the image."""
-    usual = of_network(loaded)
-    denoise = _with(SelfEnsemble(loaded.model).eval())
-    return replace(usual, method=f"{usual.method}+x8", denoise=denoise, digest=f"{usual.digest} x8", passes=8.0)
+    """The same asked for each view of the image, and the mean of its answers."""
+    usual, ensemble = of_network(loaded), SelfEnsemble(loaded.model).eval()
+    return replace(
+        usual,
+        method=f"{usual.method}+ensemble",
+        denoise=_with(ensemble),
+        digest=f"{usual.digest} mean of {len(ensemble.views)} views",
+        passes=float(len(ensemble.views)),
+    )
 
 
 def _with(model: ScoreModel) -> Callable[[np.ndarray, NoiseModel, Box], np.ndarray]:

@@ -121,7 +121,7 @@ def _computed(cells: list[Cell], notes: _Notes) -> dict[str, dict[str, str]]:
 
 
 def _title(method: str) -> str:
-    """ "n2s+x8" as "Noise2Score + x8"."""
+    """ "n2s+ensemble" as "Noise2Score + ensemble"."""
     name, *further = method.split("+")
     return " + ".join([method_name(name), *further])
 

@@ -156,9 +156,9 @@ def test_grey_keeps_its_transparency(tmp_path, suffix):
         np.testing.assert_array_equal(np.asarray(opened.convert("RGBA"))[:, :, 3:], grey.alpha)
 
 
-def test_uncertainty_and_x8(run, trained, photographs, tmp_path):
+def test_uncertainty_and_ensemble(run, trained, photographs, tmp_path):
     noisy = photographs / "coffee.png"
-    assert run(noisy, tmp_path / "out.png", "--uncertainty", "--x8", "--noise=gaussian:20").code == 0
+    assert run(noisy, tmp_path / "out.png", "--uncertainty", "--ensemble", "--noise=gaussian:20").code == 0
     loaded = checkpoint.load(checkpoint.locate(trained))
     noise = denoise_files.load_denoiser(trained)._noises(np.zeros((1, 1, 1, 3)), "gaussian:20")[0][0]
     pixels = np.asarray(Image.open(noisy)) / np.float32(255)

@@ -1,4 +1,4 @@
-"""The x8 self-ensemble against its definition, and how it turns with its image."""
+"""The self-ensemble against its definition, and how it turns and shifts with its image."""
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from n2s_dist.noise import Gamma, Gaussian, Poisson
 pytestmark = pytest.mark.usefixtures("cpu")
 
 SMALL = ["--network.widths=[4,8]", "--network.blocks=1"]
+SYMMETRIC = ["--network.widths=[8,16]", "--network.blocks=1", "--network.symmetric=true"]
 SYMMETRIES = [(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
 
 
@@ -49,6 +50,36 @@ def test_for_gaussian_noise_it_is_the_mean_of_eight_denoised_images():
     np.testing.assert_allclose(found, np.mean(eight, axis=0), rtol=0, atol=1e-6)
 
 
+def test_of_a_symmetric_network_it_is_the_mean_of_four_shifted_images():
+    model, noisy = random_model(*SYMMETRIC), picture(21, 34)
+    four = []
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        shifted = np.pad(noisy, ((down, 0), (right, 0), (0, 0)), mode="reflect")
+        four.append(denoise_whole(model, shifted, model.noise)[down:, right:])
+    assert np.std(four, axis=0).mean() > 1e-3
+    found = denoise_whole(SelfEnsemble(model), noisy, model.noise)
+    np.testing.assert_allclose(found, np.mean(four, axis=0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [SMALL, SYMMETRIC], ids=["flips", "shifts"])
+@pytest.mark.parametrize("size", [(16, 1), (1, 1)], ids=str)
+def test_a_line_and_a_point(network, size):
+    model, noisy = random_model(*network), picture(*size)
+    found = denoise_whole(SelfEnsemble(model), noisy, model.noise)
+    assert found.shape == noisy.shape and np.isfinite(found).all()
+
+
+def test_of_a_symmetric_network_without_coarser_levels_it_shifts_with_its_image():
+    """By single pixels, away from borders; the network alone shifts by two."""
+    model = random_model("--network.widths=[8]", "--network.blocks=1", "--network.symmetric=true")
+    noisy, margin = picture(48, 64), model.network.receptive_radius + 2
+    inner = (slice(margin, -margin), slice(margin, -margin))
+    for one, within in ((SelfEnsemble(model), True), (model, False)):
+        whole = denoise_whole(one, noisy, model.noise)[1:, 1:]
+        shifted = denoise_whole(one, noisy[1:, 1:], model.noise)
+        assert bool(np.abs(shifted - whole)[inner].max() < 1e-5) is within
+
+
 @pytest.mark.parametrize("noise", [Poisson(0.05), Gamma(50)], ids=str)
 def test_every_family_goes_through_the_mean_score(noise):
     model, y = random_model("--noise=gaussian:5-55,poisson:0.005-0.1,gamma:20-200", *SMALL), picture(16, 24)
@@ -64,10 +95,11 @@ def test_every_family_goes_through_the_mean_score(noise):
     np.testing.assert_allclose(denoise_whole(SelfEnsemble(model), y, noise), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("network", [SMALL, SYMMETRIC], ids=["flips", "shifts"])
 @pytest.mark.parametrize("size", [(150, 203), (131, 7)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_tiles_equal_the_whole(size):
-    """Seen from its other end, an image's grid begins elsewhere: tiles must keep both."""
-    model = SelfEnsemble(random_model(*SMALL))
+def test_tiles_equal_the_whole(size, network):
+    """Seen from its other end, or shifted, an image's grid begins elsewhere: tiles must keep all."""
+    model = SelfEnsemble(random_model(*network))
     noisy = picture(*size)
     whole = denoise_whole(model, noisy, Gaussian(0.1))
     np.testing.assert_allclose(denoise_tiled(model, noisy, Gaussian(0.1), tile=32), whole, rtol=0, atol=1e-5)

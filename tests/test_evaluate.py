@@ -199,14 +199,14 @@ def one_photograph(photographs, tmp_path) -> Path:
     return folder
 
 
-def test_x8_deviations_and_estimated_levels_are_what_their_functions_give(cli, one_photograph, tmp_path):
+def test_ensemble_deviations_and_estimated_levels_are_what_their_functions_give(cli, one_photograph, tmp_path):
     """For a network that was never trained: the noisy image is made by hand, and each function called on it."""
     run_dir = save_network(tmp_path / "run")
     arguments = [f"--checkpoint={run_dir}", f"--benchmark=one={one_photograph}", f"--out={tmp_path / 'out'}"]
-    arguments += ["--noise=gaussian:25", "--level=both", "--x8", "--uncertainty", "--pictures", "--no-wandb"]
+    arguments += ["--noise=gaussian:25", "--level=both", "--ensemble", "--uncertainty", "--pictures", "--no-wandb"]
     assert cli(evaluate.main, *arguments).code == 0
     cells = {(cell["method"], cell["level"]): cell for cell in read(tmp_path / "out")["cells"]}
-    assert cells.keys() == {(method, level) for method in ("n2s", "n2s+x8") for level in ("known", "unknown")}
+    assert cells.keys() == {(method, level) for method in ("n2s", "n2s+ensemble") for level in ("known", "unknown")}
 
     model, sigma = checkpoint.load(checkpoint.locate(run_dir)).model, Gaussian(25 / 255)
     clean = np.asarray(Image.open(one_photograph / "coffee.png")) / 255
@@ -214,18 +214,18 @@ def test_x8_deviations_and_estimated_levels_are_what_their_functions_give(cli, o
     estimated = estimate_noise(model, noisy, "gaussian")
     for level, noise in (("known", sigma), ("unknown", estimated)):
         posterior = posterior_tiled(model, noisy, noise)
-        expected = {"n2s": posterior.estimate, "n2s+x8": denoise_whole(SelfEnsemble(model).eval(), noisy, noise)}
+        expected = {"n2s": posterior.estimate, "n2s+ensemble": denoise_whole(SelfEnsemble(model).eval(), noisy, noise)}
         for method, estimate in expected.items():
             (row,) = cells[method, level]["images"]
             assert row["psnr_db"] == pytest.approx(psnr_db(clean, np.clip(estimate, 0, 1)), abs=1e-9)
             assert row["estimated"] == (format_noise(noise) if level == "unknown" else None)
         figures = calibration(clean, posterior)
-        assert cells["n2s", level]["posterior"] == pytest.approx(figures) and not cells["n2s+x8", level]["posterior"]
+        assert cells["n2s", level]["posterior"] == pytest.approx(figures) and not cells["n2s+ensemble", level]["posterior"]
         folder = tmp_path / f"out/pictures/gaussian_25-{level}/one"
         assert {path.stem.split("-")[1] for path in folder.iterdir()} == {"clean", "noisy", "denoised", "std"}
         shown = np.asarray(Image.open(folder / "coffee-std.png"))
         np.testing.assert_allclose(shown / 255 / 8, np.clip(posterior.std, 0, 0.125), atol=1 / 255 / 8)
-    assert cells["n2s", "known"]["psnr_db"] != cells["n2s+x8", "known"]["psnr_db"]
+    assert cells["n2s", "known"]["psnr_db"] != cells["n2s+ensemble", "known"]["psnr_db"]
 
 
 def test_photographs_of_unknown_noise_are_denoised_by_what_is_found(cli, one_photograph, tmp_path):

@@ -211,7 +211,7 @@ def test_each_job_waits_for_the_one_before_it(pipeline, tmp_path):
     done = pipeline(
         "--images", tmp_path / "images", "--config", "configs/demo.yaml", "--run_dir", run_dir, "--benchmark", "x=b/x",
         "--benchmark", "y=b/y", "--sbatch", "--nodes 2", "--build", "--tile-size 64", "--seed", 8, "--wait",
-        "--evaluate", "--noise gamma:50 --x8",
+        "--evaluate", "--noise gamma:50 --ensemble",
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "build_shards 11\ntrain 12\nevaluate 13\n"), done.stderr
     build, train, evaluate = (tmp_path / "jobs").read_text().splitlines()
@@ -227,7 +227,7 @@ def test_each_job_waits_for_the_one_before_it(pipeline, tmp_path):
     assert evaluate == (
         f"--wait --parsable --nodes 2 {log} --dependency=afterok:12 --kill-on-invalid-dep=yes "
         f"launch/slurm/evaluate.sbatch --checkpoint {run_dir} --benchmark x=b/x --benchmark y=b/y "
-        f"--noise gamma:50 --x8 --out {run_dir}/evaluation"
+        f"--noise gamma:50 --ensemble --out {run_dir}/evaluation"
     )
 
 
