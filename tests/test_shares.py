@@ -126,7 +126,7 @@ def suite_pieces(methods: dict[str, float], estimator: Estimator | None) -> list
     ]
 
 
-@pytest.mark.parametrize("methods", [{"n2s": 1.0}, {"n2s": 1.0, "n2s+ensemble": 8.0, "bm3d": 40.0}], ids=["one", "three"])
+@pytest.mark.parametrize("methods", [{"n2s": 1.0}, {"n2s": 1.0, "n2s+more": 8.0, "bm3d": 40.0}], ids=["one", "three"])
 @pytest.mark.parametrize("pixels", [None, 500_000], ids=["known", "both levels"])
 def test_four_ranks_share_table_2_within_a_tenth(methods, pixels):
     pieces = suite_pieces(methods, pixels and Estimator(lambda *_: None, pixels))

@@ -157,7 +157,8 @@ def test_the_summary_names_a_benchmark_alone_for_what_was_trained():
         usual = {"noise": "gaussian:25", "level": "known", "method": "n2s", "protocol": "float", "benchmark": "set12"}
         return usual | dict.fromkeys(("psnr_noisy_db", "psnr_uint8_db", "ssim")) | {"psnr_db": 29.0} | changes
 
-    cells = [cell(), cell(noise="gamma:50", level="unknown", psnr_db=1.0), cell(method="n2s+ensemble"), cell(missing="why")]
+    unknown = cell(noise="gamma:50", level="unknown", psnr_db=1.0)
+    cells = [cell(), unknown, cell(method="n2s+ensemble"), cell(missing="why")]
     assert summary_of(cells, Config()) == {
         "set12/psnr_db": 29.0, "set12,gamma:50,unknown/psnr_db": 1.0, "set12,n2s+ensemble/psnr_db": 29.0,
     }  # fmt: skip
