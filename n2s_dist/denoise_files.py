@@ -9,8 +9,6 @@ the network was trained on.
 """
 
 import argparse
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from tqdm import tqdm
 
 from n2s_dist.cells import parse_cell_noise
 from n2s_dist.denoise import TILE
-from n2s_dist.denoiser import Denoiser, Info, default_name, load_denoiser
+from n2s_dist.denoiser import Denoiser, Info, ShippedDenoiser, load_denoiser
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.images import SUFFIXES, ImageFile, list_images
 from n2s_dist.mixture import Mixture, format_training_noise
@@ -53,10 +51,10 @@ def spare_sources(work: list[tuple[ImageFile, Path]]) -> None:
             raise UserError(f"{image.path} would be overwritten by its denoised version: choose another OUT")
 
 
-def remark(denoise: Denoiser, info: Info) -> str:
+def remark(info: Info) -> str:
     """What to know of the noise that was estimated or named; empty where there is nothing."""
     assert not isinstance(info.noise, list)  # one image at a time
-    words, trained = format_noise(info.noise), denoise.loaded.model.noise
+    words, trained = format_noise(info.noise), info.network.model.noise
     known = format_training_noise(trained)
     if isinstance(trained, Mixture) and info.estimated and trained.is_end(info.noise):
         return f"{words} (estimated), an end of what the network knows ({known}): it may be other noise, so try --noise"
@@ -83,15 +81,14 @@ def std_path(target: Path) -> Path:
 
 
 def denoise_file(
-    image: ImageFile, target: Path, denoiser_of: Callable[[int], Denoiser], white: int | None, **wanted: Any
+    image: ImageFile, target: Path, denoise: Denoiser | ShippedDenoiser, white: int | None, **wanted: Any
 ) -> list[str]:
     """Denoise one file into another, at its own depth; returns what to know of it.
 
-    denoiser_of: from the number of channels. white: the value that is 1 on the 0-1 scale, or None for the highest.
-    wanted: what Denoiser takes. Raises UserError that names the file.
+    white: the value that is 1 on the 0-1 scale, or None for the highest. wanted: what a denoiser takes.
+    Raises UserError that names the file.
     """
     picture = read_picture(image)
-    denoise = denoiser_of(picture.channels)
     scale = np.float32(picture.white(white, image.path))
     try:
         x_hat, info = denoise(picture.pixels if white is None else picture.pixels / scale, **wanted)
@@ -103,7 +100,7 @@ def denoise_file(
     write_picture(target, Picture(x_hat, picture.alpha))
     if info.std is not None:
         write_picture(std_path(target), Picture(std_picture(info.std), None))
-    remarks = remark(denoise, info), remark_white(picture) if white is None else ""
+    remarks = remark(info), remark_white(picture) if white is None else ""
     return [said for said in remarks if said]
 
 
@@ -111,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="n2s-denoise", description="Denoise an image or a folder of images.")
     parser.add_argument(
         "--checkpoint", metavar="RUN_DIR", help="a run directory, one of its checkpoints, or the name of a shipped "
-        "network (default: universal-gray or universal-color)"
+        "network (default: the shipped one for the image's channels and noise)"
     )  # fmt: skip
     parser.add_argument(
         "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "
@@ -140,12 +137,7 @@ def main() -> None:
 
     if args.noise:
         parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
-    given = load_denoiser(args.checkpoint, tile=args.tile) if args.checkpoint else None
-
-    @lru_cache
-    def denoiser_of(channels: int) -> Denoiser:
-        return given or load_denoiser(default_name(channels), tile=args.tile)
-
+    denoise = load_denoiser(args.checkpoint, tile=args.tile)
     work = list_work(args.input, args.output)
     spare_sources(work)
     if args.uncertainty and {std_path(target) for _, target in work} & {target for _, target in work}:
@@ -154,7 +146,7 @@ def main() -> None:
     wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):
         try:
-            for said in denoise_file(image, target, denoiser_of, args.white, **wanted):
+            for said in denoise_file(image, target, denoise, args.white, **wanted):
                 tqdm.write(f"{image.path}: {said}")
         except UserError as error:
             if args.on_error == "stop":

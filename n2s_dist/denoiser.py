@@ -2,7 +2,7 @@
 
 from n2s_dist import load_denoiser
 
-denoise = load_denoiser("universal-color")
+denoise = load_denoiser()                                   # or load_denoiser("universal-color"), or a run of your own
 x_hat, info = denoise(noisy)                                # the noise is estimated
 x_hat, info = denoise(noisy, noise="gaussian:25", uncertainty=True, ensemble=True)
 """
@@ -10,6 +10,7 @@ x_hat, info = denoise(noisy, noise="gaussian:25", uncertainty=True, ensemble=Tru
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
 from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture
-from n2s_dist.noise import FAMILIES, UNKNOWN, Gamma, NoiseModel, Poisson, format_noise
+from n2s_dist.noise import FAMILIES, UNKNOWN, Gamma, Gaussian, NoiseModel, Poisson, format_noise
 from n2s_dist.uncertainty import posterior_tiled
 
 _KINDS = {1: "grey", 3: "colour"}
-_SHIPPED = {1: "universal-gray", 3: "universal-color"}
+_SUFFIXES = {1: "gray", 3: "color"}  # of shipped networks
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Info:
         std: the posterior's standard deviation at each value on the 0-1 scale, where it was asked for: float32, a
             tensor for tensors and an array for all else, of the image's shape without transparency
         seconds: that it took
+        network: what did it: its path or name, configuration and model
     """
 
     noise: NoiseModel | list[NoiseModel]
     estimated: bool
     std: Any
     seconds: float
+    network: checkpoint.Loaded
 
 
 class Denoiser:
@@ -81,6 +84,17 @@ class Denoiser:
         images = kinds.opened(noisy)
         self._check_channels(images.pixels.shape[-1])
         noises, estimated = self._noises(images.pixels, noise)
+        return self._denoise(images, noises, estimated, uncertainty, ensemble, started)
+
+    def _denoise(
+        self,
+        images: kinds.Images,
+        noises: list[NoiseModel],
+        estimated: bool,
+        uncertainty: bool,
+        ensemble: bool,
+        started: float,
+    ) -> tuple[Any, Info]:
         for one in dict.fromkeys(noises):
             _check_negative(images.pixels, one)
         model = self._ensemble if ensemble else self.loaded.model
@@ -97,15 +111,15 @@ class Denoiser:
             estimated=estimated,
             std=None if std is None else images.plain(std),
             seconds=time.perf_counter() - started,
+            network=self.loaded,
         )
 
     def _check_channels(self, channels: int) -> None:
         if channels == self.channels:
             return
-        other = _SHIPPED[channels]
-        twin = f"{self.loaded.path.name.rpartition('-')[0]}-{other.rpartition('-')[2]}"  # gaussian-gray's is -color
-        other = twin if twin in shipped.names() else other
-        take = other if other in shipped.names() else f"a {_KINDS[channels]} network"
+        twin = f"{self.loaded.path.name.rpartition('-')[0]}-{_SUFFIXES[channels]}"  # gaussian-gray's is gaussian-color
+        there = [name for name in (twin, f"universal-{_SUFFIXES[channels]}") if name in shipped.names()]
+        take = there[0] if there else f"a {_KINDS[channels]} network"
         raise UserError(
             f"the image is {_KINDS[channels]}, but {self.loaded.path} was trained on {_KINDS[self.channels]} images: "
             f"load {take}, or convert the image"
@@ -144,23 +158,55 @@ def _check_negative(pixels: np.ndarray, noise: NoiseModel) -> None:
         )
 
 
+class ShippedDenoiser:
+    """The shipped networks, each image being denoised by the one for its channels and its noise.
+
+    That is the network of Gaussian noise alone where all images of a call have it, and the universal one for all else.
+    Noise that is not named is estimated by the universal network, or by the one of the family that is named.
+    """
+
+    def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
+        self._load = cache(lambda name: _load(name, device, tile))
+
+    def __call__(
+        self, noisy: Any, noise: str | NoiseModel | None = None, *, uncertainty: bool = False, ensemble: bool = False
+    ) -> tuple[Any, Info]:
+        """As Denoiser's. Raises UserError also where no network for the image's channels is there."""
+        started = time.perf_counter()
+        images = kinds.opened(noisy)
+        channels = images.pixels.shape[-1]
+        named = noise.partition(":")[0] == Gaussian.family if isinstance(noise, str) else isinstance(noise, Gaussian)
+        asked = self._load(_shipped_name(channels, named))
+        noises, estimated = asked._noises(images.pixels, noise)
+        chosen = self._load(_shipped_name(channels, all(isinstance(one, Gaussian) for one in noises)))
+        return chosen._denoise(images, noises, estimated, uncertainty, ensemble, started)
+
+
 def load_denoiser(
-    checkpoint_or_name: str | Path, device: torch.device | str | None = None, tile: int = TILE
-) -> Denoiser:
+    checkpoint_or_name: str | Path | None = None, device: torch.device | str | None = None, tile: int = TILE
+) -> Denoiser | ShippedDenoiser:
     """A denoiser from a run directory, one of its checkpoints, or the name of a shipped network.
 
+    None takes shipped networks, for each image the one for its channels and its noise.
     device: where to compute; None takes a GPU if there is one. tile: side of the pieces that large images go through
     in, which bounds memory, in pixels; results do not depend on it.
 
     Raises UserError where there is no such network.
     """
+    if checkpoint_or_name is None:
+        return ShippedDenoiser(device, tile)
+    return _load(checkpoint_or_name, device, tile)
+
+
+def _load(checkpoint_or_name: str | Path, device: torch.device | str | None, tile: int) -> Denoiser:
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Denoiser(checkpoint.load(checkpoint.locate(checkpoint_or_name), chosen), tile)
 
 
-def default_name(channels: int) -> str:
-    """The shipped network for grey (1) or colour (3) images. Raises UserError where it is not there."""
-    name = _SHIPPED[channels]
-    if name not in shipped.names():
+def _shipped_name(channels: int, gaussian: bool) -> str:
+    """The shipped network for grey (1) or colour (3) images. Raises UserError where none is there."""
+    wanted = [f"gaussian-{_SUFFIXES[channels]}"] * gaussian + [f"universal-{_SUFFIXES[channels]}"]
+    there = [name for name in wanted if name in shipped.names()]
+    if not there:
         raise UserError(f"no network for {_KINDS[channels]} images comes with this installation: give one you trained")
-    return name
+    return there[0]

@@ -19,7 +19,7 @@ from n2s_dist.denoise import denoise_whole
 from n2s_dist.denoiser import Denoiser, load_denoiser
 from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.errors import UserError
-from n2s_dist.noise import Gamma, Gaussian, Poisson
+from n2s_dist.noise import Gamma, Gaussian, Poisson, PoissonGaussian
 from n2s_dist.uncertainty import posterior_tiled
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -289,6 +289,46 @@ def test_a_trained_network_is_loaded(trained, colour):
         load_denoiser("nowhere")
     with pytest.raises(AttributeError, match="load_denoisers"):
         n2s_dist.load_denoisers  # noqa: B018
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(colour, channels, monkeypatch):
+    denoise, noisy = load_denoiser(), np.resize(colour, (40, 36, channels)) * 0.3 + 0.2
+    kind = {1: "gray", 3: "color"}[channels]
+
+    def check(given, noise, network):
+        found, info = denoise(given, noise)
+        assert str(info.network.path) == f"{network}-{kind}"
+        close(found, load_denoiser(f"{network}-{kind}")(given, noise)[0])
+        return info
+
+    for noise in ("gaussian:20", Gaussian(20 / 255)):
+        assert check(noisy, noise, "gaussian").noise == Gaussian(20 / 255)
+    for noise in ("poisson:0.05", Gamma(50), PoissonGaussian(0.01, 0.02)):
+        assert not check(noisy, noise, "universal").estimated
+
+    asked = []
+
+    def estimate_noise(model, image, family=None):
+        asked.append(len(getattr(model.noise, "ranges", [0])))
+        return Gaussian(0.1) if image.mean() < 0.5 else Poisson(0.05)
+
+    monkeypatch.setitem(sys.modules, "n2s_dist.levels", types.SimpleNamespace(estimate_noise=estimate_noise))
+    assert check(noisy, "gaussian", "gaussian").estimated and asked == [1, 1]  # who estimates: one of one family
+    found, info = denoise(noisy)
+    assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [3]
+    close(found, load_denoiser(f"gaussian-{kind}")(noisy, Gaussian(0.1))[0])
+    bright = np.stack([noisy, noisy + 0.5])
+    assert check(bright, None, "universal").noise == [Gaussian(0.1), Poisson(0.05)]
+
+
+def test_without_a_network_of_one_family_the_universal_one_is_taken(colour, monkeypatch):
+    names = shipped.names()
+    monkeypatch.setattr(shipped, "names", lambda: [name for name in names if not name.startswith("gaussian")])
+    assert str(load_denoiser()(colour, "gaussian:20")[1].network.path) == "universal-color"
+    monkeypatch.setattr(shipped, "names", list)
+    with pytest.raises(UserError, match="no network for colour images"):
+        load_denoiser()(colour, "gaussian:20")
 
 
 def test_tiles_of_a_megapixel_image_equal_the_whole(trained):
