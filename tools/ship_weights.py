@@ -90,21 +90,24 @@ def stored(loaded: checkpoint.Loaded) -> tuple[dict[str, Tensor], str, list[dict
     return weights, "float32", exact
 
 
-def budgets(loaded: checkpoint.Loaded, run_dir: Path, hardware: str) -> list[str]:
-    """What each of the runs that began with each other's weights trained on, and for how long, the first one first."""
+def budgets(loaded: checkpoint.Loaded, run_dir: Path, hardware: list[str]) -> list[str]:
+    """What each of the runs that began with each other's weights trained on, and for how long, the first one first.
+
+    hardware: of each of the last runs, the last one last; earlier ones had the first of these.
+    """
     config, size, before = loaded.config, loaded.config.data.crop_size, loaded.config.train.start_from
     earlier: list[str] = []
     if shipped.is_shipped(before):
         earlier = json.loads(shipped.files(before)[1].read_text())["budget"]
     elif before:
-        earlier = budgets(checkpoint.load(checkpoint.locate(before)), Path(before), hardware)
+        earlier = budgets(checkpoint.load(checkpoint.locate(before)), Path(before), hardware[:-1] or hardware)
     if not (run_dir / "metrics.jsonl").is_file():
         run_dir = loaded.path.parents[1]  # one of the run's checkpoints was named
     logged = (run_dir / "metrics.jsonl").is_file()
     hours = training_hours(read_metrics(run_dir), loaded.samples_seen) if logged else 0
     told = f"{loaded.samples_seen:,} crops of {size}x{size} in batches of {config.train.global_batch_size}"
     told += f" at learning rate {config.optimizer.learning_rate:g}"
-    return [*earlier, told + (f", {hours:.1f} hours" if hours else "") + (f" on {hardware}" if hardware else "")]
+    return [*earlier, told + (f", {hours:.1f} hours" if hours else "") + (f" on {hardware[-1]}" if hardware else "")]
 
 
 def photographs_table(rows: list[dict[str, Any]]) -> str:
@@ -138,7 +141,7 @@ def is_mine(cell: dict[str, Any], name: str, run_dir: Path) -> bool:
     return where == name or Path(where).absolute().is_relative_to(run_dir.absolute())
 
 
-def ship(run_dir: Path, name: str, data: str, hardware: str, results: Path | None) -> dict[str, Any]:
+def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path | None) -> dict[str, Any]:
     """Write NAME.safetensors, NAME.json and NAME.md; returns what NAME.json holds."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise UserError(f"--name is {name}: write it in small letters, digits and hyphens, such as universal-color")
@@ -198,7 +201,10 @@ def main() -> None:
     parser.add_argument(
         "--data", default="bsd400", choices=known_names(), metavar="NAME", help="what it was trained on (%(default)s)"
     )
-    parser.add_argument("--hardware", default="", metavar="TEXT", help="where it was trained, for the card")
+    parser.add_argument(
+        "--hardware", action="append", default=[], metavar="TEXT", help="where it was trained, for the card; may be "
+        "repeated where runs began with each other's weights, the last run's last"
+    )  # fmt: skip
     parser.add_argument("--results", type=Path, metavar="FILE", help="results.json of a table, for the card")
     args = parser.parse_args()
     about = ship(args.run_dir, args.name, args.data, args.hardware, args.results)
