@@ -116,7 +116,8 @@ def test_the_budget_is_that_of_all_runs_that_followed_each_other(ship, folder, t
         assert cli(training.main, *tiny, *options).code == 0
     assert ship(tmp_path / "fourth", "--name=tiny-color", "--hardware=a loom", "--hardware=a hand").code == 0
     stages = json.loads((folder / "tiny-color.json").read_text())["budget"]
-    for stage, samples, hardware in zip(stages, (160, 80, 80, 40), ("an abacus", "a loom", "a loom", "a hand"), strict=True):
+    places = ("an abacus", "a loom", "a loom", "a hand")
+    for stage, samples, hardware in zip(stages, (160, 80, 80, 40), places, strict=True):
         assert stage.startswith(f"{samples} crops of 32x32 in batches of 8 at learning rate 0.003")
         assert stage.endswith(f" hours on {hardware}")
     assert f"- Budget: {'; then '.join(stages)}." in (folder / "tiny-color.md").read_text()
