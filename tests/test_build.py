@@ -414,13 +414,9 @@ def test_two_builds_of_one_set_do_not_meet(source, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory) -> Path:
+def many(random_images) -> Path:
     """Sixty images that take a while to decode, one of them damaged."""
-    folder = tmp_path_factory.mktemp("many") / "many"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(60):
-        Image.fromarray(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    folder = random_images(60, 300, 300)
     data = (folder / "33.png").read_bytes()
     (folder / "33.png").write_bytes(data[: len(data) // 2])
     return folder

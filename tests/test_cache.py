@@ -20,7 +20,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from servers import failing_server, nginx
 
 from n2s_dist import cache, checkpoint, order, remote
@@ -41,12 +40,9 @@ BATCHES, BATCH, CROP, SEED = 12, 8, 48, 5
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(random_images, tmp_path_factory) -> Path:
     """Six shards of one MiB for training and two for validation, of random pixels."""
-    source, rng = tmp_path_factory.mktemp("source"), np.random.default_rng(0)
-    for number in range(4):
-        Image.fromarray(rng.integers(0, 256, (768, 768, 3), dtype=np.uint8)).save(source / f"{number}.png")
-    out = tmp_path_factory.mktemp("built") / "set"
+    source, out = random_images(4, 768, 768), tmp_path_factory.mktemp("built") / "set"
     options = BuildOptions(tile_size=128, validation_fraction=0.25, shard_mib=1)
     manifest = build_shards([str(source)], out, options, workers=1)
     assert {name: len(split.shards) for name, split in manifest.splits.items()} == {"train": 6, "validation": 2}
