@@ -124,16 +124,26 @@ def choose(denoisers: list[Denoiser], noise: NoiseModel, level: str, channels: i
 def product_cells(
     sources: list[Benchmark], denoisers: list[Denoiser], noises: list[str] | None, levels: tuple[str, ...]
 ) -> list[Cell]:
-    """Every denoiser at every noise on every benchmark. noises: None takes what each network was trained on.
+    """Every denoiser at every noise on every benchmark of its kind, grey or colour.
 
-    Raises UserError for a noise that a denoiser does not know, and levels that can't be unknown to it.
+    noises: None takes what each network was trained on. Raises UserError for a noise that a denoiser does not know,
+    levels that can't be unknown to it, and benchmarks and networks that have no counterpart of their kind.
     """
+    networks = {denoiser.checkpoint: denoiser.loaded.channels for denoiser in denoisers if denoiser.loaded}
+    for source in sources:
+        if networks and source.channels not in networks.values():
+            raise UserError(f"{source.name} holds {KINDS[source.channels]} images: give a --checkpoint for such too")
+    for name, channels in networks.items():
+        if all(channels != source.channels for source in sources):
+            raise UserError(f"{name} is for {KINDS[channels]} images: give a --benchmark of such too")
     trained = {denoiser: _trained_on(denoiser) for denoiser in denoisers if denoiser.loaded and not noises}
     cells = []
     for noise in noises or dict.fromkeys(trained.values()):
         for level in levels:
             for source in sources:
                 for denoiser in denoisers:
+                    if denoiser.channels not in (source.channels, None):
+                        continue
                     if trained.get(denoiser, noise) != noise or (level == "unknown" and not denoiser.loaded):
                         continue
                     _check(noise, level, source, denoiser)

@@ -125,6 +125,20 @@ def test_without_a_suite_every_network_meets_every_noise(tmp_path, photographs):
     assert [(c.method, c.level) for c in unknown] == [("n2s", "known"), ("bm3d", "known"), ("n2s", "unknown")]
 
 
+def test_without_a_suite_every_network_meets_benchmarks_of_its_kind(tmp_path):
+    colour, grey, bm3d = network(tmp_path), network(tmp_path, UNIVERSAL, 1), Spy().as_method("bm3d")
+    cbsd68, bsd68 = (Benchmark(name, "float", (), KNOWN[name].channels) for name in ("cbsd68", "bsd68"))
+    cells = product_cells([cbsd68, bsd68], [colour, grey, bm3d], ["gamma:50"], ("known",))
+    assert [(c.benchmark, c.denoiser) for c in cells] == [
+        ("cbsd68", colour), ("cbsd68", bm3d), ("bsd68", grey), ("bsd68", bm3d)
+    ]  # fmt: skip
+    assert len(product_cells([cbsd68, bsd68], [bm3d], ["gamma:50"], ("known",))) == 2
+    with pytest.raises(UserError, match="bsd68 holds grey images: give a --checkpoint for such too"):
+        product_cells([cbsd68, bsd68], [colour, bm3d], ["gamma:50"], ("known",))
+    with pytest.raises(UserError, match="is for grey images: give a --benchmark of such too"):
+        product_cells([cbsd68], [colour, grey], ["gamma:50"], ("known",))
+
+
 @pytest.mark.parametrize(
     ("noise", "level", "trained", "words"),
     [
