@@ -109,7 +109,7 @@ def choose(denoisers: list[Denoiser], noise: NoiseModel, level: str, channels: i
     An unknown level is for networks of several levels: any other was told it in training.
     """
     kind = KINDS[channels]
-    fitting = [denoiser for denoiser in denoisers if denoiser.channels in (channels, None)]
+    fitting = [denoiser for denoiser in denoisers if denoiser.takes(channels)]
     if not fitting:
         return f"no checkpoint for {kind} images"
     fitting = sorted((each for each in fitting if each.is_for(noise)), key=lambda each: each.breadth)
@@ -142,7 +142,7 @@ def product_cells(
         for level in levels:
             for source in sources:
                 for denoiser in denoisers:
-                    if denoiser.channels not in (source.channels, None):
+                    if not denoiser.takes(source.channels):
                         continue
                     if trained.get(denoiser, noise) != noise or (level == "unknown" and not denoiser.loaded):
                         continue

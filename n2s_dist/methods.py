@@ -57,6 +57,10 @@ class Denoiser:
         """Whether it was trained on ranges of levels, so that training has not told it an unknown one."""
         return self.breadth > 0
 
+    def takes(self, channels: int) -> bool:
+        """Whether it is for images of so many channels; one without training takes all."""
+        return self.channels in (channels, None)
+
     def is_for(self, noise: NoiseModel) -> bool:
         """Whether it was trained on this noise, alone or among others; one without training is for all."""
         if self.loaded is None:
