@@ -57,11 +57,14 @@ class ArdaeConfig:
         sigma_a: the interval; empty takes [0, 1] for stable and the paper's endpoints for image
         whole_range: perturb more where it takes more to reach a level drawn from the whole range of the crop's family;
             for noise of several levels
+        focus: with whole_range, the part of each range to draw from, such as gaussian:22-28, for a network that is
+            best there; validation then is on such noise. Empty draws from all of it
     """
 
     coordinates: Coordinates = "stable"
     sigma_a: list[float] = field(default_factory=list)
     whole_range: bool = False
+    focus: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,21 @@ class Config:
         return noise.paper_sigma_a
 
 
+def check_focus(config: Config) -> None:
+    """Raise UserError where ardae.focus is no part of the range that levels are raised into."""
+    text, noise = config.ardae.focus, parse_training_noise(config.noise)
+    focus = parse_training_noise(text)
+    if not config.ardae.whole_range or not isinstance(noise, Mixture):
+        raise UserError(f"ardae.focus is {text}: it takes ardae.whole_range true")
+    families = [type(low) for low, _ in noise.ranges]
+    if (
+        not isinstance(focus, Mixture)
+        or [type(low) for low, _ in focus.ranges] != families
+        or not all(noise.holds(end) for ends in focus.ranges for end in ends)
+    ):
+        raise UserError(f"ardae.focus is {text}: give a part of each range of {config.noise}, in this order")
+
+
 def check(config: Config) -> None:
     """Raise UserError for values out of range and for settings that contradict each other."""
     data, train, optimizer = config.data, config.train, config.optimizer
@@ -230,6 +248,8 @@ def check(config: Config) -> None:
         )
     if config.ardae.whole_range and not isinstance(parse_training_noise(config.noise), Mixture):
         raise UserError("ardae.whole_range takes a noise of several levels, such as gaussian:5-55")
+    if config.ardae.focus:
+        check_focus(config)
     if config.method != "ardae" and config.ardae.coordinates == "image":
         raise UserError(f"ardae.coordinates image is for method ardae: give stable for method {config.method}")
     for key in (

@@ -48,14 +48,16 @@ class Mixture:
         family = np.array([FAMILIES.index(type(low)) for low, _ in self.ranges])[which]
         return NoiseBatch.of(family, level, device)
 
-    def log_raise(self, image_keys: np.ndarray, seed: int, share: np.ndarray) -> np.ndarray:
+    def log_raise(
+        self, image_keys: np.ndarray, seed: int, share: np.ndarray, focus: "Mixture | None" = None
+    ) -> np.ndarray:
         """Logarithm of how many times images' levels are to be raised to reach others, float64 [N].
 
-        share: [N], where in its family's range each of those lies, 0 being the weakest, in logarithms. Negative where
-        the own level is the stronger one.
+        share: [N], where in its family's range each of those lies, 0 being the weakest, in logarithms. focus: ranges of
+        the same families to take instead. Negative where the own level is the stronger one.
         """
         which, level = self.draw(image_keys, seed)
-        ends = np.array([[noise.level for noise in ends] for ends in self.ranges])[which].T
+        ends = np.array([[noise.level for noise in ends] for ends in (focus or self).ranges])[which].T
         weakest, strongest = np.sort([self._log_deviation(which, end) for end in ends], axis=0)
         return weakest + (strongest - weakest) * share - self._log_deviation(which, level)
 

@@ -152,7 +152,7 @@ def perturbation_scales(run: Run, positions: np.ndarray, image_keys: np.ndarray)
     mixture = run.model.noise
     assert isinstance(mixture, Mixture)
     share = share_of_range(config.seed, positions)
-    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share))
+    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share, run.focus))
 
 
 def portions(run: Run) -> Iterator[np.ndarray]:
@@ -252,7 +252,7 @@ def measure(run: Run, tracker: NullTracker) -> None:
     paused = time.perf_counter()
     config = run.config
     metrics, triptych = validate(
-        config.method, run.ema, run.validation, config.train.validation_tiles, config.seed, run.ranks
+        config.method, run.ema, run.validation, config.train.validation_tiles, config.seed, run.ranks, run.focus
     )
     tracker.log(run.samples_seen, metrics)
     tracker.picture(run.samples_seen, "validation", triptych)

@@ -22,10 +22,17 @@ from n2s_dist.shards import ShardSet
 
 @torch.no_grad()
 def validate(
-    method: Method, model: ScoreModel, shards: ShardSet, num_tiles: int, seed: int, ranks: Ranks
+    method: Method,
+    model: ScoreModel,
+    shards: ShardSet,
+    num_tiles: int,
+    seed: int,
+    ranks: Ranks,
+    focus: Mixture | None = None,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Measure on the first num_tiles tiles, shared out over the ranks; noise and draws are always the same.
 
+    focus: whose noise tiles are to have, each its own, if not that of the whole range trained on.
     Returns val_psnr_db, val_psnr_noisy_db and val_loss (of the method; AR-DAE's at one fixed sigma_a), and a
     picture of the first tile: noisy, denoised, clean side by side, uint8 [H, 3 W, C] (rank 0 alone).
     """
@@ -33,7 +40,8 @@ def validate(
     triptych = np.zeros((1, 1, 3), np.uint8)
     for index in range(ranks.rank, min(num_tiles, len(shards)), ranks.world_size):
         sample = shards[index]
-        noise = model.noise.of_image(sample.image_key, seed) if isinstance(model.noise, Mixture) else model.noise
+        noise = focus or model.noise
+        noise = noise.of_image(sample.image_key, seed) if isinstance(noise, Mixture) else noise
         clean, rng = sample.tile / 255.0, frozen_rng(seed, sample.image_key, sample.row, sample.column)
         noisy = noise.corrupt(clean, rng)
         y = to_batch(noisy, ranks.device)
