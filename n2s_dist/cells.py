@@ -104,9 +104,9 @@ def suite_cells(
 
 
 def choose(denoisers: list[Denoiser], noise: NoiseModel, level: str, channels: int) -> Denoiser | str:
-    """The one for a cell, or why there is none: trained on this noise alone, else on the fewest families.
+    """The one for a cell, or why there is none: trained for this noise alone, else for the fewest families and levels.
 
-    An unknown level is for networks of several levels: any other was told it in training.
+    An unknown level is for networks of whole ranges: any other was told it in training.
     """
     kind = KINDS[channels]
     fitting = [denoiser for denoiser in denoisers if denoiser.takes(channels)]
@@ -172,7 +172,9 @@ def _check(noise: str, level: str, source: Benchmark, denoiser: Denoiser) -> Non
             f"--noise is {noise}, but {denoiser.checkpoint} was trained on {format_training_noise(trained)}"
         )
     if level == "unknown" and not denoiser.is_universal:
-        raise UserError(f"--level unknown needs a network of several levels, which {denoiser.checkpoint} is not")
+        raise UserError(
+            f"--level unknown needs a network of a whole range of levels, which {denoiser.checkpoint} is not"
+        )
 
 
 def parse_cell_noise(text: str) -> str:

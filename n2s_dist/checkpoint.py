@@ -33,6 +33,8 @@ from n2s_dist import shipped
 from n2s_dist.config import Config, from_dict, to_dict
 from n2s_dist.errors import UserError, say
 from n2s_dist.manifest import sha256_file
+from n2s_dist.mixture import Mixture
+from n2s_dist.noise import NoiseModel, format_noise
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.workshop import sync
 
@@ -51,6 +53,22 @@ class Loaded:
     shards_fingerprint: str
     samples_seen: int
     model: ScoreModel
+
+    @property
+    def breadth(self) -> tuple[int, float]:
+        """How much it is to be good at: Mixture.breadth; 0 for a single level."""
+        aim = self.config.aim
+        return aim.breadth if isinstance(aim, Mixture) else (0, 0.0)
+
+    @property
+    def is_universal(self) -> bool:
+        """Whether it was trained for all of some ranges of levels, so that training has not told it an unknown one."""
+        return isinstance(self.model.noise, Mixture) and self.config.aim == self.model.noise
+
+    def is_for(self, noise: NoiseModel) -> bool:
+        """Whether it was trained for this noise, alone or among others."""
+        aim = self.config.aim
+        return aim.holds(noise) if isinstance(aim, Mixture) else format_noise(aim) == format_noise(noise)
 
 
 def versions() -> dict[str, str]:

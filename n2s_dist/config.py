@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from n2s_dist.errors import UserError
-from n2s_dist.mixture import Mixture, parse_training_noise
+from n2s_dist.mixture import Mixture, TrainingNoise, parse_training_noise
 from n2s_dist.noise import Coordinates
 from n2s_dist.symmetry import ORDER
 
@@ -203,6 +203,11 @@ class Config:
     def method_key(self) -> str:
         """What tables and paper.yaml call the method."""
         return "n2s" if self.method == "ardae" else self.method
+
+    @property
+    def aim(self) -> TrainingNoise:
+        """The noise that the network is to be best at: ardae.focus, or all that it trains on."""
+        return parse_training_noise(self.ardae.focus or self.noise)
 
     @property
     def beside(self) -> Beside | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
 from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture
-from n2s_dist.noise import FAMILIES, UNKNOWN, Gamma, Gaussian, NoiseModel, Poisson, format_noise
+from n2s_dist.noise import FAMILIES, UNKNOWN, Gamma, NoiseModel, Poisson, format_noise
 from n2s_dist.uncertainty import posterior_tiled
 
 _KINDS = {1: "grey", 3: "colour"}
@@ -161,12 +162,13 @@ def _check_negative(pixels: np.ndarray, noise: NoiseModel) -> None:
 class ShippedDenoiser:
     """The shipped networks, each image being denoised by the one for its channels and its noise.
 
-    That is the network of Gaussian noise alone where all images of a call have it, and the universal one for all else.
-    Noise that is not named is estimated by the universal network, or by the one of the family that is named.
+    That is the network of the fewest families and the narrowest range of levels that was trained for the noise of all
+    images of a call. Noise that is not named is estimated by the network of the most families, and an unknown level of
+    a family by the one of the fewest.
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
-        self._load = cache(lambda name: _load(name, device, tile))
+        self._all = cache(lambda: [_load(name, device, tile) for name in shipped.names()])
 
     def __call__(
         self, noisy: Any, noise: str | NoiseModel | None = None, *, uncertainty: bool = False, ensemble: bool = False
@@ -174,12 +176,24 @@ class ShippedDenoiser:
         """As Denoiser's. Raises UserError also where no network for the image's channels is there."""
         started = time.perf_counter()
         images = kinds.opened(noisy)
-        channels = images.pixels.shape[-1]
-        named = noise.partition(":")[0] == Gaussian.family if isinstance(noise, str) else isinstance(noise, Gaussian)
-        asked = self._load(_shipped_name(channels, named))
+        networks = self._networks(images.pixels.shape[-1])
+        whole = [each for each in networks if each.loaded.is_universal] or networks
+        family = noise.partition(":")[0] if isinstance(noise, str) else noise.family if noise else ""
+        asked = next((each for each in whole if family in each.loaded.model.families), whole[-1])
         noises, estimated = asked._noises(images.pixels, noise)
-        chosen = self._load(_shipped_name(channels, all(isinstance(one, Gaussian) for one in noises)))
+        fitting = (each for each in networks if all(map(each.loaded.is_for, noises)))
+        able = (each for each in whole if all(one.family in each.loaded.model.families for one in noises))
+        chosen = next(chain(fitting, able, [asked]))
         return chosen._denoise(images, noises, estimated, uncertainty, ensemble, started)
+
+    def _networks(self, channels: int) -> list[Denoiser]:
+        """For grey (1) or colour (3) images, the narrowest first. Raises UserError where none is there."""
+        found = [each for each in self._all() if each.channels == channels]
+        if not found:
+            raise UserError(
+                f"no network for {_KINDS[channels]} images comes with this installation: give one you trained"
+            )
+        return sorted(found, key=lambda each: each.loaded.breadth)
 
 
 def load_denoiser(
@@ -201,12 +215,3 @@ def load_denoiser(
 def _load(checkpoint_or_name: str | Path, device: torch.device | str | None, tile: int) -> Denoiser:
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Denoiser(checkpoint.load(checkpoint.locate(checkpoint_or_name), chosen), tile)
-
-
-def _shipped_name(channels: int, gaussian: bool) -> str:
-    """The shipped network for grey (1) or colour (3) images. Raises UserError where none is there."""
-    wanted = [f"gaussian-{_SUFFIXES[channels]}"] * gaussian + [f"universal-{_SUFFIXES[channels]}"]
-    there = [name for name in wanted if name in shipped.names()]
-    if not there:
-        raise UserError(f"no network for {_KINDS[channels]} images comes with this installation: give one you trained")
-    return there[0]

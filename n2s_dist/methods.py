@@ -11,8 +11,7 @@ from n2s_dist.config import to_dict
 from n2s_dist.denoise import TILE, Box, Reach, denoise_box, denoise_tiled
 from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.levels import estimate_noise
-from n2s_dist.mixture import Mixture
-from n2s_dist.noise import NoiseModel, format_noise
+from n2s_dist.noise import NoiseModel
 from n2s_dist.score import ScoreModel
 from n2s_dist.uncertainty import PROBES, Posterior, posterior_tiled
 
@@ -47,26 +46,22 @@ class Denoiser:
         return self.loaded.channels if self.loaded else None
 
     @property
-    def breadth(self) -> int:
-        """How many families' ranges of levels it was trained on; 0 for a single level, or without training."""
-        noise = self.loaded.model.noise if self.loaded else None
-        return len(noise.ranges) if isinstance(noise, Mixture) else 0
+    def breadth(self) -> tuple[int, float]:
+        """Loaded.breadth; 0 without training."""
+        return self.loaded.breadth if self.loaded else (0, 0.0)
 
     @property
     def is_universal(self) -> bool:
-        """Whether it was trained on ranges of levels, so that training has not told it an unknown one."""
-        return self.breadth > 0
+        """Whether training has not told it an unknown level (Loaded.is_universal)."""
+        return self.loaded is not None and self.loaded.is_universal
 
     def takes(self, channels: int) -> bool:
         """Whether it is for images of so many channels; one without training takes all."""
         return self.channels in (channels, None)
 
     def is_for(self, noise: NoiseModel) -> bool:
-        """Whether it was trained on this noise, alone or among others; one without training is for all."""
-        if self.loaded is None:
-            return True
-        trained = self.loaded.model.noise
-        return trained.holds(noise) if isinstance(trained, Mixture) else format_noise(trained) == format_noise(noise)
+        """Whether it was trained for this noise, alone or among others; one without training is for all."""
+        return self.loaded is None or self.loaded.is_for(noise)
 
 
 def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> Denoiser:

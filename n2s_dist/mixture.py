@@ -48,16 +48,19 @@ class Mixture:
         family = np.array([FAMILIES.index(type(low)) for low, _ in self.ranges])[which]
         return NoiseBatch.of(family, level, device)
 
-    def log_raise(
-        self, image_keys: np.ndarray, seed: int, share: np.ndarray, focus: "Mixture | None" = None
-    ) -> np.ndarray:
+    @property
+    def breadth(self) -> tuple[int, float]:
+        """How much it asks of one network: how many families, and how far their ranges go, in logarithms."""
+        return len(self.ranges), sum(float(np.log(high.level / low.level)) for low, high in self.ranges)
+
+    def log_raise(self, image_keys: np.ndarray, seed: int, share: np.ndarray, into: "Mixture") -> np.ndarray:
         """Logarithm of how many times images' levels are to be raised to reach others, float64 [N].
 
-        share: [N], where in its family's range each of those lies, 0 being the weakest, in logarithms. focus: ranges of
-        the same families to take instead. Negative where the own level is the stronger one.
+        into: ranges of the same families that those lie in, these or parts of them. share: [N], where in its family's,
+        0 being the weakest, in logarithms. Negative where the own level is the stronger one.
         """
         which, level = self.draw(image_keys, seed)
-        ends = np.array([[noise.level for noise in ends] for ends in (focus or self).ranges])[which].T
+        ends = np.array([[noise.level for noise in ends] for ends in into.ranges])[which].T
         weakest, strongest = np.sort([self._log_deviation(which, end) for end in ends], axis=0)
         return weakest + (strongest - weakest) * share - self._log_deviation(which, level)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from n2s_dist.denoise import denoise_whole
 from n2s_dist.metrics import psnr_db
-from n2s_dist.mixture import Mixture
+from n2s_dist.mixture import Mixture, TrainingNoise
 from n2s_dist.noise import NoiseModel, format_noise, frozen_rng, parse_noise
 from n2s_dist.order import name_key
 from n2s_dist.score import ScoreModel
@@ -30,17 +30,17 @@ def photograph(name: str, channels: int) -> np.ndarray:
     return pixels.reshape(_SIDE, _SIDE, channels)
 
 
-def noises(model: ScoreModel) -> list[NoiseModel]:
-    """What to measure at: what it was trained on, or what a table of results has of the ranges it was trained on."""
-    if not isinstance(model.noise, Mixture):
-        return [model.noise]
-    return [noise for noise in map(parse_noise, _NOISES) if model.noise.holds(noise)]
+def noises(aim: TrainingNoise) -> list[NoiseModel]:
+    """What to measure a network at: the noise it is for, or what a table of results has of its ranges."""
+    if not isinstance(aim, Mixture):
+        return [aim]
+    return [noise for noise in map(parse_noise, _NOISES) if aim.holds(noise)]
 
 
-def measure_photographs(model: ScoreModel, channels: int) -> list[dict[str, Any]]:
+def measure_photographs(model: ScoreModel, channels: int, aim: TrainingNoise) -> list[dict[str, Any]]:
     """Rows {photograph, noise, psnr_noisy_db, psnr_db}; the noise is frozen, estimates are clamped to [0, 1]."""
     rows = []
-    for noise in noises(model):
+    for noise in noises(aim):
         for name in PHOTOGRAPHS:
             clean = photograph(name, channels)
             noisy = noise.corrupt(clean, frozen_rng(0, name_key(name)))

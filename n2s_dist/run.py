@@ -23,7 +23,7 @@ from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
 from n2s_dist.laps import Laps
 from n2s_dist.loader import check_crop_size, check_noise
-from n2s_dist.mixture import Mixture, NoiseBatch, parse_training_noise
+from n2s_dist.mixture import Mixture, NoiseBatch
 from n2s_dist.muon import Muon
 from n2s_dist.networks import hidden_weights
 from n2s_dist.noise import NoiseModel
@@ -121,13 +121,6 @@ class Run:
         if not isinstance(noise, Mixture):
             return noise
         return noise.of_images(image_keys, self.shards.manifest.seed, self.ranks.device)
-
-    @property
-    def focus(self) -> Mixture | None:
-        """The levels that training is for, where not all of its noise's are."""
-        focus = parse_training_noise(self.config.ardae.focus) if self.config.ardae.focus else None
-        assert focus is None or isinstance(focus, Mixture)
-        return focus
 
     def image_keys(self, positions: np.ndarray) -> np.ndarray:
         """Of the images that the crops at some global positions are of: uint64 [N]."""

@@ -149,10 +149,10 @@ def perturbation_scales(run: Run, positions: np.ndarray, image_keys: np.ndarray)
     sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
     if not config.ardae.whole_range:
         return sigma_a
-    mixture = run.model.noise
-    assert isinstance(mixture, Mixture)
+    mixture, aim = run.model.noise, config.aim
+    assert isinstance(mixture, Mixture) and isinstance(aim, Mixture)
     share = share_of_range(config.seed, positions)
-    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share, run.focus))
+    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share, aim))
 
 
 def portions(run: Run) -> Iterator[np.ndarray]:
@@ -252,7 +252,7 @@ def measure(run: Run, tracker: NullTracker) -> None:
     paused = time.perf_counter()
     config = run.config
     metrics, triptych = validate(
-        config.method, run.ema, run.validation, config.train.validation_tiles, config.seed, run.ranks, run.focus
+        config.method, run.ema, run.validation, config.train.validation_tiles, config.seed, run.ranks, config.aim
     )
     tracker.log(run.samples_seen, metrics)
     tracker.picture(run.samples_seen, "validation", triptych)

@@ -13,7 +13,7 @@ from n2s_dist.denoise import to_batch
 from n2s_dist.distributed import Ranks
 from n2s_dist.images import to_uint8
 from n2s_dist.metrics import psnr_db
-from n2s_dist.mixture import Mixture
+from n2s_dist.mixture import Mixture, TrainingNoise
 from n2s_dist.noise import frozen_rng
 from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.score import ScoreModel
@@ -28,11 +28,11 @@ def validate(
     num_tiles: int,
     seed: int,
     ranks: Ranks,
-    focus: Mixture | None = None,
+    aim: TrainingNoise,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Measure on the first num_tiles tiles, shared out over the ranks; noise and draws are always the same.
 
-    focus: whose noise tiles are to have, each its own, if not that of the whole range trained on.
+    aim: the noise that tiles are to have, or the range that each one's is drawn from.
     Returns val_psnr_db, val_psnr_noisy_db and val_loss (of the method; AR-DAE's at one fixed sigma_a), and a
     picture of the first tile: noisy, denoised, clean side by side, uint8 [H, 3 W, C] (rank 0 alone).
     """
@@ -40,8 +40,7 @@ def validate(
     triptych = np.zeros((1, 1, 3), np.uint8)
     for index in range(ranks.rank, min(num_tiles, len(shards)), ranks.world_size):
         sample = shards[index]
-        noise = focus or model.noise
-        noise = noise.of_image(sample.image_key, seed) if isinstance(noise, Mixture) else noise
+        noise = aim.of_image(sample.image_key, seed) if isinstance(aim, Mixture) else aim
         clean, rng = sample.tile / 255.0, frozen_rng(seed, sample.image_key, sample.row, sample.column)
         noisy = noise.corrupt(clean, rng)
         y = to_batch(noisy, ranks.device)

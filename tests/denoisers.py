@@ -11,7 +11,7 @@ import torch
 from n2s_dist import checkpoint
 from n2s_dist.benchmarks import Benchmark
 from n2s_dist.cells import Cell
-from n2s_dist.config import Config, Method, NetworkConfig
+from n2s_dist.config import ArdaeConfig, Config, Method, NetworkConfig
 from n2s_dist.measure import compare_deviations, posterior_figures
 from n2s_dist.methods import Denoiser, of_network
 from n2s_dist.noise import NoiseModel
@@ -41,18 +41,24 @@ class Spy:
 
 
 def save_network(
-    run_dir: Path, noise: str = UNIVERSAL, channels: int = 3, seed: int = 0, method: Method = "ardae"
+    run_dir: Path,
+    noise: str = UNIVERSAL,
+    channels: int = 3,
+    seed: int = 0,
+    method: Method = "ardae",
+    focus: str = "",
 ) -> Path:
     """A run directory with a checkpoint of fresh weights."""
-    config = Config(noise=noise, method=method, network=NetworkConfig(widths=[12, 24], blocks=1))
+    ardae = ArdaeConfig(whole_range=bool(focus), focus=focus)
+    config = Config(noise=noise, method=method, ardae=ardae, network=NetworkConfig(widths=[12, 24], blocks=1))
     torch.manual_seed(seed)
     weights = build_score_model(config, channels).state_dict()
     checkpoint.save(run_dir, config, channels, "", 8, weights, {}, None)
     return run_dir
 
 
-def network(tmp_path: Path, noise: str = UNIVERSAL, channels: int = 3) -> Denoiser:
-    run_dir = save_network(tmp_path / f"{noise}-{channels}".replace(":", "_"), noise, channels)
+def network(tmp_path: Path, noise: str = UNIVERSAL, channels: int = 3, focus: str = "") -> Denoiser:
+    run_dir = save_network(tmp_path / f"{noise}-{channels}{focus}".replace(":", "_"), noise, channels, focus=focus)
     return of_network(checkpoint.load(checkpoint.locate(run_dir)))
 
 

@@ -70,6 +70,16 @@ def test_of_networks_with_several_levels_that_of_the_fewest_families_comes_first
             assert choose(denoisers, parse_noise("gamma:50"), level, 3) is universal
 
 
+def test_a_network_with_a_focus_is_for_known_levels_there(tmp_path):
+    gaussians, focused = network(tmp_path, GAUSSIANS), network(tmp_path, GAUSSIANS, focus="gaussian:22-28")
+    for denoisers in ([gaussians, focused], [focused, gaussians]):
+        assert choose(denoisers, parse_noise("gaussian:25"), "known", 3) is focused
+        assert choose(denoisers, parse_noise("gaussian:25"), "unknown", 3) is gaussians
+        assert choose(denoisers, parse_noise("gaussian:50"), "known", 3) is gaussians
+    assert "a range of gaussian levels" in choose([focused], parse_noise("gaussian:25"), "unknown", 3)
+    assert "images with gaussian:50" in choose([focused], parse_noise("gaussian:50"), "known", 3)
+
+
 def test_a_method_that_must_be_told_has_cells_of_known_level_alone(tmp_path):
     bm3d = Spy().as_method("bm3d")
     cells = table2([network(tmp_path), bm3d])
@@ -148,7 +158,7 @@ def test_without_a_suite_every_network_meets_benchmarks_of_its_kind(tmp_path):
         ("unknown", "unknown", UNIVERSAL, "--noise unknown names no level"),
         ("poisson:0.01", "known", "gaussian:25", "--noise is poisson:0.01, but .* was trained on gaussian:25"),
         ("poisson:0.01", "known", GAUSSIANS, "--noise is poisson:0.01, but .* was trained on gaussian:5-55"),
-        ("gaussian:25", "unknown", "gaussian:25", "--level unknown needs a network of several levels"),
+        ("gaussian:25", "unknown", "gaussian:25", "--level unknown needs a network of a whole range of levels"),
     ],
 )
 def test_what_can_not_be_evaluated_is_refused(tmp_path, photographs, noise, level, trained, words):

@@ -322,6 +322,35 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(colour, channels
     assert check(bright, None, "universal").noise == [Gaussian(0.1), Poisson(0.05)]
 
 
+def test_a_network_with_a_focus_is_taken_for_noise_there(colour, monkeypatch):
+    focused = ["--noise=gaussian:5-55", "--ardae.whole_range=true", "--ardae.focus=gaussian:22-28"]
+    shelf = {
+        "all": denoiser(3, RANGES), "focused": denoiser(3, *focused), "gaussian": denoiser(3, *focused[:2])
+    }  # fmt: skip
+    monkeypatch.setattr(shipped, "names", lambda: sorted(shelf))
+    monkeypatch.setattr("n2s_dist.denoiser._load", lambda name, device, tile: shelf[name])
+    denoise = load_denoiser()
+
+    def chosen(given, noise) -> str:
+        network = denoise(given, noise)[1].network
+        return next(name for name, each in shelf.items() if each.loaded is network)
+
+    assert [chosen(colour, noise) for noise in ("gaussian:25", "gaussian:30", Gaussian(1.0))] == [
+        "focused", "gaussian", "gaussian"
+    ]  # fmt: skip
+    assert chosen(colour, Poisson(0.05)) == chosen(colour, PoissonGaussian(0.01, 0.02)) == "all"
+    asked = []
+
+    def estimate_noise(model, image, family=None):
+        asked.append(next(name for name, each in shelf.items() if each.loaded.model is model))
+        return Gaussian(25 / 255 if image.mean() < 0.7 else 40 / 255)
+
+    monkeypatch.setitem(sys.modules, "n2s_dist.levels", types.SimpleNamespace(estimate_noise=estimate_noise))
+    assert chosen(colour, "gaussian") == chosen(colour, None) == "focused"
+    assert chosen(np.stack([colour, colour + 0.5]), None) == "gaussian"
+    assert asked == ["gaussian", "all", "all", "all"]
+
+
 def test_without_a_network_of_one_family_the_universal_one_is_taken(colour, monkeypatch):
     names = shipped.names()
     monkeypatch.setattr(shipped, "names", lambda: [name for name in names if not name.startswith("gaussian")])

@@ -13,6 +13,7 @@ from n2s_dist.build import build_shards
 from n2s_dist.command_line import read_config
 from n2s_dist.dali_noise import corrupt_tile
 from n2s_dist.denoise import choose_noise, denoise_whole
+from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, NoiseBatch, format_training_noise, parse_training_noise
 from n2s_dist.noise import FAMILIES, Gamma, Gaussian, Poisson, PoissonGaussian
@@ -20,6 +21,7 @@ from n2s_dist.plan import BuildOptions
 from n2s_dist.score import build_score_model
 from n2s_dist.shards import ShardSet
 from n2s_dist.train import train
+from n2s_dist.validation import validate
 
 TEXT = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"
 KEYS = np.arange(30_000, dtype=np.uint64)
@@ -140,12 +142,15 @@ def test_tiles_are_stored_with_their_images_own_noise(stored, photographs, tmp_p
     assert len(set(found.values())) == len(found)
 
 
-@pytest.mark.parametrize("whole_range", [False, True])
-def test_training_on_several_noises_learns_and_denoises_each(stored, tmp_path, whole_range):
+FOCUS = "gaussian:22-28,poisson:0.03-0.07,gamma:40-60"
+
+
+@pytest.mark.parametrize("law", [[], ["whole_range=true"], ["whole_range=true", f"focus={FOCUS}"]])
+def test_training_on_several_noises_learns_and_denoises_each(stored, tmp_path, law):
     options = [f"--noise={TEXT}", f"--run_dir={tmp_path / 'run'}", f"--data.shards={stored}", "--data.crop_size=32"]
     options += ["--network.widths=[8,16]", "--train.total_samples=1600", "--train.log_every_samples=160"]
     options += ["--train.checkpoint_every_samples=1600", "--tracking.wandb=false", "--optimizer.learning_rate=3e-3"]
-    options += [f"--ardae.whole_range={whole_range}", "--train.num_threads=1"]
+    options += [*(f"--ardae.{part}" for part in law), "--train.num_threads=1"]
     train(read_config(options))
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -168,3 +173,24 @@ def test_clean_tiles_and_the_papers_law_are_refused(shards, tmp_path):
         read_config([*options, "--ardae.coordinates=image"])
     with pytest.raises(UserError, match=r"ardae\.whole_range takes a noise of several levels"):
         read_config(["--noise=gaussian:25", "--ardae.whole_range=true"])
+
+
+@pytest.mark.parametrize("focus", ["gaussian:25", "gaussian:22-60", "gamma:40-60", f"{FOCUS},gaussian:22-28", "x"])
+def test_a_focus_is_a_part_of_each_range(focus):
+    options = ["--noise=gaussian:5-55", "--ardae.whole_range=true"]
+    with pytest.raises(UserError, match=r"ardae\.focus is|noise 'x' is not understood|names a family twice"):
+        read_config([*options, f"--ardae.focus={focus}"])
+    with pytest.raises(UserError, match=r"ardae\.focus is gaussian:22-28: it takes ardae\.whole_range true"):
+        read_config([*options[:1], "--ardae.focus=gaussian:22-28"])
+    config = read_config([*options, "--ardae.focus=gaussian:22-28"])
+    assert config.aim == parse_training_noise("gaussian:22-28") and read_config(options).aim != config.aim
+
+
+def test_validation_is_at_the_levels_of_the_focus(stored, tmp_path):
+    options = ["--noise=gaussian:5-55", "--ardae.whole_range=true"]
+    model = build_score_model(read_config([*options, "--network.widths=[8,16]"]), 3).eval()
+    tiles, found = ShardSet(stored, "validation"), []
+    for aim in ("gaussian:22-22.1", "gaussian:5-55", "gaussian:50"):
+        found.append(validate("ardae", model, tiles, 4, 0, Ranks(), parse_training_noise(aim))[0]["val_psnr_noisy_db"])
+    assert abs(found[0] - 20 * np.log10(255 / 22)) < 0.1 and abs(found[2] - 20 * np.log10(255 / 50)) < 0.1
+    assert abs(found[1] - found[0]) > 0.5

@@ -173,7 +173,7 @@ def test_raises_within_a_range_reach_levels_uniform_over_the_family_and_never_pe
     keys, share = positions.astype(np.uint64), share_of_range(3, positions)
     mixture = parse_training_noise("gaussian:5-55,poisson:0.005-0.1,gamma:20-200")
     noise = mixture.of_images(keys, 1, CPU)
-    log_raise = mixture.log_raise(keys, 1, share)
+    log_raise = mixture.log_raise(keys, 1, share, mixture)
     least = sigma_a_law("stable", 3, positions, 1, (0.0, 1.0))
     sigma_a = raised(least, log_raise)
     assert (sigma_a >= least).all()
@@ -186,8 +186,26 @@ def test_raises_within_a_range_reach_levels_uniform_over_the_family_and_never_pe
     reached = (np.log(strength * np.hypot(1, alone)) - weakest[family]) / (strongest - weakest)[family]
     for number in range(3):  # the greater of two independent uniform draws: the own level and the wanted one
         assert stats.kstest(np.clip(reached[family == number], 0, 1) ** 2, "uniform").pvalue > 1e-3
-    few = mixture.log_raise(keys[:7], 1, share_of_range(3, positions[:7]))
+    few = mixture.log_raise(keys[:7], 1, share_of_range(3, positions[:7]), mixture)
     np.testing.assert_array_equal(raised(least[:7], few), sigma_a[:7])
+
+
+def test_raises_into_a_part_of_a_range_reach_that_part_uniformly_from_all_that_is_weaker():
+    positions = np.arange(30_000)
+    keys, share = positions.astype(np.uint64), share_of_range(3, positions)
+    mixture = parse_training_noise("gaussian:5-55,gamma:20-200")
+    focus = parse_training_noise("gaussian:22-28,gamma:40-60")
+    noise = mixture.of_images(keys, 1, CPU)
+    level, family = noise.level.flatten().double().numpy(), noise.family.flatten().numpy()
+    perturbed = raised(np.zeros(len(positions)), mixture.log_raise(keys, 1, share, focus))
+    strength = np.where(family == 0, level, level**-0.5)  # what the noise's deviation in y is proportional to
+    weakest, strongest = np.where(family == 0, 22 / 255, 60**-0.5), np.where(family == 0, 28 / 255, 40**-0.5)
+    assert np.bincount(family)[[0, 2]].min() > 14_000
+    reached = np.log(strength * np.hypot(1, perturbed) / weakest) / np.log(strongest / weakest)
+    for number in (0, 2):
+        weaker = (family == number) & (strength < weakest)
+        assert weaker.sum() > 3_000 and stats.kstest(reached[weaker], "uniform").pvalue > 1e-3
+    assert (perturbed[strength > strongest] == 0).all()
 
 
 def test_image_sigma_a_is_annealed_linearly_over_the_run():

@@ -80,10 +80,10 @@ def stored(loaded: checkpoint.Loaded) -> tuple[dict[str, Tensor], str, list[dict
     """The weights in the smaller type that will do, its name, and PSNR with them; the model is left holding them."""
     model = loaded.model
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    exact = measure_photographs(model, loaded.channels)
+    exact = measure_photographs(model, loaded.channels, loaded.config.aim)
     halves = {name: tensor.half() for name, tensor in weights.items()}
     model.load_state_dict(halves)
-    rounded = measure_photographs(model, loaded.channels)
+    rounded = measure_photographs(model, loaded.channels, loaded.config.aim)
     if largest_difference_db(exact, rounded) < MOST_DIFFERENCE_DB:
         return halves, "float16", rounded
     model.load_state_dict(weights)
@@ -165,7 +165,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
     network = loaded.config.network
     card = CARD.format(
         name=name,
-        noise=format_training_noise(loaded.model.noise).replace(",", ", "),
+        noise=format_training_noise(loaded.config.aim).replace(",", ", "),
         coordinates=loaded.config.ardae.coordinates,
         version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
         colour="colour" if loaded.channels == 3 else "grey",
