@@ -11,9 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from n2s_dist.errors import UserError
-from n2s_dist.images import ImageFile, list_images, measure_image
-
-KINDS = {1: "grey", 3: "colour"}
+from n2s_dist.images import KINDS, ImageFile, list_images, measure_image
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import json
 from dataclasses import dataclass
 from hashlib import sha256
 
-from n2s_dist.benchmarks import KINDS, KNOWN, Benchmark
+from n2s_dist.benchmarks import KNOWN, Benchmark
 from n2s_dist.errors import UserError
+from n2s_dist.images import KINDS
 from n2s_dist.methods import Denoiser
 from n2s_dist.mixture import Mixture, format_training_noise
 from n2s_dist.noise import FAMILIES, UNKNOWN, NoiseModel, format_noise, parse_noise

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from n2s_dist import checkpoint
 from n2s_dist.errors import UserError
-from n2s_dist.images import ImageFile
+from n2s_dist.images import KINDS, ImageFile
 from n2s_dist.mixture import Mixture, format_training_noise
 from n2s_dist.noise import NoiseModel, parse_noise
 from n2s_dist.score import ScoreModel
@@ -94,11 +94,10 @@ def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
 
 def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
     """UserError when a colour image meets a grey model or the reverse."""
-    kinds = {1: "grey", 3: "colour"}
     if pixels.shape[2] != channels:
         raise UserError(
-            f"{image.path} is {kinds[pixels.shape[2]]}, but the checkpoint was trained on "
-            f"{kinds[channels]} images: take a {kinds[pixels.shape[2]]} checkpoint or convert the image"
+            f"{image.path} is {KINDS[pixels.shape[2]]}, but the checkpoint was trained on "
+            f"{KINDS[channels]} images: take a {KINDS[pixels.shape[2]]} checkpoint or convert the image"
         )
 
 

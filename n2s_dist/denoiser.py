@@ -22,11 +22,11 @@ from n2s_dist import checkpoint, kinds, shipped
 from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
 from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.errors import UserError
+from n2s_dist.images import KINDS
 from n2s_dist.mixture import Mixture
 from n2s_dist.noise import FAMILIES, UNKNOWN, Gamma, NoiseModel, Poisson, format_noise
 from n2s_dist.uncertainty import posterior_tiled
 
-_KINDS = {1: "grey", 3: "colour"}
 _SUFFIXES = {1: "gray", 3: "color"}  # of shipped networks
 
 
@@ -120,9 +120,9 @@ class Denoiser:
             return
         twin = f"{self.loaded.path.name.rpartition('-')[0]}-{_SUFFIXES[channels]}"  # gaussian-gray's is gaussian-color
         there = [name for name in (twin, f"universal-{_SUFFIXES[channels]}") if name in shipped.names()]
-        take = there[0] if there else f"a {_KINDS[channels]} network"
+        take = there[0] if there else f"a {KINDS[channels]} network"
         raise UserError(
-            f"the image is {_KINDS[channels]}, but {self.loaded.path} was trained on {_KINDS[self.channels]} images: "
+            f"the image is {KINDS[channels]}, but {self.loaded.path} was trained on {KINDS[self.channels]} images: "
             f"load {take}, or convert the image"
         )
 
@@ -191,7 +191,7 @@ class ShippedDenoiser:
         found = [each for each in self._all() if each.channels == channels]
         if not found:
             raise UserError(
-                f"no network for {_KINDS[channels]} images comes with this installation: give one you trained"
+                f"no network for {KINDS[channels]} images comes with this installation: give one you trained"
             )
         return sorted(found, key=lambda each: each.loaded.breadth)
 

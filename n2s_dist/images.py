@@ -18,6 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from n2s_dist import tars
 from n2s_dist.errors import UserError
 
+KINDS = {1: "grey", 3: "colour"}  # by their number of channels, as people call them
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _PAGED = ("TIFF", "WEBP", "PNG")
 _ORIENTATION_TAG, _ORIENTATIONS_ON_THE_SIDE = 0x0112, (5, 6, 7, 8)

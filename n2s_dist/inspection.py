@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from n2s_dist import dali_noise, order
 from n2s_dist.baked import encoding
 from n2s_dist.errors import UserError
-from n2s_dist.images import to_uint8
+from n2s_dist.images import KINDS, to_uint8
 from n2s_dist.manifest import Manifest, Split
 from n2s_dist.mixture import parse_training_noise
 from n2s_dist.noise import NoiseModel, format_noise
@@ -33,8 +33,7 @@ def summary(folder: str | Path, split: str) -> list[str]:
     """
     shards = ShardSet(folder, split)
     manifest = shards.manifest
-    kind = "grey" if manifest.channels == 1 else "colour"
-    side = manifest.tile_size
+    kind, side = KINDS[manifest.channels], manifest.tile_size
     return [
         _shortened(str(folder), _LINE),
         f"  {manifest.noise or 'clean'}, {kind} ({manifest.channels} channel{'s' * (manifest.channels > 1)}), "

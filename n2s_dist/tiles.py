@@ -10,7 +10,7 @@ import numpy as np
 
 from n2s_dist import plan, tars
 from n2s_dist.errors import UserError
-from n2s_dist.images import ImageFile, image_size, pixels_of, read
+from n2s_dist.images import KINDS, ImageFile, image_size, pixels_of, read
 from n2s_dist.manifest import ShardEntry, sha256_file
 from n2s_dist.order import name_key
 from n2s_dist.plan import BuildOptions, Tiles
@@ -99,7 +99,7 @@ def cut_noisy_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
     if picture.alpha is not None:
         raise UserError(f"{path} has an alpha channel: save it without")
     if picture.channels != options.channels:  # a mean of channels has other noise, a repeated one dependent noise
-        kind, way = ("grey", "with") if picture.channels == 1 else ("colour", "without")
+        kind, way = KINDS[picture.channels], "with" if picture.channels == 1 else "without"
         raise UserError(f"{path} is {kind}, and noisy images are taken as they are: build {way} --gray or leave it out")
     height, width, _ = tile_shape(job.size, options)
     white = picture.white(options.white, path)

@@ -26,6 +26,7 @@ from n2s_dist.config import to_dict
 from n2s_dist.curves import read_metrics, training_hours
 from n2s_dist.datasets import find_dataset, known_names
 from n2s_dist.errors import UserError, run_command
+from n2s_dist.images import KINDS
 from n2s_dist.mixture import format_training_noise
 from n2s_dist.photographs import largest_difference_db, measure_photographs
 
@@ -168,7 +169,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         noise=format_training_noise(loaded.config.aim).replace(",", ", "),
         coordinates=loaded.config.ardae.coordinates,
         version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
-        colour="colour" if loaded.channels == 3 else "grey",
+        colour=KINDS[loaded.channels],
         network=f"{network.name}, widths {network.widths}, {network.blocks} blocks a level"
         + (", symmetric under flips and quarter turns" if network.symmetric else ""),
         parameters=sum(tensor.numel() for tensor in weights.values()),
