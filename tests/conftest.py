@@ -54,15 +54,6 @@ class Finished(NamedTuple):
         return lines[0]
 
 
-# Files that take minutes begin first, or one process would be left with them while the others have nothing to do.
-LONGEST = ("test_slurm", "test_ranks", "test_kills", "test_train", "test_build", "test_stopping", "test_faults")
-
-
-def pytest_collection_modifyitems(items):
-    place = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))  # stable: the rest stay as they are
-
-
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=6, help="random kills of one run in test_kills.py (%(default)s)")
 
