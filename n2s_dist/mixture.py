@@ -80,6 +80,14 @@ class Mixture:
             for low, high in self.ranges
         )
 
+    def contains(self, part: "TrainingNoise") -> bool:
+        """Whether another mixture is of the same families, in this order, each with a part of its range here."""
+        return (
+            isinstance(part, Mixture)
+            and [type(low) for low, _ in part.ranges] == [type(low) for low, _ in self.ranges]
+            and all(self.holds(end) for ends in part.ranges for end in ends)
+        )
+
 
 TrainingNoise = PureNoise | Mixture
 
