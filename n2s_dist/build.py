@@ -49,7 +49,8 @@ def gather(sources: list[str]) -> list[Source]:
 def fingerprint(images: list[Source], options: BuildOptions) -> str:
     """Identifies what shards were built from: the images' names and sizes, and the options."""
     listing = [[source.name, source.file.num_bytes] for source in images]
-    chosen = {key: value for key, value in vars(options).items() if value or key not in ("already_noisy", "white")}
+    later = ("already_noisy", "white", "levels")  # options that came later, which shards built before lack
+    chosen = {key: value for key, value in vars(options).items() if value or key not in later}
     return hashlib.sha256(json.dumps([listing, chosen], sort_keys=True).encode()).hexdigest()
 
 
@@ -178,6 +179,7 @@ def build_shards(
             splits,
             options.already_noisy,
             options.white,
+            options.levels,
         )
         write_skipped(layout.folder, collection.skipped)
         (layout.folder / "manifest.json").write_text(manifest.to_json())

@@ -52,6 +52,11 @@ class Layout:
             images[image].name: (split, i) for split in self.splits for i, image in enumerate(split.images.tolist())
         }
 
+    @property
+    def _placed(self) -> list[tuple[int, Source]]:
+        """This node's share of the images that have tiles here, with their places in the list."""
+        return self.crew.share([(i, source) for i, source in enumerate(self.images) if source.name in self._where])
+
     def create(self) -> None:
         """Make every shard in its full size, unless it is there already. Raises UserError when there is no room."""
         self.folder.mkdir(exist_ok=True)
@@ -68,7 +73,7 @@ class Layout:
         written, failures = self._read_journal(), {}
         with self._journal.open("a", buffering=1) as journal, self._syncing():
             done = pool.map(partial(write_image_tiles, self.options), self._jobs(written, before))
-            mine = len(self.crew.share(self.images))
+            mine = len(self._placed)
             for job, result in tqdm(done, "tiles", total=mine, unit="image", disable=not self.crew.leads):
                 if isinstance(result, str):
                     failures[job.source.name] = result
@@ -117,10 +122,10 @@ class Layout:
         return [shard for shard in split.shards if self.only is None or shard.name in self.only]
 
     def _jobs(self, written: dict[int, int], before: "Layout | None") -> Iterator[Job]:
-        for image, source in self.crew.share(list(enumerate(self.images))):
+        for image, source in self._placed:
             places = self._places(source.name)
             if len(places.tiles):
-                earlier = before._places(source.name) if before else None
+                earlier = before._places(source.name) if before and source.name in before._where else None
                 yield Job(image, source, self.sizes[image], places, written.get(image), earlier, not self.crew.alone)
 
     def _places(self, name: str) -> Places:

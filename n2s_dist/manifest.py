@@ -47,6 +47,7 @@ class Manifest:
     noise: null when the training tiles are clean and the loader adds noise; "gaussian:25" when they
     were stored with noise. validation_fraction and shard_mib are 0 when another program wrote the tars.
     already_noisy, white: whether that noise is the images' own, and the value of them that became 1 (plan.py).
+    levels: null, or the parts of `noise`'s ranges outside which training images were left out.
     """
 
     tile_size: int
@@ -60,6 +61,7 @@ class Manifest:
     splits: dict[str, Split]
     already_noisy: bool = False
     white: int | None = None
+    levels: str | None = None
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
@@ -114,6 +116,8 @@ class Manifest:
             raise ValueError("channels, splits or names of shards that can't be")
         if not isinstance(self.source_fingerprint, str) or not isinstance(self.noise, str | None):
             raise ValueError("a fingerprint or noise that is not text")
+        if not isinstance(self.levels, str | None):
+            raise ValueError("levels that are not text")
 
 
 def read_manifest(folder: str | Path) -> Manifest:

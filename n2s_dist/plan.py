@@ -24,6 +24,8 @@ class BuildOptions:
     noise: such as "gaussian:25", stored in the training tiles, or None for clean tiles.
     already_noisy: the images have that noise: none is added, and none of them can be measured against.
     white: of such images, the value that becomes 1, or None for the highest of a file's type.
+    levels: where `noise` is ranges, parts of them such as "gaussian:5-28", or None: training images whose own noise
+    lies outside are left out. The others, their noise and the validation images stay the same.
     """
 
     tile_size: int = 256
@@ -34,6 +36,7 @@ class BuildOptions:
     noise: str | None = None
     already_noisy: bool = False
     white: int | None = None
+    levels: str | None = None
 
     def __post_init__(self) -> None:
         if self.tile_size < 16:
@@ -56,6 +59,8 @@ class BuildOptions:
             raise UserError("--white goes with --already-noisy: other images have 8 bits, of which it is 255")
         if self.white is not None and not 1 <= self.white < 2**16:
             raise UserError(f"--white is {self.white}: give a value of 8 or 16 bits, such as 4095")
+        if self.levels is not None:
+            self._check_levels(self.levels)
 
     @property
     def channels(self) -> int:
@@ -65,6 +70,26 @@ class BuildOptions:
         from n2s_dist import mixture
 
         return self.noise is not None and not isinstance(mixture.parse_training_noise(self.noise), mixture.Mixture)
+
+    def _check_levels(self, levels: str) -> None:
+        from n2s_dist import mixture
+
+        noise = mixture.parse_training_noise(self.noise) if self.noise else None
+        parts = mixture.parse_training_noise(levels)
+        if not isinstance(noise, mixture.Mixture):
+            raise UserError(f"--levels is {levels}: it takes --noise with ranges of levels, such as gaussian:5-55")
+        if not isinstance(parts, mixture.Mixture) or not all(noise.holds(end) for ends in parts.ranges for end in ends):
+            raise UserError(f"--levels is {levels}: give parts of the ranges {self.noise}, such as {self.noise}")
+
+    def takes(self, name: str) -> bool:
+        """Whether an image's own noise lies in `levels`."""
+        if self.levels is None:
+            return True
+        from n2s_dist import mixture
+
+        noise, parts = mixture.parse_training_noise(str(self.noise)), mixture.parse_training_noise(self.levels)
+        assert isinstance(noise, mixture.Mixture) and isinstance(parts, mixture.Mixture)
+        return parts.holds(noise.of_image(name_key(name), self.seed))
 
     def dtype(self, split: str) -> str:
         """How a split's tiles are stored. Validation tiles stay clean: PSNR is measured against them.
@@ -138,12 +163,17 @@ def describe(name: str, row: int, column: int, size: tuple[int, int], crc32: int
 def make_plan(names: list[str], sizes: list[tuple[int, int]], options: BuildOptions) -> list[SplitPlan]:
     """Place every tile of every image in its shard. sizes: (height, width) of each image."""
     validation = choose_validation(names, options.validation_fraction, options.seed)
-    plans = []
-    for number, split in enumerate(SPLITS):
-        images = np.array([i for i, name in enumerate(names) if (name in validation) == (split == "validation")], int)
-        if len(images):
-            plans.append(_plan_split(split, images, names, sizes, options, hash64(options.seed, number)))
-    return plans
+    images = {
+        "train": [i for i, name in enumerate(names) if name not in validation and options.takes(name)],
+        "validation": [i for i, name in enumerate(names) if name in validation],
+    }
+    if not images["train"]:
+        raise UserError(f"--levels {options.levels} leaves none of the images to train on: give wider ranges")
+    return [
+        _plan_split(split, np.array(images[split], int), names, sizes, options, hash64(options.seed, number))
+        for number, split in enumerate(SPLITS)
+        if images[split]
+    ]
 
 
 def _plan_split(

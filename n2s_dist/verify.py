@@ -121,6 +121,7 @@ def repair_shards(folder: str | Path, sources: list[str], faults: list[Fault], w
         manifest.noise,
         manifest.already_noisy,
         manifest.white,
+        manifest.levels,
     )
     images = gather(sources)
     if not manifest.shard_mib or fingerprint(images, options) != manifest.source_fingerprint:

@@ -33,6 +33,8 @@ def main() -> None:
     add("--seed", type=int, default=default.seed, help="of shuffle, split and noise (%(default)s)")
     add("--shard-mib", type=int, default=default.shard_mib, help="largest shard (%(default)s)")
     add("--noise", metavar="FAMILY:LEVEL", help="store the training tiles with this noise in them, such as gaussian:25")
+    add("--levels", metavar="FAMILY:LOWEST-HIGHEST",
+        help="with --noise of ranges: parts of them, to leave out training images of other noise")  # fmt: skip
     add("--already-noisy", action="store_true", help="the images have the --noise: none is added, none are set apart")
     add("--white", type=int, metavar="VALUE",
         help="with --already-noisy: what white is, such as 4095 for 12 bits in files of 16 (255 or 65535)")  # fmt: skip
@@ -49,7 +51,8 @@ def main() -> None:
     if fraction is None:
         fraction = 0.0 if args.already_noisy else default.validation_fraction
     options = BuildOptions(
-        args.tile_size, args.gray, fraction, args.seed, args.shard_mib, args.noise, args.already_noisy, args.white
+        args.tile_size, args.gray, fraction, args.seed, args.shard_mib, args.noise, args.already_noisy, args.white,
+        args.levels,
     )  # fmt: skip
     if args.dry_run:
         preview(args.sources, args.out, options, args.workers, args.on_error)
