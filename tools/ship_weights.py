@@ -47,8 +47,8 @@ Removes {noise} noise from {colour} images
 ## Figures
 
 PSNR in dB, of each image, then their mean. Noise is neither clipped nor quantised, estimates are clamped to [0, 1].
-None of these images, clean or noisy, was trained on, nor used to choose a checkpoint or a setting. That training went on
-for another run was decided with the figures of the runs before known.
+None of these images, clean or noisy, was trained on, nor used to choose a checkpoint or a setting. That training went
+on for another run was decided with the figures of the runs before known.
 
 {table}
 
