@@ -119,7 +119,7 @@ class Denoiser:
         if channels == self.channels:
             return
         twin = f"{self.loaded.path.name.rpartition('-')[0]}-{_SUFFIXES[channels]}"  # gaussian-gray's is gaussian-color
-        there = [name for name in (twin, f"universal-{_SUFFIXES[channels]}") if name in shipped.names()]
+        there = [name for name in (twin, f"universal-{_SUFFIXES[channels]}") if name in shipped.offered()]
         take = there[0] if there else f"a {KINDS[channels]} network"
         raise UserError(
             f"the image is {KINDS[channels]}, but {self.loaded.path} was trained on {KINDS[self.channels]} images: "
@@ -168,7 +168,7 @@ class ShippedDenoiser:
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
-        self._all = cache(lambda: [_load(name, device, tile) for name in shipped.names()])
+        self._all = cache(lambda: [_load(name, device, tile) for name in shipped.offered()])
 
     def __call__(
         self, noisy: Any, noise: str | NoiseModel | None = None, *, uncertainty: bool = False, ensemble: bool = False

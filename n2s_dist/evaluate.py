@@ -137,7 +137,7 @@ def main() -> None:
         raise UserError(f"--seed is {args.seed}: it can't be negative")
     if args.suite and args.noise:
         raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
-    chosen = args.checkpoint or (shipped.names() if args.suite else [])
+    chosen = args.checkpoint or (shipped.offered() if args.suite else [])
     if not chosen and not (args.bm3d and (args.suite or args.noise)):
         raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")
     # What is missing, empty or not what it says is found before ranks start.

@@ -21,6 +21,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.safetensors") if path.with_suffix(".json").is_file())
 
 
+def offered() -> list[str]:
+    """Of those that are chosen without being named: all but the withdrawn ones, whose description says why."""
+    return [name for name in names() if "withdrawn" not in json.loads(files(name)[1].read_text())]
+
+
 def is_shipped(path: str | Path) -> bool:
     """Whether a user means a shipped network; a folder of that name comes first."""
     return str(path) in names() and not Path(path).exists()
