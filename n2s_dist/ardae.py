@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2s_dist import order
 from n2s_dist.noise import Coordinates
+from n2s_dist.utils import hashing
 
 
 def sigma_a_law(
@@ -46,7 +46,7 @@ def raised(sigma_a: np.ndarray, log_raise: np.ndarray) -> np.ndarray:
 
 def _share(seed: int, positions: np.ndarray, number: int) -> np.ndarray:
     """Uniform on [0, 1) for each global position, float64 [B]; another number, another draw."""
-    return order.hash64(seed, order.STREAM_PERTURBATION, positions, number) / 2.0**64
+    return hashing.hash64(seed, hashing.STREAM_PERTURBATION, positions, number) / 2.0**64
 
 
 def perturbations(seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:
@@ -63,7 +63,7 @@ def perturbations(seed: int, positions: np.ndarray, shape: torch.Size, device: t
 def generators(seed: int, positions: np.ndarray, device: torch.device) -> Iterator[torch.Generator]:
     """For each of some global positions, a generator at the beginning of its stream; each ends the one before."""
     generator = torch.Generator(device)
-    for stream in (order.hash64(seed, order.STREAM_PERTURBATION, positions, 1) >> np.uint64(1)).tolist():
+    for stream in (hashing.hash64(seed, hashing.STREAM_PERTURBATION, positions, 1) >> np.uint64(1)).tolist():
         yield generator.manual_seed(stream)
 
 

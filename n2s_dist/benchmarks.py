@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from n2s_dist.errors import UserError
 from n2s_dist.images import KINDS, ImageFile, list_images, measure_image
+from n2s_dist.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import torch
 from scipy.special import digamma, polygamma
 
 from n2s_dist.denoise import Box
-from n2s_dist.errors import UserError
 from n2s_dist.methods import Denoiser
 from n2s_dist.noise import Gamma, Gaussian, NoiseModel
+from n2s_dist.utils.errors import UserError
 
 _SMALLEST = 8  # pixels: the side of its blocks
 _PASSES = 40.0

@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from n2s_dist.crew import ALONE, Crew
 from n2s_dist.datasets import resolve_source
-from n2s_dist.errors import UserError
 from n2s_dist.images import list_images
 from n2s_dist.layout import Layout
 from n2s_dist.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.plan import BuildOptions, make_plan
 from n2s_dist.tiles import Source, measure
-from n2s_dist.workers import Workers
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.process_pool import Workers
 from n2s_dist.workshop import begin, clear, publish, workshop, workshop_of_several
 
 OnError = Literal["stop", "skip"]

@@ -21,11 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from n2s_dist import tars
-from n2s_dist.errors import RankFailed, UserError
-from n2s_dist.locks import is_at, try_lock
 from n2s_dist.manifest import Manifest, ShardEntry
 from n2s_dist.remote import PATIENCE, Closed, Patience, RemoteFolder
 from n2s_dist.shards import LocalShards, Store
+from n2s_dist.utils import tar_members
+from n2s_dist.utils.errors import RankFailed, UserError
+from n2s_dist.utils.locks import is_at, try_lock
 
 _LOOK_SEC = 0.02  # between looks at a lock that somebody else holds
 _MOST_OPEN = 64  # shards mapped at a time
@@ -225,7 +226,7 @@ def _write_index(tar: Path, path: Path) -> None:
     """
     try:
         text = tars.index_text(tars.walk(tar))
-    except tars.BrokenTar as error:
+    except tar_members.BrokenTar as error:
         raise UserError(f"{path.with_suffix('.tar')} is not a tar ({error}): build the shards again") from None
     with path.open("w") as file:
         file.write(text)

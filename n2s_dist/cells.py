@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from n2s_dist.benchmarks import KNOWN, Benchmark
-from n2s_dist.errors import UserError
 from n2s_dist.images import KINDS
 from n2s_dist.methods import Denoiser
 from n2s_dist.mixture import Mixture, format_training_noise
 from n2s_dist.noise import FAMILIES, UNKNOWN, NoiseModel, format_noise, parse_noise
 from n2s_dist.paper import paper_db
+from n2s_dist.utils.errors import UserError
 
 LEVELS = ("known", UNKNOWN)
 SUITES = {

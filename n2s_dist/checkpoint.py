@@ -31,12 +31,11 @@ from torch import Tensor
 import n2s_dist
 from n2s_dist import shipped
 from n2s_dist.config import Config, from_dict, to_dict
-from n2s_dist.errors import UserError, say
-from n2s_dist.manifest import sha256_file
 from n2s_dist.mixture import Mixture
 from n2s_dist.noise import NoiseModel, format_noise
 from n2s_dist.score import ScoreModel, build_score_model
-from n2s_dist.workshop import sync
+from n2s_dist.utils.errors import UserError, say
+from n2s_dist.utils.files import sha256_file, sync
 
 WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"
 FORMAT = 2  # of model.json, and of what the network is given

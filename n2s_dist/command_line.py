@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
 from n2s_dist.config import Config, from_dict
-from n2s_dist.errors import UserError, nearest
+from n2s_dist.utils.errors import UserError, nearest
 
 
 def config_keys() -> list[str]:

@@ -10,10 +10,10 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, Literal
 
-from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, TrainingNoise, parse_training_noise
 from n2s_dist.noise import Coordinates
 from n2s_dist.symmetry import ORDER
+from n2s_dist.utils.errors import UserError
 
 Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]

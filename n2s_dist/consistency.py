@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from n2s_dist.distributed import Ranks
-from n2s_dist.errors import RunFailed
+from n2s_dist.utils.errors import RunFailed
 
 _WIDTH = 2**14  # factors of a row; they stay in a processor's cache
 _ROWS = 2**10  # rows at a time, which bounds memory

@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from n2s_dist.errors import RunFailed, UserError
-from n2s_dist.workshop import sync
+from n2s_dist.utils.errors import RunFailed, UserError
+from n2s_dist.utils.files import sync
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 
 class Panel(NamedTuple):

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from n2s_dist import order
-from n2s_dist.errors import UserError
 from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian, format_noise
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import UserError
 
 _TABLE_SIZE = 65536  # DALI's look-up tables take 16-bit keys
 _BORDERS = np.linspace(0, 1, _TABLE_SIZE + 1)  # between equally likely bins
@@ -78,8 +78,8 @@ def pixel_keys(
     """
     image_keys = np.asarray(image_keys, np.uint64)[:, None, None]
     subpixels = columns[:, None, :] * channels + np.arange(channels)[:, None]
-    down = order.hash64(image_keys, seed, order.STREAM_ROW, rows[:, None, :]).repeat(channels, axis=1)
-    across = order.hash64(image_keys, seed, order.STREAM_COLUMN, subpixels)
+    down = hashing.hash64(image_keys, seed, hashing.STREAM_ROW, rows[:, None, :]).repeat(channels, axis=1)
+    across = hashing.hash64(image_keys, seed, hashing.STREAM_COLUMN, subpixels)
     # An odd factor permutes the words, so none is likelier than another.
     odd = np.uint32(1)
     return (down >> np.uint64(32)).astype(np.uint32) | odd, (across >> np.uint64(32)).astype(np.uint32) | odd
@@ -114,7 +114,7 @@ def shuffled(table: np.ndarray, key: int) -> np.ndarray:
     pair's two entries apart, it decides next to nothing.
     """
     pairs = len(table) // 2
-    places = order.permute(np.arange(pairs), pairs, np.uint64(key))
+    places = hashing.permute(np.arange(pairs), pairs, np.uint64(key))
     out = np.empty_like(table)
     out[2 * places], out[2 * places + 1] = table[::2], table[1::2]
     return out
@@ -177,7 +177,7 @@ def poisson_tables(zeta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     are the slot. 256 counts around the mean hold all but 2e-9 of the probability, as long as
     zeta >= 0.0025; each count's probability is right to 1e-7.
     """
-    places = order.permute(np.arange(_POISSON_SLOTS), _POISSON_SLOTS, np.uint64(0))
+    places = hashing.permute(np.arange(_POISSON_SLOTS), _POISSON_SLOTS, np.uint64(0))
     thresholds, aliases, differences = (np.zeros((256, _POISSON_SLOTS)) for _ in range(3))
     for value in range(256):
         mean = value / (255 * zeta)

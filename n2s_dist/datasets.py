@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from n2s_dist.errors import UserError, nearest
 from n2s_dist.images import SUFFIXES
+from n2s_dist.utils.errors import UserError, nearest
 
 DESCRIPTIONS = Path(__file__).parents[1] / "shards"
 ARCHIVES = ("zip", "tar", "tar.gz", "none")

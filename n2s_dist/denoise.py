@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from n2s_dist import checkpoint
-from n2s_dist.errors import UserError
 from n2s_dist.images import KINDS, ImageFile
 from n2s_dist.mixture import Mixture, format_training_noise
 from n2s_dist.noise import NoiseModel, parse_noise
 from n2s_dist.score import ScoreModel
+from n2s_dist.utils.errors import UserError
 
 TILE = 768  # side in pixels
 

@@ -18,12 +18,12 @@ from tqdm import tqdm
 from n2s_dist.cells import parse_cell_noise
 from n2s_dist.denoise import TILE
 from n2s_dist.denoiser import Denoiser, Info, ShippedDenoiser, load_denoiser
-from n2s_dist.errors import UserError, run_command
 from n2s_dist.images import SUFFIXES, ImageFile, list_images
 from n2s_dist.mixture import Mixture, format_training_noise
 from n2s_dist.noise import format_noise
 from n2s_dist.pictures import Picture, read_picture, write_picture
 from n2s_dist.uncertainty import std_picture
+from n2s_dist.utils.errors import UserError, run_command
 
 
 def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:

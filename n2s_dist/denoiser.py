@@ -21,11 +21,11 @@ import torch
 from n2s_dist import checkpoint, kinds, shipped
 from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
 from n2s_dist.ensemble import SelfEnsemble
-from n2s_dist.errors import UserError
 from n2s_dist.images import KINDS
 from n2s_dist.mixture import Mixture
 from n2s_dist.noise import FAMILIES, UNKNOWN, Gamma, NoiseModel, Poisson, format_noise
 from n2s_dist.uncertainty import posterior_tiled
+from n2s_dist.utils.errors import UserError
 
 _SUFFIXES = {1: "gray", 3: "color"}  # of shipped networks
 

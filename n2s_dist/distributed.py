@@ -11,8 +11,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
-from n2s_dist.errors import RankFailed
 from n2s_dist.speed import choose_precision
+from n2s_dist.utils.errors import RankFailed
 
 
 class Ranks:

@@ -22,7 +22,7 @@ from urllib.error import HTTPError, URLError
 from tqdm import tqdm
 
 from n2s_dist import __version__
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 LARGEST_BYTES = 64 * 2**30  # of a download, and of what an archive unpacks to; DIV2K's has 3.5 GB
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better the next time

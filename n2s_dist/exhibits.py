@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from n2s_dist.comparison import cell_title
-from n2s_dist.errors import UserError
 from n2s_dist.tables import Cell
+from n2s_dist.utils.errors import UserError
 
 KINDS = ("clean", "noisy", "denoised", "std")
 # All kinds of one pixel together take some three bytes of a page: this many make about 12 MiB.

@@ -17,12 +17,11 @@ from PIL import Image
 
 from n2s_dist.datasets import DataSet, find_dataset
 from n2s_dist.download import Network, discard, download
-from n2s_dist.errors import UserError
 from n2s_dist.images import ImageFile, image_size, list_images, read_image
-from n2s_dist.locks import try_lock
-from n2s_dist.manifest import sha256_file
 from n2s_dist.unpack import unpack
-from n2s_dist.workshop import sync
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import sha256_file, sync
+from n2s_dist.utils.locks import try_lock
 
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16B")
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from n2s_dist import tars
-from n2s_dist.errors import UserError
+from n2s_dist.utils import tar_members
+from n2s_dist.utils.errors import UserError
 
 KINDS = {1: "grey", 3: "colour"}  # by their number of channels, as people call them
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -120,8 +120,8 @@ def _list_tar(source: Path) -> list[ImageFile]:
     if any(_begins_with(source, magic) for magic in (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         raise UserError(f"{source} is compressed, so its images can't be read one by one: decompress it first")
     try:
-        members = {member.name: member for member in tars.members(source)}  # of one name, the last counts
-    except tars.BrokenTar as error:
+        members = {member.name: member for member in tar_members.members(source)}  # of one name, the last counts
+    except tar_members.BrokenTar as error:
         kinds = ", ".join(SUFFIXES)
         raise UserError(
             f"{source} is neither a folder, a readable zip or tar archive ({error}), nor an image ({kinds})"

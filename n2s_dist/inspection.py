@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from n2s_dist import dali_noise, order
+from n2s_dist import dali_noise
 from n2s_dist.baked import encoding
-from n2s_dist.errors import UserError
 from n2s_dist.images import KINDS, to_uint8
 from n2s_dist.manifest import Manifest, Split
 from n2s_dist.mixture import parse_training_noise
 from n2s_dist.noise import NoiseModel, format_noise
 from n2s_dist.shards import ShardSet
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import UserError
 
 _LINE = 80  # columns of a terminal
 _MOST_SHARDS, _MOST_SOURCES, _MOST_SIZES = 12, 5, 6
@@ -123,7 +124,7 @@ def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) ->
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed is {seed}: give a whole number, not negative and below 2^63")
     everything = np.arange(len(shards))
-    indices = order.permute(everything[:count], len(shards), order.hash64(seed)).tolist()
+    indices = hashing.permute(everything[:count], len(shards), hashing.hash64(seed)).tolist()
     samples = [shards[index] for index in indices]
     height, width = (max(sample.tile.shape[axis] for sample in samples) for axis in (0, 1))
     small = int(np.clip(width / 16, 10, 16))  # sizes of letters

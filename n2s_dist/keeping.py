@@ -7,9 +7,9 @@ import torch
 from tqdm import tqdm
 
 from n2s_dist import checkpoint, stopping
-from n2s_dist.errors import RunFailed, Stopped
 from n2s_dist.run import Run
 from n2s_dist.saving import copied
+from n2s_dist.utils.errors import RunFailed, Stopped
 
 
 def after_step(run: Run) -> None:

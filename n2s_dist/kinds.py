@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from n2s_dist.errors import UserError
 from n2s_dist.pictures import Picture, upright
+from n2s_dist.utils.errors import UserError
 
 # Noise of every level that can be named stays far below these; images of 0 to 255 that are not all but black do not.
 _HIGHEST, _HIGHEST_MEAN, _LOWEST_MEAN = 30, 2, -0.25

@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, format_training_noise
-from n2s_dist.noise import Gamma, Gaussian, Poisson, PureNoise, frozen_rng
+from n2s_dist.noise import Gamma, Gaussian, Poisson, PureNoise
 from n2s_dist.score import ScoreModel
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.hashing import frozen_rng
 
 SMALLEST_SIDE = 32  # in pixels
 

@@ -26,11 +26,12 @@ from n2s_dist import dali_noise, order
 from n2s_dist.baked import CLEAN, Encoding, encoding
 from n2s_dist.cache import RemoteShards
 from n2s_dist.config import Beside
-from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, parse_training_noise
 from n2s_dist.noise import NoiseModel
 from n2s_dist.prefetch import Prefetcher
 from n2s_dist.shards import Sample, ShardSet
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import UserError
 
 T = TypeVar("T")
 
@@ -94,10 +95,10 @@ def crop_inputs(
         if noisy:
             image_keys = np.array([sample.image_key for sample in samples], np.uint64)
             if resample_noise:
-                image_keys = order.hash64(image_keys, at)
+                image_keys = hashing.hash64(image_keys, at)
             arrays += crop_keys(samples, image_keys, corners, flips, crop_size, seed)
             if beside == "noisy":
-                second = order.hash64(image_keys, order.STREAM_SECOND_NOISE)
+                second = hashing.hash64(image_keys, hashing.STREAM_SECOND_NOISE)
                 arrays += crop_keys(samples, second, corners, flips, crop_size, seed)
         for begin in range(0, len(at), batch_size):
             part = slice(begin, begin + batch_size)

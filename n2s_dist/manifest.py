@@ -1,23 +1,17 @@
 """The manifest of a set of shards: what is there, how it was made, and the checksum of each shard."""
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from n2s_dist import tars
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 FORMAT = "n2s_dist shards"
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.tar")
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ import numpy as np
 from n2s_dist.benchmarks import Task
 from n2s_dist.cells import Cell
 from n2s_dist.denoise import Box, check_channels
-from n2s_dist.errors import UserError
 from n2s_dist.images import read_image, to_uint8, write_image
 from n2s_dist.methods import Estimator
 from n2s_dist.metrics import SSIM_RADIUS, psnr_of_error, squared_error, ssim_map
@@ -30,6 +29,7 @@ from n2s_dist.protocols import read_pair
 from n2s_dist.shares import Piece
 from n2s_dist.tables import MEASURES
 from n2s_dist.uncertainty import std_picture
+from n2s_dist.utils.errors import UserError
 
 
 class Sheet:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2s_dist import order
-from n2s_dist.errors import UserError
 from n2s_dist.noise import FAMILIES, NoiseModel, Poisson, PoissonGaussian, PureNoise, format_noise, parse_noise
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import UserError
 
 CONDITIONS = len(FAMILIES) + 1
 
@@ -31,7 +31,7 @@ class Mixture:
 
     def draw(self, image_keys: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Places in `ranges`, int64 [N], and levels, float64 [N], of images with keys uint64 [N]."""
-        words = order.hash64(seed, order.STREAM_LEVEL, np.asarray(image_keys, np.uint64)[:, None], np.arange(2))
+        words = hashing.hash64(seed, hashing.STREAM_LEVEL, np.asarray(image_keys, np.uint64)[:, None], np.arange(2))
         share = words / 2.0**64
         which = np.minimum((share[:, 0] * len(self.ranges)).astype(np.int64), len(self.ranges) - 1)
         low, high = np.log([[noise.level for noise in ends] for ends in self.ranges]).T

@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 Coordinates = Literal["image", "stable"]
-
 # Gamma noise leaves black pixels black, and log(0) is not a number: half an 8-bit level stands in for less.
 _GAMMA_FLOOR = 0.5 / 255
 
@@ -241,8 +240,3 @@ def format_noise(noise: NoiseModel) -> str:
             return f"gamma:{k:.6g}"
         case PoissonGaussian(zeta, sigma):
             return f"poisson_gaussian:{zeta:.6g}:{sigma * 255:.6g}"
-
-
-def frozen_rng(*key: int) -> np.random.Generator:
-    """A NumPy generator that depends on the key's non-negative integers alone."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

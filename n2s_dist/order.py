@@ -9,71 +9,16 @@ whole set takes O(1) memory; `WindowedOrder`, for sets larger than a node's cach
 shard and none a sample.
 """
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.hashing import GOLDEN, STREAM_CROP, STREAM_ORDER, STREAM_SHARDS, STREAM_WINDOW, hash64, permute
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FEISTEL_ROUNDS = 4
 _WINDOW_ROUNDS = 12  # 4 favour some places where fewer than about 40 are permuted, as shards may be
 _MOST_LANES = 64  # that are chosen unasked: more nodes than lanes would fetch some shards more than once
-
-# One number for each independent use of randomness, so that no two uses share a stream.
-STREAM_ORDER, STREAM_CROP, STREAM_ROW, STREAM_COLUMN, STREAM_PERTURBATION, STREAM_WEIGHTS = range(1, 7)
-STREAM_SHARDS, STREAM_WINDOW, STREAM_LEVEL, STREAM_SECOND_NOISE, STREAM_PROBE = 7, 8, 9, 10, 11
-
-
-def mix64(x: np.ndarray) -> np.ndarray:
-    """The splitmix64 finaliser (Steele, Lea & Flood 2014), a bijection of uint64, elementwise."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def hash64(*words: int | np.ndarray) -> np.ndarray:
-    """Hash non-negative integers or uint64 arrays, which broadcast together, to uint64."""
-    with np.errstate(over="ignore"):  # arithmetic is modulo 2**64 by design
-        state = np.zeros((), np.uint64)
-        for word in words:
-            state = mix64((state ^ np.asarray(word, dtype=np.uint64)) + _GOLDEN)
-    return state
-
-
-def name_key(name: str) -> int:
-    """A 64-bit number for a name (an image, a benchmark), the same on every machine and run."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
-
-
-def permute(
-    index: np.ndarray, count: int | np.ndarray, key: np.ndarray | np.uint64, rounds: int = _FEISTEL_ROUNDS
-) -> np.ndarray:
-    """Send each index in [0, count) to its place in a pseudo-random permutation of [0, count).
-
-    A Feistel network on the smallest even number of bits that holds `count`, walked along its
-    cycles until it lands below `count` (Black & Rogaway 2002): no table, at most four tries on average.
-
-    index: int array. count: int, below 2^53, and key: uint64, arrays or scalars that broadcast with it,
-    one permutation a count and key.
-    """
-    count = np.asarray(count, np.uint64)
-    half_bits = np.maximum((np.frexp(count - 1.0)[1] + 1) // 2, 1).astype(np.uint64)
-    arrays = np.broadcast_arrays(np.asarray(index, np.uint64), count, half_bits, np.asarray(key, np.uint64))
-    value, (count, half_bits, key) = arrays[0].copy(), arrays[1:]  # broadcast arrays are read-only
-    walking = np.ones(value.shape, bool)
-    round_keys = hash64(np.arange(rounds))
-    while walking.any():  # numpy arrays wrap silently, as modular arithmetic should
-        bits, keys = half_bits[walking], key[walking]
-        mask = (np.uint64(1) << bits) - np.uint64(1)
-        left, right = value[walking] >> bits, value[walking] & mask
-        for turn in range(rounds):
-            left, right = right, left ^ (mix64((right ^ keys) + round_keys[turn]) & mask)
-        value[walking] = left << bits | right
-        walking = value >= count
-    return value.astype(np.int64)
 
 
 def sample_index(seed: int, position: np.ndarray, num_samples: int) -> np.ndarray:
@@ -97,9 +42,6 @@ def rank_positions(step: int, global_batch_size: int, rank: int, world_size: int
     share, rest = divmod(global_batch_size, world_size)
     assert rest == 0, "the global batch must divide evenly over the ranks"
     return np.arange(share) + step * global_batch_size + rank * share
-
-
-# --- sets larger than a node's cache --------------------------------------------------------------------
 
 
 def choose_lanes(global_batch_size: int, num_shards: int, window_shards: int, lanes: int = 0) -> int:
@@ -190,7 +132,7 @@ class WindowedOrder:
         # Windows begin at other times in each lane, so that a node never changes all its shards at once. The
         # first and the last of a lane have half a window to one and a half: short ones would mix badly.
         size = self._window
-        share = (lane.astype(np.uint64) * _GOLDEN >> np.uint64(40)).astype(np.int64)  # evenly spread over [0, 2**24)
+        share = (lane.astype(np.uint64) * GOLDEN >> np.uint64(40)).astype(np.int64)  # evenly spread over [0, 2**24)
         shift = (share * size >> 24) - size // 2
         windows = np.maximum((lane_length + shift + size // 2) // size, 1)
         window = np.clip((in_lane + shift) // size, 0, windows - 1)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from n2s_dist import tars
-from n2s_dist.errors import UserError
 from n2s_dist.manifest import SPLITS
-from n2s_dist.order import hash64, name_key, permute
+from n2s_dist.utils import tar_members
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.hashing import hash64, name_key, permute
 
 _BLOCK = 2**18  # tiles permuted at a time
 
@@ -251,8 +252,8 @@ def index_lines(tiles: Tiles) -> list[tars.Sample]:
         key = sample_key(number)
         parts, at = [], offset
         for suffix, size in (("npy", npy_size), ("json", json_size)):
-            at += tars.BLOCK
-            parts.append(tars.Component(suffix, at, size, f"{key}.{suffix}"))
+            at += tar_members.BLOCK
+            parts.append(tar_members.Component(suffix, at, size, f"{key}.{suffix}"))
             at += tars.padded(size)
         samples.append(tars.Sample(key, tuple(parts)))
     return samples

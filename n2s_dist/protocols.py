@@ -4,8 +4,8 @@ import numpy as np
 
 from n2s_dist.benchmarks import Task
 from n2s_dist.images import read_image, to_uint8
-from n2s_dist.noise import NoiseModel, frozen_rng
-from n2s_dist.order import name_key
+from n2s_dist.noise import NoiseModel
+from n2s_dist.utils.hashing import frozen_rng, name_key
 
 PROTOCOLS = {
     "float": "noise neither clipped nor quantised, estimate clamped to [0, 1], PSNR per image, then the mean",

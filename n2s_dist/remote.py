@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from n2s_dist.errors import RankFailed, UserError
+from n2s_dist.utils.errors import RankFailed, UserError
 
 _READ = 8 * 2**20  # bytes asked for at a time: long enough to hide a store's latency, little beside a shard
 # Of one HTTP answer there is no latency to hide, and aiohttp reads ahead up to three times what it is asked for. What

@@ -20,10 +20,10 @@ from PIL import Image
 
 from n2s_dist import comparison, exhibits, figures
 from n2s_dist.curves import curve, read_metrics, run_names
-from n2s_dist.errors import UserError, run_command
 from n2s_dist.exhibits import Exhibit
 from n2s_dist.paper import read_paper
 from n2s_dist.tables import MEASURES, Cell
+from n2s_dist.utils.errors import UserError, run_command
 
 _KEYS = ("seed", "versions", "hardware", "protocol", "cells")
 _CELL_KEYS = ("noise", "level", "method", "benchmark")

@@ -20,8 +20,6 @@ from n2s_dist import checkpoint, consistency, order, stopping
 from n2s_dist.cache import open_store
 from n2s_dist.config import Config, to_dict
 from n2s_dist.distributed import Ranks
-from n2s_dist.errors import UserError
-from n2s_dist.laps import Laps
 from n2s_dist.loader import check_crop_size, check_noise
 from n2s_dist.mixture import Mixture, NoiseBatch
 from n2s_dist.muon import Muon
@@ -33,6 +31,9 @@ from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
 from n2s_dist.speed import compile_model, match_layout, place
 from n2s_dist.symmetry import make_plain, symmetric_weights
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.stopwatch import Laps
 from n2s_dist.watchdog import Watchdog
 
 # What may change when a run is continued; anything else would make it another run.
@@ -160,7 +161,7 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
     laps.lap("ranks")
     micro_batch = portion_size(config, ranks.world_size)
-    torch.manual_seed(int(order.hash64(config.seed, order.STREAM_WEIGHTS)) >> 1)
+    torch.manual_seed(int(hashing.hash64(config.seed, hashing.STREAM_WEIGHTS)) >> 1)
     build = first_model if found is None else build_score_model
     model = place(build(config, shards.manifest.channels), ranks.device, config.train.channels_last)
     ema = copy.deepcopy(model).requires_grad_(False).eval()

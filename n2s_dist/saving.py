@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from n2s_dist.distributed import Ranks
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 T = TypeVar("T")
 

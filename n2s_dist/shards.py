@@ -22,10 +22,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from n2s_dist import tars
-from n2s_dist.errors import RankError, UserError
 from n2s_dist.images import decode_image
 from n2s_dist.manifest import Manifest, ShardEntry, read_manifest
-from n2s_dist.order import name_key
+from n2s_dist.utils import tar_members
+from n2s_dist.utils.errors import RankError, UserError
+from n2s_dist.utils.hashing import name_key
 
 _MOST_DESCRIBED = 10_000  # samples of a shard whose description is kept in memory
 
@@ -75,7 +76,7 @@ class Shard:
     @cached_property
     def _map(self) -> mmap.mmap:
         with self.path.open("rb") as stream:
-            return tars.mapped(stream)
+            return tar_members.mapped(stream)
 
     @cached_property
     def _spans(self) -> np.ndarray:

@@ -10,7 +10,7 @@ A name is taken wherever a checkpoint is. tools/ship_weights.py writes these fil
 import json
 from pathlib import Path
 
-from n2s_dist.manifest import sha256_file
+from n2s_dist.utils.files import sha256_file
 
 FOLDER = Path(__file__).parent / "weights"
 MOST_BYTES = 10_000_000  # of one network: it comes with every installation

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from n2s_dist.config import CompileMode, Precision
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -20,15 +20,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from n2s_dist.utils.tar_members import BLOCK, BrokenTar, Component, members
+
 INDEX_VERSION = "v1.2"
 IMAGE_SUFFIXES = ("npy", "png", "jpg", "jpeg")
 DTYPES = {"uint8": "|u1", "uint16": "<u2", "float16": "<f2"}
 _NAMES = {np.dtype(descr): name for name, descr in DTYPES.items()}  # NumPy takes a while to say them
-BLOCK = 512
 _RECORD = 10240  # tar pads archives to whole records of 20 blocks
-
-
-# --- writing ----------------------------------------------------------------------------------------
 
 
 @lru_cache(4096)
@@ -100,27 +98,11 @@ def samples_room(largest_tar: int) -> int:
     return largest_tar // _RECORD * _RECORD - 2 * BLOCK
 
 
-# --- reading ----------------------------------------------------------------------------------------
-
-
-class Component(NamedTuple):
-    """One file of a sample: its suffix in the key's sense ("npy"), where its bytes lie, and its whole name."""
-
-    suffix: str
-    offset: int
-    size: int
-    name: str
-
-
 class Sample(NamedTuple):
     """A key and its components, in the tar's order."""
 
     key: str
     components: tuple[Component, ...]
-
-
-class BrokenTar(ValueError):
-    """What is wrong with a tar, without its path: the caller knows that."""
 
 
 def walk(path: Path) -> Iterator[Sample]:
@@ -149,41 +131,9 @@ def walk(path: Path) -> Iterator[Sample]:
         yield Sample(key, tuple(components))
 
 
-def mapped(file: BinaryIO) -> mmap.mmap:
-    """A file's bytes, without reading them."""
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
 def component_stream(content: mmap.mmap, part: Component) -> BinaryIO:
     """One component's bytes, as a file."""
     return io.BytesIO(content[part.offset : part.offset + part.size])
-
-
-def members(path: Path) -> Iterator[Component]:
-    """The regular members of a tar, their suffixes still empty. Raises BrokenTar.
-
-    tarfile reads long names and PAX headers, but ends quietly at damage, which this does not. It reads
-    a memory map, which a header that promises gigabytes can't make it allocate.
-    """
-    try:
-        with path.open("rb") as file, mapped(file) as stream:
-            with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
-                while (member := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-                    if not member.isreg():
-                        continue
-                    if member.size < 0 or member.offset_data + member.size > len(stream):
-                        raise BrokenTar(f"{member.name[:80]!r} reaches beyond the end")
-                    if member.issparse():
-                        raise BrokenTar(f"{member.name[:80]!r} is a sparse file")
-                    yield Component("", member.offset_data, member.size, member.name.removeprefix("./"))
-                end = tar.offset
-            if stream[end : end + 2 * BLOCK] != bytes(2 * BLOCK):
-                raise BrokenTar(f"there is no tar header at byte {end}, and no end either")
-    except BrokenTar:
-        raise
-    except (tarfile.TarError, ValueError, OSError, EOFError, OverflowError, LookupError, RecursionError) as error:
-        raise BrokenTar(str(error)[:200] or type(error).__name__) from None
 
 
 def index_text(samples: Iterable[Sample]) -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from n2s_dist import plan, tars
-from n2s_dist.errors import UserError
 from n2s_dist.images import KINDS, ImageFile, image_size, pixels_of, read
-from n2s_dist.manifest import ShardEntry, sha256_file
-from n2s_dist.order import name_key
+from n2s_dist.manifest import ShardEntry
 from n2s_dist.plan import BuildOptions, Tiles
-from n2s_dist.workshop import sync
+from n2s_dist.utils import tar_members
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import sha256_file, sync
+from n2s_dist.utils.hashing import name_key
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def check_size(job: Job, height: int, width: int) -> None:
 
 def read_tiles(places: Places, shape: tuple[int, int, int], dtype: str) -> Iterator[np.ndarray]:
     """Tiles that are written already."""
-    skip = tars.BLOCK + len(tars.npy_header(shape, dtype))
+    skip = tar_members.BLOCK + len(tars.npy_header(shape, dtype))
     for i, offset in enumerate(places.tiles.offset.tolist()):
         yield np.fromfile(places.shard(i), dtype, int(np.prod(shape)), offset=offset + skip).reshape(shape)
 

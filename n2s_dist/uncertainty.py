@@ -32,10 +32,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from n2s_dist import order
 from n2s_dist.denoise import TILE, Box, Reach, from_batch, to_batch
 from n2s_dist.noise import Gamma, NoiseModel
 from n2s_dist.score import ScoreModel
+from n2s_dist.utils import hashing
 
 PROBES = 4
 _SMOOTHING = 2.0  # pixels
@@ -90,7 +90,7 @@ def random_signs(box: Box, channels: int, probe: int) -> np.ndarray:
     """+-1, float32 [h, w, channels], by each value's place in the image, so that tiles agree where they overlap."""
     rows = np.arange(box.top, box.bottom)[:, None, None]
     columns, planes = np.arange(box.left, box.right)[:, None], np.arange(channels, dtype=np.uint64)
-    words = order.hash64(order.STREAM_PROBE, probe, rows, columns)
+    words = hashing.hash64(hashing.STREAM_PROBE, probe, rows, columns)
     return 1 - 2 * ((words >> planes) & np.uint64(1)).astype(np.float32)
 
 

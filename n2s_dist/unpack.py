@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from n2s_dist.download import LARGEST_BYTES
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 _CHUNK = 2**20
 _DAMAGE = (

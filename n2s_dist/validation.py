@@ -7,17 +7,17 @@ are compared with, for a person to read; nothing is learned from them.
 import numpy as np
 import torch
 
-from n2s_dist import order
 from n2s_dist.config import Method
 from n2s_dist.denoise import to_batch
 from n2s_dist.distributed import Ranks
 from n2s_dist.images import to_uint8
 from n2s_dist.metrics import psnr_db
 from n2s_dist.mixture import Mixture, TrainingNoise
-from n2s_dist.noise import frozen_rng
 from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.score import ScoreModel
 from n2s_dist.shards import ShardSet
+from n2s_dist.utils import hashing
+from n2s_dist.utils.hashing import frozen_rng
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def validate(
         y = to_batch(noisy, ranks.device)
         with ranks.autocast():
             estimate = model.denoise(y, noise)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-            key = order.hash64(index) >> np.array([1], np.uint64)
+            key = hashing.hash64(index) >> np.array([1], np.uint64)
             if method == "supervised":
                 extra = to_batch(clean, ranks.device)
             elif method == "noise2noise":

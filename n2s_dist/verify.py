@@ -16,14 +16,16 @@ from tqdm import tqdm
 
 from n2s_dist import tars
 from n2s_dist.build import Collection, fingerprint, gather, read_skipped
-from n2s_dist.errors import UserError
 from n2s_dist.images import measure_image
 from n2s_dist.layout import Layout
-from n2s_dist.manifest import Manifest, ShardEntry, Split, read_manifest, sha256_file
+from n2s_dist.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import Shard
-from n2s_dist.workers import Workers
-from n2s_dist.workshop import begin, sync, workshop
+from n2s_dist.utils import tar_members
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import sha256_file, sync
+from n2s_dist.utils.process_pool import Workers
+from n2s_dist.workshop import begin, workshop
 
 
 class Fault(NamedTuple):
@@ -78,7 +80,7 @@ def check_shard(folder: Path, channels: int, work: tuple[ShardEntry, str]) -> li
         if path.with_suffix(".idx").read_text(errors="replace") != tars.index_text(samples):
             faults.append(Fault(path.with_suffix(".idx").name, None, "does not say what its tar holds"))
             return faults
-    except (tars.BrokenTar, OSError) as error:
+    except (tar_members.BrokenTar, OSError) as error:
         faults.append(Fault(entry.name, None, f"is not a whole tar ({error})"))
     return faults + check_samples(shard)
 
@@ -190,7 +192,7 @@ def write_index(folder: str | Path) -> Manifest:
     return manifest
 
 
-def _image(sample: tars.Sample) -> tars.Component:
+def _image(sample: tars.Sample) -> tar_members.Component:
     return next(part for part in sample.components if part.suffix in tars.IMAGE_SUFFIXES)
 
 
@@ -198,12 +200,12 @@ def _index(path: Path) -> list[tuple[tars.Sample, tuple[int, int, int]]]:
     """Samples and the shapes of their images, from headers alone."""
     try:
         samples = list(tars.walk(path))
-    except tars.BrokenTar as error:
+    except tar_members.BrokenTar as error:
         raise UserError(f"{path} is not a whole tar ({error})") from None
     if not samples:
         raise UserError(f"{path} holds no samples")
     found = []
-    with path.open("rb") as stream, tars.mapped(stream) as content:
+    with path.open("rb") as stream, tar_members.mapped(stream) as content:
         for sample in samples:
             where = f"{path}, sample {sample.key}"
             if not any(part.suffix in tars.IMAGE_SUFFIXES for part in sample.components):

@@ -1,14 +1,14 @@
 """The folder a build works in: locked, kept for the next try when interrupted, published whole or not at all."""
 
 import contextlib
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from n2s_dist.errors import RunFailed, UserError
-from n2s_dist.locks import try_lock
+from n2s_dist.utils.errors import RunFailed, UserError
+from n2s_dist.utils.files import sync
+from n2s_dist.utils.locks import try_lock
 
 
 @contextlib.contextmanager
@@ -68,10 +68,3 @@ def publish(folder: Path, out: Path) -> None:
         out.rmdir()
     folder.rename(out)
     sync(out.parent)
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

@@ -22,8 +22,8 @@ from PIL import Image
 
 from n2s_dist import datasets, evaluate
 from n2s_dist.build import build_shards
-from n2s_dist.errors import run_command
 from n2s_dist.plan import BuildOptions
+from n2s_dist.utils.errors import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 

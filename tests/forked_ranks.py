@@ -18,8 +18,8 @@ import torch
 
 from n2s_dist import stopping
 from n2s_dist import train as training
-from n2s_dist.errors import run_command
 from n2s_dist.run import Run
+from n2s_dist.utils.errors import run_command
 
 # What tests of stops and kills train: 150 steps, a checkpoint every 20.
 INTERRUPTED = [

@@ -13,11 +13,11 @@ from PIL import Image
 from n2s_dist import baked, checkpoint
 from n2s_dist import train as training
 from n2s_dist.build import build_shards
-from n2s_dist.errors import UserError
 from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise
 from n2s_dist.pictures import Picture, write_picture
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
+from n2s_dist.utils.errors import UserError
 from n2s_dist.verify import repair_shards, verify_shards
 
 pytestmark = pytest.mark.usefixtures("cpu")

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from n2s_dist import baked, order
+from n2s_dist import baked
 from n2s_dist.dali_noise import corrupt_tile
 from n2s_dist.mixture import Mixture
 from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise, parse_noise
+from n2s_dist.utils import hashing
 
-KEY = order.name_key("photograph.png")
+KEY = hashing.name_key("photograph.png")
 # Standard deviation of the rounding over that of the noise; shards/README.md quotes them.
 ROUNDING = {"gaussian:5": 3.1e-4, "gaussian:25": 1.3e-4, "gaussian:50": 1e-4, "poisson:0.01": 0, "poisson:0.05": 0,
             "gamma:50": 1.7e-3, "gamma:100": 2.3e-3}  # fmt: skip

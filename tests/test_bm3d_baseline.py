@@ -10,9 +10,10 @@ from scipy.stats import gamma, poisson
 
 from n2s_dist.bm3d_baseline import bm3d, stable_inverse, through_stable
 from n2s_dist.denoise import Box
-from n2s_dist.errors import UserError
 from n2s_dist.metrics import psnr_db
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian, format_noise, frozen_rng
+from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian, format_noise
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.hashing import frozen_rng
 
 
 @pytest.fixture(scope="module")

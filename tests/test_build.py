@@ -25,10 +25,11 @@ from PIL import Image
 
 from n2s_dist import build, layout, plan, shards, tiles
 from n2s_dist.build import build_shards
-from n2s_dist.errors import UserError
-from n2s_dist.manifest import read_manifest, sha256_file
+from n2s_dist.manifest import read_manifest
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import sha256_file
 from n2s_dist.workshop import workshop
 
 ROOT = Path(__file__).resolve().parents[1]

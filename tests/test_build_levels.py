@@ -8,14 +8,15 @@ import pytest
 from archives import contents
 from PIL import Image
 
-from n2s_dist import order, plan, verify
+from n2s_dist import plan, verify
 from n2s_dist.build import build_shards
-from n2s_dist.errors import UserError
 from n2s_dist.manifest import read_manifest
 from n2s_dist.mixture import Mixture, parse_training_noise
 from n2s_dist.noise import Gaussian, Poisson
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import UserError
 
 NOISE = "gaussian:5-55,poisson:0.005-0.1"
 LEVELS = "gaussian:5-28"
@@ -54,7 +55,7 @@ def tiles(folder: Path) -> dict[tuple[str, int, int], bytes]:
 def has_a_level_within(name: str) -> bool:
     noise = parse_training_noise(NOISE)
     assert isinstance(noise, Mixture)
-    match noise.of_image(order.name_key(name), seed=SEED):
+    match noise.of_image(hashing.name_key(name), seed=SEED):
         case Gaussian(sigma):
             return 5 / 255 <= sigma <= 28 / 255
         case Poisson():

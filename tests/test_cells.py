@@ -9,10 +9,10 @@ from PIL import Image
 from n2s_dist import checkpoint, evaluate
 from n2s_dist.benchmarks import KNOWN, Benchmark
 from n2s_dist.cells import SUITES, choose, product_cells, suite_cells
-from n2s_dist.errors import UserError
 from n2s_dist.methods import digest, of_network
 from n2s_dist.noise import parse_noise
 from n2s_dist.paper import paper_db
+from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

@@ -16,9 +16,9 @@ import torch
 from n2s_dist import checkpoint
 from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
-from n2s_dist.errors import UserError
-from n2s_dist.manifest import sha256_file
 from n2s_dist.score import build_score_model
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import sha256_file
 
 FILES = ("model.safetensors", "model.json", "training_state.pt")
 

@@ -8,7 +8,7 @@ import yaml
 
 from n2s_dist.command_line import config_keys, read_config
 from n2s_dist.config import Config, from_dict, to_dict
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 

@@ -16,8 +16,8 @@ from archives import contents
 from n2s_dist import layout
 from n2s_dist.build import build_shards
 from n2s_dist.crew import Crew
-from n2s_dist.errors import RunFailed, UserError
 from n2s_dist.plan import BuildOptions
+from n2s_dist.utils.errors import RunFailed, UserError
 from n2s_dist.verify import verify_shards
 
 ROOT = Path(__file__).resolve().parents[1]

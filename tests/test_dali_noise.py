@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from n2s_dist import dali_noise, order
+from n2s_dist import dali_noise
 from n2s_dist.noise import Gamma, Gaussian, Poisson
+from n2s_dist.utils import hashing
 
 MATH = dali_noise.numpy_math()
 CHANNELS, SIDE = 3, 600  # over a million pixels
@@ -17,7 +18,7 @@ CHANNELS, SIDE = 3, 600  # over a million pixels
 
 def pixel_keys(image: str = "a.png", seed: int = 0, channels: int = CHANNELS, side: int = SIDE) -> tuple:
     """Keys of all pixels of an image, uint32 [C, H, 1] and [C, 1, W], as the loader makes them."""
-    image_key, pixels = np.array([order.name_key(image)], np.uint64), np.arange(side)[None]
+    image_key, pixels = np.array([hashing.name_key(image)], np.uint64), np.arange(side)[None]
     down, across = dali_noise.pixel_keys(image_key, seed, pixels, pixels, channels)
     return down[0, :, :, None], across[0, :, None, :]
 
@@ -293,7 +294,7 @@ def test_noise_is_pinned():
 def test_a_tile_gets_the_noise_of_its_place():
     """corrupt_tile is the part of the whole image's noise where the tile lies."""
     image = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
-    key = order.name_key("a.png")
+    key = hashing.name_key("a.png")
     for model in (Gaussian(0.1), Poisson(0.05), Gamma(50.0)):
         whole = dali_noise.corrupt_tile(model, image, key, 0, 0, 7)
         part = dali_noise.corrupt_tile(model, image[30:94, 100:228], key, 30, 100, 7)

@@ -6,7 +6,7 @@ import pytest
 
 from n2s_dist import datasets
 from n2s_dist.datasets import dataset_folder, find_dataset, known_names, resolve_source
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1] / "shards"
 

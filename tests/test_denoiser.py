@@ -18,9 +18,9 @@ from n2s_dist.command_line import read_config
 from n2s_dist.denoise import denoise_whole
 from n2s_dist.denoiser import Denoiser, load_denoiser
 from n2s_dist.ensemble import SelfEnsemble
-from n2s_dist.errors import UserError
 from n2s_dist.noise import Gamma, Gaussian, Poisson, PoissonGaussian
 from n2s_dist.uncertainty import posterior_tiled
+from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

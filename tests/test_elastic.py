@@ -7,8 +7,8 @@ from forked_ranks import INTERRUPTED, trained_positions
 
 from n2s_dist import checkpoint
 from n2s_dist.command_line import read_config
-from n2s_dist.errors import EX_TEMPFAIL
 from n2s_dist.run import start
+from n2s_dist.utils.errors import EX_TEMPFAIL
 
 TOTAL = 400
 PLAN = [*INTERRUPTED, f"--train.total_samples={TOTAL}", "--train.device_batch_size=3"]

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from n2s_dist.errors import RankError, RankFailed, RunFailed, UserError, nearest, run_command
+from n2s_dist.utils.errors import RankError, RankFailed, RunFailed, UserError, nearest, run_command
 
 
 def raising(error: BaseException):

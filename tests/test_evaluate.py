@@ -24,11 +24,11 @@ from n2s_dist.levels import estimate_noise
 from n2s_dist.measure import Bench, image_row
 from n2s_dist.methods import of_network
 from n2s_dist.metrics import psnr_db
-from n2s_dist.noise import Gaussian, format_noise, frozen_rng
-from n2s_dist.order import name_key
+from n2s_dist.noise import Gaussian, format_noise
 from n2s_dist.shares import Piece, cut
 from n2s_dist.tables import MEASURES
 from n2s_dist.uncertainty import posterior_tiled
+from n2s_dist.utils.hashing import frozen_rng, name_key
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

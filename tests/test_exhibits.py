@@ -6,7 +6,7 @@ import sample_results
 from PIL import Image
 
 from n2s_dist import exhibits
-from n2s_dist.errors import UserError
+from n2s_dist.utils.errors import UserError
 
 
 def rows(*psnr):

@@ -20,8 +20,8 @@ from faulty_server import Handler, Server
 
 from n2s_dist import download
 from n2s_dist.download import Network
-from n2s_dist.errors import UserError
 from n2s_dist.fetch import fetch
+from n2s_dist.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Network(timeout_sec=5, tries=3, pause_sec=0.001)

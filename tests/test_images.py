@@ -12,8 +12,8 @@ from archives import png, tarred, zipped
 from PIL import Image
 
 from n2s_dist import images
-from n2s_dist.errors import UserError
 from n2s_dist.images import ImageFile, image_size, list_images, read_image, write_image
+from n2s_dist.utils.errors import UserError
 
 HEIGHT, WIDTH = 20, 30
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from n2s_dist import checkpoint, levels
 from n2s_dist.command_line import read_config
-from n2s_dist.errors import UserError
 from n2s_dist.levels import estimate_noise
 from n2s_dist.mixture import parse_training_noise
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, format_noise, frozen_rng
-from n2s_dist.order import name_key
+from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, format_noise
 from n2s_dist.score import ScoreModel, build_score_model
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.hashing import frozen_rng, name_key
 
 TEXT = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"
 NOISES = [Gaussian(15 / 255), Gaussian(50 / 255), Poisson(0.01), Poisson(0.05), Gamma(100.0), Gamma(50.0)]

@@ -18,11 +18,11 @@ from scipy import stats
 from n2s_dist import dali_noise, order
 from n2s_dist.baked import CLEAN, encoding
 from n2s_dist.build import build_shards
-from n2s_dist.errors import UserError
 from n2s_dist.loader import CropLoader, check_noise, crop_inputs, crop_pipeline, run_ahead
 from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
+from n2s_dist.utils.errors import UserError
 
 TILE, CROP, SEED = 48, 24, 3
 NOISES = [Gaussian(25 / 255), Poisson(0.05), Gamma(50.0)]

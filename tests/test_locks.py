@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from n2s_dist.errors import UserError
-from n2s_dist.locks import alone_in, try_lock
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.locks import alone_in, try_lock
 
 
 def test_one_holds_a_lock_or_several_share_it(tmp_path):
@@ -41,7 +41,7 @@ def test_a_lock_on_a_file_that_was_replaced_is_none(tmp_path, monkeypatch):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from n2s_dist.locks import alone_in
+from n2s_dist.utils.locks import alone_in
 with alone_in(Path(sys.argv[1])):
     print("in", flush=True)
     time.sleep(60)

@@ -14,13 +14,13 @@ from n2s_dist.command_line import read_config
 from n2s_dist.dali_noise import corrupt_tile
 from n2s_dist.denoise import choose_noise, denoise_whole
 from n2s_dist.distributed import Ranks
-from n2s_dist.errors import UserError
 from n2s_dist.mixture import Mixture, NoiseBatch, format_training_noise, parse_training_noise
 from n2s_dist.noise import FAMILIES, Gamma, Gaussian, Poisson, PoissonGaussian
 from n2s_dist.plan import BuildOptions
 from n2s_dist.score import build_score_model
 from n2s_dist.shards import ShardSet
 from n2s_dist.train import train
+from n2s_dist.utils.errors import UserError
 from n2s_dist.validation import validate
 
 TEXT = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"

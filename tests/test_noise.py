@@ -12,17 +12,9 @@ import torch
 from scipy import stats
 from scipy.special import digamma, polygamma
 
-from n2s_dist.errors import UserError
-from n2s_dist.noise import (
-    Gamma,
-    Gaussian,
-    Poisson,
-    PoissonGaussian,
-    format_noise,
-    frozen_rng,
-    inverse_anscombe,
-    parse_noise,
-)
+from n2s_dist.noise import Gamma, Gaussian, Poisson, PoissonGaussian, format_noise, inverse_anscombe, parse_noise
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.hashing import frozen_rng
 
 EXACT = {"rtol": 1e-12, "atol": 1e-13}
 MIXED = [PoissonGaussian(0.01, 0.04), PoissonGaussian(0.05, 0.02), PoissonGaussian(0.005, 0.2)]

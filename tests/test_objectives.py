@@ -20,12 +20,12 @@ from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.build import build_shards
 from n2s_dist.command_line import read_config
-from n2s_dist.errors import UserError
 from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise
 from n2s_dist.objectives import Batch, blind_spots, draw, method_loss
 from n2s_dist.observe import flops_per_sample
 from n2s_dist.plan import BuildOptions
 from n2s_dist.score import ScoreModel, build_score_model
+from n2s_dist.utils.errors import UserError
 
 CPU = torch.device("cpu")
 BASELINES = ["supervised", "noise2noise", "noise2void", "sure", "r2r"]

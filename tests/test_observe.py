@@ -142,7 +142,7 @@ def test_a_rank_made_slow_shows_as_the_straggler(tiny, environment, tmp_path):
         textwrap.dedent(f"""
         import os, time
         from n2s_dist import train
-        from n2s_dist.errors import run_command
+        from n2s_dist.utils.errors import run_command
         true_loss = train.method_loss
         def slow_loss(*arguments):
             time.sleep({slow} if os.environ["RANK"] == "1" else 0)

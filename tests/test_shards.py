@@ -16,12 +16,13 @@ from nvidia.dali import fn, pipeline_def
 from PIL import Image
 from wds2idx import IndexCreator
 
-from n2s_dist import order, shards, tars
+from n2s_dist import shards, tars
 from n2s_dist.build import build_shards
-from n2s_dist.errors import UserError
 from n2s_dist.manifest import Manifest, read_manifest
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_tarfile_reads_what_the_shard_set_reads(folder, split):
         sample, text = opened[index], json.loads(contents[2 * index + 1])
         np.testing.assert_array_equal(np.load(io.BytesIO(contents[2 * index])), sample.tile)
         assert (text["image"], text["row"], text["column"]) == about(sample)
-        assert sample.image_key == order.name_key(text["image"])
+        assert sample.image_key == hashing.name_key(text["image"])
 
 
 @pytest.mark.skipif(not shutil.which("tar"), reason="no tar program")

@@ -12,10 +12,10 @@ from torch._dynamo.utils import counters
 from n2s_dist import checkpoint, speed
 from n2s_dist import train as training
 from n2s_dist.command_line import read_config
-from n2s_dist.errors import UserError
 from n2s_dist.run import start
 from n2s_dist.speed import choose_precision
 from n2s_dist.train import train
+from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

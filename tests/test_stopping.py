@@ -15,7 +15,7 @@ import pytest
 from forked_ranks import INTERRUPTED, free_port
 
 from n2s_dist import checkpoint, stopping
-from n2s_dist.errors import EX_TEMPFAIL
+from n2s_dist.utils.errors import EX_TEMPFAIL
 
 ROOT = Path(__file__).resolve().parents[1]
 GRACE_SEC = 30  # after which torchrun kills

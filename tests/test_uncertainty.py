@@ -14,7 +14,7 @@ from n2s_dist import checkpoint
 from n2s_dist.denoise import Box
 from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.mixture import parse_training_noise
-from n2s_dist.noise import Gamma, Gaussian, Poisson, frozen_rng
+from n2s_dist.noise import Gamma, Gaussian, Poisson
 from n2s_dist.score import ScoreModel
 from n2s_dist.uncertainty import (
     Posterior,
@@ -25,6 +25,7 @@ from n2s_dist.uncertainty import (
     slope,
     std_picture,
 )
+from n2s_dist.utils.hashing import frozen_rng
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from archives import IMAGES, contents, tarred, zipped
 
-from n2s_dist.errors import UserError
 from n2s_dist.unpack import _copy, unpack
+from n2s_dist.utils.errors import UserError
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])

@@ -16,10 +16,10 @@ from PIL import Image
 
 from n2s_dist import verify
 from n2s_dist.build import build_shards
-from n2s_dist.errors import UserError
 from n2s_dist.manifest import read_manifest
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
+from n2s_dist.utils.errors import UserError
 
 TAR, IDX = "train-000001.tar", "train-000001.idx"
 

@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from n2s_dist import order
-from n2s_dist.errors import UserError
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import UserError
 
 # Shard sizes, global batch, window, lanes: unequal, empty and single-sample shards; batches that divide the samples
 # and that do not; lanes longer and shorter than their windows; more slots and more lanes than samples.
@@ -46,10 +47,10 @@ def walk(seed: int, sizes: list[int], batch: int, window: int, lanes: int, epoch
     count, out = sum(sizes), []
     size = -(-window * count // len(sizes))
     for epoch in range(epochs):
-        key = order.hash64(seed, order.STREAM_SHARDS, epoch)
-        shards = order.permute(np.arange(len(sizes)), len(sizes), key, rounds=12).tolist()
+        key = hashing.hash64(seed, hashing.STREAM_SHARDS, epoch)
+        shards = hashing.permute(np.arange(len(sizes)), len(sizes), key, rounds=12).tolist()
         line = [sum(sizes[:shard]) + number for shard in shards for number in range(sizes[shard])]
-        turn = int(order.hash64(seed, order.STREAM_SHARDS, epoch, 1)) % count
+        turn = int(hashing.hash64(seed, hashing.STREAM_SHARDS, epoch, 1)) % count
         ring = iter(line[turn:] + line[:turn])
         lane_of = [p % batch * lanes // batch for p in range(epoch * count, (epoch + 1) * count)]
         readers = []
@@ -61,9 +62,9 @@ def walk(seed: int, sizes: list[int], batch: int, window: int, lanes: int, epoch
                 begins.pop()  # too short a window joins the one before
             shuffled = []
             for number, (begin, end) in enumerate(itertools.pairwise([0, *begins, len(segment)])):
-                key = order.hash64(seed, order.STREAM_WINDOW, epoch, lane, number)
+                key = hashing.hash64(seed, hashing.STREAM_WINDOW, epoch, lane, number)
                 if end > begin:
-                    places = order.permute(np.arange(end - begin), end - begin, key, rounds=12)
+                    places = hashing.permute(np.arange(end - begin), end - begin, key, rounds=12)
                     shuffled += [segment[begin + place] for place in places]
             readers.append(iter(shuffled))
         out += [next(readers[lane]) for lane in lane_of]

@@ -12,12 +12,12 @@ from n2s_dist import train as training
 from n2s_dist.build import BuildOptions, build_shards
 from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
-from n2s_dist.errors import UserError
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import Gaussian
 from n2s_dist.run import start
 from n2s_dist.shards import ShardSet
 from n2s_dist.train import train
+from n2s_dist.utils.errors import UserError
 
 TILE, CROP, SEED, BATCH, WINDOW, LANES = 224, 24, 3, 8, 2, 2
 

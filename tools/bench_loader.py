@@ -31,11 +31,11 @@ from PIL import Image
 
 from n2s_dist import order
 from n2s_dist.build import build_shards
-from n2s_dist.errors import UserError, run_command
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise import parse_noise
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
+from n2s_dist.utils.errors import UserError, run_command
 
 _HEIGHT, _WIDTH, _CROP, _BATCH = 1404, 2040, 128, 32
 _NOISES = ("gaussian:25", "poisson:0.01", "gamma:100")

@@ -26,7 +26,6 @@ from n2s_dist.ardae import ardae_loss
 from n2s_dist.build import build_shards
 from n2s_dist.command_line import read_config
 from n2s_dist.config import CompileMode, Config
-from n2s_dist.errors import run_command
 from n2s_dist.mixture import Mixture
 from n2s_dist.plan import BuildOptions
 from n2s_dist.run import Run, build_optimizer, start
@@ -34,6 +33,7 @@ from n2s_dist.score import build_score_model
 from n2s_dist.speed import compile_model, place
 from n2s_dist.tracking import Tracker
 from n2s_dist.train import loop, open_batches
+from n2s_dist.utils.errors import run_command
 
 
 def bare_steps(run: Run, noisy: torch.Tensor, steps: int) -> None:

@@ -11,8 +11,8 @@ import argparse
 
 from n2s_dist.build import build_shards, preview
 from n2s_dist.crew import Crew
-from n2s_dist.errors import run_command
 from n2s_dist.plan import BuildOptions
+from n2s_dist.utils.errors import run_command
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from n2s_dist.command_line import read_config
-from n2s_dist.errors import UserError, run_command
+from n2s_dist.utils.errors import UserError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 

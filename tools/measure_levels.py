@@ -20,12 +20,12 @@ import torch
 
 from n2s_dist import checkpoint
 from n2s_dist.denoise import check_channels, denoise_tiled
-from n2s_dist.errors import UserError, run_command
 from n2s_dist.images import ImageFile, list_images, read_image
 from n2s_dist.levels import estimate_noise, scan_total_variation
 from n2s_dist.metrics import psnr_db
-from n2s_dist.noise import FAMILIES, NoiseModel, frozen_rng, parse_noise
-from n2s_dist.order import name_key
+from n2s_dist.noise import FAMILIES, NoiseModel, parse_noise
+from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.hashing import frozen_rng, name_key
 
 _USUAL = ["gaussian:15", "gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50"]
 

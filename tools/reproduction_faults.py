@@ -25,13 +25,13 @@ from n2s_dist.build import build_shards
 from n2s_dist.cells import product_cells
 from n2s_dist.command_line import read_config
 from n2s_dist.distributed import Ranks
-from n2s_dist.errors import run_command
 from n2s_dist.images import list_images, read_image
 from n2s_dist.methods import of_network
 from n2s_dist.plan import BuildOptions
 from n2s_dist.score import ScoreModel
 from n2s_dist.sweep import sweep
 from n2s_dist.train import train
+from n2s_dist.utils.errors import run_command
 
 _CROP = 64
 _PAPERS_LAW = ("--ardae.coordinates=image", "--ardae.sigma_a=[0.05,0.001]")

@@ -20,7 +20,8 @@ import numpy as np
 from scipy import stats
 
 from n2s_dist import order
-from n2s_dist.errors import RunFailed, UserError, run_command
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import RunFailed, UserError, run_command
 
 _EPOCH = 1  # the second: it begins within a batch, unless the batch divides the samples
 _BLOCK = 2**18  # positions worked out at a time
@@ -33,7 +34,7 @@ SampleIndex = Callable[[np.ndarray], np.ndarray]
 
 def shard_sizes(samples: int, shards: int, seed: int) -> np.ndarray:
     """Unequal sizes, at most a quarter off their mean, as tiles of unequal images give them: int64 [shards]."""
-    share = 0.75 + 0.5 * (order.hash64(seed, np.arange(shards)) >> np.uint64(11)) / 2**53
+    share = 0.75 + 0.5 * (hashing.hash64(seed, np.arange(shards)) >> np.uint64(11)) / 2**53
     ends = np.rint(np.cumsum(share) / share.sum() * samples).astype(np.int64)
     return np.diff(ends, prepend=0)
 

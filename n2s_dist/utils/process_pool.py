@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import TypeVar
 
-from n2s_dist.errors import RunFailed
+from n2s_dist.utils.errors import RunFailed
 
 T = TypeVar("T")
 R = TypeVar("R")
