@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2s_dist.noise import Coordinates
+from n2s_dist.noise.base import Coordinates
 from n2s_dist.utils import hashing
 
 

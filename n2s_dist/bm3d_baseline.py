@@ -15,7 +15,9 @@ from scipy.special import digamma, polygamma
 
 from n2s_dist.denoise import Box
 from n2s_dist.methods import Denoiser
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.utils.errors import UserError
 
 _SMALLEST = 8  # pixels: the side of its blocks

@@ -11,8 +11,9 @@ from hashlib import sha256
 from n2s_dist.benchmarks import KNOWN, Benchmark
 from n2s_dist.images import KINDS
 from n2s_dist.methods import Denoiser
-from n2s_dist.mixture import Mixture, format_training_noise
-from n2s_dist.noise import FAMILIES, UNKNOWN, NoiseModel, format_noise, parse_noise
+from n2s_dist.noise.base import UNKNOWN, NoiseModel
+from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
 from n2s_dist.paper import paper_db
 from n2s_dist.utils.errors import UserError
 
@@ -176,11 +177,3 @@ def _check(noise: str, level: str, source: Benchmark, denoiser: Denoiser) -> Non
         raise UserError(
             f"--level unknown needs a network of a whole range of levels, which {denoiser.checkpoint} is not"
         )
-
-
-def parse_cell_noise(text: str) -> str:
-    """ "gaussian:25.0" as results write it; the name of a family alone stays, and "unknown".
-
-    Raises UserError for anything else.
-    """
-    return text if text in {UNKNOWN, *(each.family for each in FAMILIES)} else format_noise(parse_noise(text))

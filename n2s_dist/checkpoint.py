@@ -30,9 +30,10 @@ from torch import Tensor
 
 import n2s_dist
 from n2s_dist import shipped
-from n2s_dist.config import Config, from_dict, to_dict
-from n2s_dist.mixture import Mixture
-from n2s_dist.noise import NoiseModel, format_noise
+from n2s_dist.config.schema import Config, from_dict, to_dict
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.specification import format_noise
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.utils.errors import UserError, say
 from n2s_dist.utils.files import sha256_file, sync

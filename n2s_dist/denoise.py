@@ -8,8 +8,9 @@ from torch import Tensor
 
 from n2s_dist import checkpoint
 from n2s_dist.images import KINDS, ImageFile
-from n2s_dist.mixture import Mixture, format_training_noise
-from n2s_dist.noise import NoiseModel, parse_noise
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.specification import format_training_noise, parse_noise
 from n2s_dist.score import ScoreModel
 from n2s_dist.utils.errors import UserError
 

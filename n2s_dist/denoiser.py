@@ -22,8 +22,11 @@ from n2s_dist import checkpoint, kinds, shipped
 from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
 from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.images import KINDS
-from n2s_dist.mixture import Mixture
-from n2s_dist.noise import FAMILIES, UNKNOWN, Gamma, NoiseModel, Poisson, format_noise
+from n2s_dist.noise.base import FAMILIES, UNKNOWN, NoiseModel
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.specification import format_noise
 from n2s_dist.uncertainty import posterior_tiled
 from n2s_dist.utils.errors import UserError
 

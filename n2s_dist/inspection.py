@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from n2s_dist import dali_noise
-from n2s_dist.baked import encoding
 from n2s_dist.images import KINDS, to_uint8
 from n2s_dist.manifest import Manifest, Split
-from n2s_dist.mixture import parse_training_noise
-from n2s_dist.noise import NoiseModel, format_noise
+from n2s_dist.noise import frozen
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.specification import format_noise, parse_training_noise
+from n2s_dist.noise.stored import encoding
 from n2s_dist.shards import ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
@@ -148,7 +148,7 @@ def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) ->
         if shards.noise:
             pair = [to_uint8(encoding(parse_training_noise(shards.noise)).decode(sample.tile))]
         else:
-            noisy = dali_noise.corrupt_tile(noise, sample.tile, sample.image_key, sample.row, sample.column, seed)
+            noisy = frozen.corrupt_tile(noise, sample.tile, sample.image_key, sample.row, sample.column, seed)
             pair = [sample.tile, to_uint8(noisy)]
         for pixels, (y, x) in zip(pair, (clean_corners[-1], noisy_corners[-1]), strict=False):
             canvas.paste(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), (x, y))

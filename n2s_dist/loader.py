@@ -22,12 +22,14 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline, do_not_convert
 from torch import Tensor
 
-from n2s_dist import dali_noise, order
-from n2s_dist.baked import CLEAN, Encoding, encoding
+from n2s_dist import order
 from n2s_dist.cache import RemoteShards
-from n2s_dist.config import Beside
-from n2s_dist.mixture import Mixture, parse_training_noise
-from n2s_dist.noise import NoiseModel
+from n2s_dist.config.schema import Beside
+from n2s_dist.noise import frozen
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.specification import parse_training_noise
+from n2s_dist.noise.stored import CLEAN, Encoding, encoding
 from n2s_dist.prefetch import Prefetcher
 from n2s_dist.shards import Sample, ShardSet
 from n2s_dist.utils import hashing
@@ -119,7 +121,7 @@ def crop_keys(
     rows = rows[:, None] + np.where(up_down[:, None], pixels[::-1], pixels)
     columns = columns[:, None] + np.where(left_right[:, None], pixels[::-1], pixels)
     channels = samples[0].tile.shape[2]
-    row_keys, column_keys = dali_noise.pixel_keys(image_keys, seed, rows, columns, channels)
+    row_keys, column_keys = frozen.pixel_keys(image_keys, seed, rows, columns, channels)
     swap = transposed[:, None, None]
     down, across = np.where(swap, column_keys, row_keys), np.where(swap, row_keys, column_keys)
     return down[:, :, :, None], across[:, :, None, :]
@@ -216,8 +218,8 @@ def crop_pipeline(
 
 
 def _corrupt(noise: NoiseModel, crop: Any, down_keys: Any, across_keys: Any) -> Any:
-    math = dali_noise.dali_math()
-    return dali_noise.corrupt(noise, crop, dali_noise.PixelBits(down_keys, across_keys, math), math)
+    math = frozen.dali_math()
+    return frozen.corrupt(noise, crop, frozen.PixelBits(down_keys, across_keys, math), math)
 
 
 class CropLoader:

@@ -24,7 +24,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Split:
-    """dtype: of the tiles; uint8 is clean, the others hold noise (baked.py)."""
+    """dtype: of the tiles; uint8 is clean, the others hold noise (noise/stored.py)."""
 
     images: int
     samples: int

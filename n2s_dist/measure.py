@@ -24,7 +24,8 @@ from n2s_dist.denoise import Box, check_channels
 from n2s_dist.images import read_image, to_uint8, write_image
 from n2s_dist.methods import Estimator
 from n2s_dist.metrics import SSIM_RADIUS, psnr_of_error, squared_error, ssim_map
-from n2s_dist.noise import UNKNOWN, NoiseModel, format_noise
+from n2s_dist.noise.base import UNKNOWN, NoiseModel
+from n2s_dist.noise.specification import format_noise
 from n2s_dist.protocols import read_pair
 from n2s_dist.shares import Piece
 from n2s_dist.tables import MEASURES

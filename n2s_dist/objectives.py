@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from n2s_dist.ardae import ardae_loss, generators, perturbations
-from n2s_dist.config import Method
-from n2s_dist.mixture import NoiseBatch
-from n2s_dist.noise import NoiseModel
+from n2s_dist.config.schema import Method
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.conditioning import NoiseBatch
 from n2s_dist.score import ScoreModel
 
 # Noise2Void: one pixel in 64 is masked, as in Krull et al. 2019, by a value of the 5 x 5 around it.

@@ -11,6 +11,9 @@ import numpy as np
 
 from n2s_dist import tars
 from n2s_dist.manifest import SPLITS
+from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.specification import parse_training_noise
+from n2s_dist.noise.stored import encoding
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import hash64, name_key, permute
@@ -68,28 +71,22 @@ class BuildOptions:
         return 1 if self.gray else 3
 
     def _has_one_noise(self) -> bool:
-        from n2s_dist import mixture
-
-        return self.noise is not None and not isinstance(mixture.parse_training_noise(self.noise), mixture.Mixture)
+        return self.noise is not None and not isinstance(parse_training_noise(self.noise), Mixture)
 
     def _check_levels(self, levels: str) -> None:
-        from n2s_dist import mixture
-
-        noise = mixture.parse_training_noise(self.noise) if self.noise else None
-        parts = mixture.parse_training_noise(levels)
-        if not isinstance(noise, mixture.Mixture):
+        noise = parse_training_noise(self.noise) if self.noise else None
+        parts = parse_training_noise(levels)
+        if not isinstance(noise, Mixture):
             raise UserError(f"--levels is {levels}: it takes --noise with ranges of levels, such as gaussian:5-55")
-        if not isinstance(parts, mixture.Mixture) or not all(noise.holds(end) for ends in parts.ranges for end in ends):
+        if not isinstance(parts, Mixture) or not all(noise.holds(end) for ends in parts.ranges for end in ends):
             raise UserError(f"--levels is {levels}: give parts of the ranges {self.noise}, such as {self.noise}")
 
     def takes(self, name: str) -> bool:
         """Whether an image's own noise lies in `levels`."""
         if self.levels is None:
             return True
-        from n2s_dist import mixture
-
-        noise, parts = mixture.parse_training_noise(str(self.noise)), mixture.parse_training_noise(self.levels)
-        assert isinstance(noise, mixture.Mixture) and isinstance(parts, mixture.Mixture)
+        noise, parts = parse_training_noise(str(self.noise)), parse_training_noise(self.levels)
+        assert isinstance(noise, Mixture) and isinstance(parts, Mixture)
         return parts.holds(noise.of_image(name_key(name), self.seed))
 
     def dtype(self, split: str) -> str:
@@ -99,9 +96,7 @@ class BuildOptions:
         """
         if self.noise is None or split != "train":
             return "uint8"
-        from n2s_dist import baked, mixture  # only here: PyTorch takes a second and 300 MB in each process
-
-        return baked.encoding(mixture.parse_training_noise(self.noise)).dtype
+        return encoding(parse_training_noise(self.noise)).dtype
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from n2s_dist import checkpoint, consistency, order, stopping
 from n2s_dist.cache import open_store
-from n2s_dist.config import Config, to_dict
+from n2s_dist.config.schema import Config, to_dict
 from n2s_dist.distributed import Ranks
 from n2s_dist.loader import check_crop_size, check_noise
-from n2s_dist.mixture import Mixture, NoiseBatch
 from n2s_dist.muon import Muon
 from n2s_dist.networks import hidden_weights
-from n2s_dist.noise import NoiseModel
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.conditioning import NoiseBatch
+from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.observe import Watch
 from n2s_dist.saving import Saver
 from n2s_dist.score import ScoreModel, build_score_model
@@ -121,7 +122,7 @@ class Run:
         noise = self.model.noise
         if not isinstance(noise, Mixture):
             return noise
-        return noise.of_images(image_keys, self.shards.manifest.seed, self.ranks.device)
+        return NoiseBatch.of_images(noise, image_keys, self.shards.manifest.seed, self.ranks.device)
 
     def image_keys(self, positions: np.ndarray) -> np.ndarray:
         """Of the images that the crops at some global positions are of: uint64 [N]."""

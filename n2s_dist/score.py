@@ -5,10 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from n2s_dist.config import Config
-from n2s_dist.mixture import CONDITIONS, Mixture, NoiseBatch, TrainingNoise, parse_training_noise
+from n2s_dist.config.schema import Config
 from n2s_dist.networks import ResUNet, UNetN2N, run_padded
-from n2s_dist.noise import Coordinates, NoiseModel, PoissonGaussian
+from n2s_dist.noise.base import Coordinates, NoiseModel
+from n2s_dist.noise.conditioning import CONDITIONS, NoiseBatch
+from n2s_dist.noise.mixtures import Mixture, TrainingNoise
+from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.noise.specification import parse_training_noise
 
 
 class ScoreModel(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from n2s_dist.config import CompileMode, Precision
+from n2s_dist.config.schema import CompileMode, Precision
 from n2s_dist.utils.errors import UserError
 
 Model = TypeVar("Model", bound=nn.Module)

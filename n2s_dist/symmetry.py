@@ -12,25 +12,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-ORDER = 8  # of the square's symmetry group: quarter turns, with or without a flip before
+from n2s_dist.config.checks import SYMMETRY_ORDER
 
 _SQUARE = torch.arange(9).view(3, 3)
 
 
 def moved(x: Tensor, element: int, dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """x flipped and turned in two of its dimensions by one of the group's ORDER elements; 0 leaves it as it is."""
+    """x flipped and turned in two of its dimensions by one of the group's elements; 0 leaves it as it is."""
     if element >= 4:
         x = x.flip(dims[1])
     return x.rot90(element % 4, dims)
 
 
 def _element(square: Tensor) -> int:
-    return next(g for g in range(ORDER) if torch.equal(moved(_SQUARE, g), square))
+    return next(g for g in range(SYMMETRY_ORDER) if torch.equal(moved(_SQUARE, g), square))
 
 
 # _BEFORE[g][a] is the element g^-1 a: where what element g takes to place a was before.
-_INVERSE = [next(h for h in range(ORDER) if torch.equal(moved(moved(_SQUARE, h), g), _SQUARE)) for g in range(ORDER)]
-_BEFORE = [[_element(moved(moved(_SQUARE, a), _INVERSE[g])) for a in range(ORDER)] for g in range(ORDER)]
+_INVERSE = [
+    next(h for h in range(SYMMETRY_ORDER) if torch.equal(moved(moved(_SQUARE, h), g), _SQUARE))
+    for g in range(SYMMETRY_ORDER)
+]
+_BEFORE = [
+    [_element(moved(moved(_SQUARE, a), _INVERSE[g])) for a in range(SYMMETRY_ORDER)] for g in range(SYMMETRY_ORDER)
+]
 
 
 def _places(groups: int, channels: int, side: int, pixels: bool) -> Tensor:
@@ -41,11 +46,11 @@ def _places(groups: int, channels: int, side: int, pixels: bool) -> Tensor:
     """
     trained = torch.arange(groups * channels * side**2).view(groups, channels, side, side)
     copies = []
-    for element in range(ORDER):
+    for element in range(SYMMETRY_ORDER):
         if pixels:
             copy = moved(trained.view(groups, -1, 2, 2, side, side), element, (2, 3))
         else:
-            copy = trained.view(groups, -1, ORDER, side, side)[:, :, _BEFORE[element]]
+            copy = trained.view(groups, -1, SYMMETRY_ORDER, side, side)[:, :, _BEFORE[element]]
         copies.append(moved(copy, element).reshape(groups, channels, side, side))
     return torch.stack(copies, dim=1).flatten(0, 1)
 
@@ -63,7 +68,7 @@ class _Copy(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (copies,) = context.saved_tensors
         return (
-            gradient.flatten().index_select(0, copies.flatten()).view(ORDER, -1).sum(0).view(context.shape),
+            gradient.flatten().index_select(0, copies.flatten()).view(SYMMETRY_ORDER, -1).sum(0).view(context.shape),
             None,
             None,
         )
@@ -79,8 +84,8 @@ class Symmetric(nn.Module):
         super().__init__()
         self.groups_dim = groups_dim
         shape = weight.transpose(0, groups_dim).shape
-        places = _places(shape[0] // ORDER, shape[1], shape[2], pixels).transpose(0, groups_dim).contiguous()
-        copies = places.flatten().argsort(stable=True).view(-1, ORDER).T
+        places = _places(shape[0] // SYMMETRY_ORDER, shape[1], shape[2], pixels).transpose(0, groups_dim).contiguous()
+        copies = places.flatten().argsort(stable=True).view(-1, SYMMETRY_ORDER).T
         self.register_buffer("places", places.int(), persistent=False)
         self.register_buffer("copies", copies.contiguous().int(), persistent=False)
 
@@ -89,7 +94,7 @@ class Symmetric(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The copies in the square's own position, groups first."""
-        return weight.transpose(0, self.groups_dim)[::ORDER].contiguous()
+        return weight.transpose(0, self.groups_dim)[::SYMMETRY_ORDER].contiguous()
 
 
 def make_symmetric(network: nn.Module, first: nn.Module, last: nn.Module) -> None:

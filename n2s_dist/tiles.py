@@ -11,6 +11,8 @@ import numpy as np
 from n2s_dist import plan, tars
 from n2s_dist.images import KINDS, ImageFile, image_size, pixels_of, read
 from n2s_dist.manifest import ShardEntry
+from n2s_dist.noise.specification import parse_training_noise
+from n2s_dist.noise.stored import bake, encoding
 from n2s_dist.plan import BuildOptions, Tiles
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
@@ -78,23 +80,21 @@ def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
     height, width, _ = tile_shape(job.size, options)
     places, noise = job.places, None
     if options.dtype(places.split) != "uint8":
-        from n2s_dist import baked, mixture
-
         assert options.noise is not None
-        noise = mixture.parse_training_noise(options.noise)
+        noise = parse_training_noise(options.noise)
     for row, column in zip(places.tiles.row.tolist(), places.tiles.column.tolist(), strict=True):
         tile = pixels_of(image.crop((column, row, column + width, row + height)))
         if noise is not None:
-            tile = baked.bake(noise, tile, options.seed, name_key(job.source.name), row, column)
+            tile = bake(noise, tile, options.seed, name_key(job.source.name), row, column)
         yield np.ascontiguousarray(tile)
 
 
 def cut_noisy_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
     """The same of an image that has its noise already, at the file's own depth. Raises UserError."""
-    from n2s_dist import baked, mixture, pictures
+    from n2s_dist import pictures
 
     assert options.noise is not None
-    stored = baked.encoding(mixture.parse_training_noise(options.noise))
+    stored = encoding(parse_training_noise(options.noise))
     path, picture = job.source.file.path, pictures.read_picture(job.source.file)
     check_size(job, *picture.pixels.shape[:2])
     if picture.alpha is not None:

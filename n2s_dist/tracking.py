@@ -17,7 +17,7 @@ from urllib.parse import ParseResult, urlparse
 
 import numpy as np
 
-from n2s_dist.config import Config, to_dict
+from n2s_dist.config.schema import Config, to_dict
 from n2s_dist.tables import MEASURES, Cell, difference
 
 _INIT_TIMEOUT_SEC = 60

@@ -26,12 +26,12 @@ from tqdm import tqdm
 
 from n2s_dist import checkpoint, order, schedule, stopping
 from n2s_dist.ardae import raised, share_of_range, sigma_a_law
-from n2s_dist.command_line import read_config
-from n2s_dist.config import Config
+from n2s_dist.config.command_line import read_config
+from n2s_dist.config.schema import Config
 from n2s_dist.distributed import lost_ranks_named
 from n2s_dist.keeping import after_step, save, stop_if_not_finite
 from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
-from n2s_dist.mixture import Mixture
+from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.run import Interval, Run, start
 from n2s_dist.tracking import NullTracker, open_tracker

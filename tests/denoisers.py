@@ -11,10 +11,10 @@ import torch
 from n2s_dist import checkpoint
 from n2s_dist.benchmarks import Benchmark
 from n2s_dist.cells import Cell
-from n2s_dist.config import ArdaeConfig, Config, Method, NetworkConfig
+from n2s_dist.config.schema import ArdaeConfig, Config, Method, NetworkConfig
 from n2s_dist.measure import compare_deviations, posterior_figures
 from n2s_dist.methods import Denoiser, of_network
-from n2s_dist.noise import NoiseModel
+from n2s_dist.noise.base import NoiseModel
 from n2s_dist.score import build_score_model
 from n2s_dist.uncertainty import Posterior
 

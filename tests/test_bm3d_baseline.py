@@ -11,7 +11,12 @@ from scipy.stats import gamma, poisson
 from n2s_dist.bm3d_baseline import bm3d, stable_inverse, through_stable
 from n2s_dist.denoise import Box
 from n2s_dist.metrics import psnr_db
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian, format_noise
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import frozen_rng
 

@@ -11,8 +11,10 @@ from PIL import Image
 from n2s_dist import plan, verify
 from n2s_dist.build import build_shards
 from n2s_dist.manifest import read_manifest
-from n2s_dist.mixture import Mixture, parse_training_noise
-from n2s_dist.noise import Gaussian, Poisson
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
 from n2s_dist.utils import hashing

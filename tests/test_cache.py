@@ -27,7 +27,7 @@ from n2s_dist import train as training
 from n2s_dist.build import BuildOptions, build_shards
 from n2s_dist.cache import RemoteShards, open_store
 from n2s_dist.loader import CropLoader, bring_ahead
-from n2s_dist.noise import Gaussian
+from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.prefetch import Prefetcher
 from n2s_dist.remote import Closed, Patience, RemoteFolder
 from n2s_dist.shards import ShardSet

@@ -10,7 +10,7 @@ from n2s_dist import checkpoint, evaluate
 from n2s_dist.benchmarks import KNOWN, Benchmark
 from n2s_dist.cells import SUITES, choose, product_cells, suite_cells
 from n2s_dist.methods import digest, of_network
-from n2s_dist.noise import parse_noise
+from n2s_dist.noise.specification import parse_noise
 from n2s_dist.paper import paper_db
 from n2s_dist.utils.errors import UserError
 

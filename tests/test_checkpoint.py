@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from n2s_dist import checkpoint
-from n2s_dist.command_line import read_config
-from n2s_dist.config import Config
+from n2s_dist.config.command_line import read_config
+from n2s_dist.config.schema import Config
 from n2s_dist.score import build_score_model
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from n2s_dist.command_line import config_keys, read_config
-from n2s_dist.config import Config, from_dict, to_dict
+from n2s_dist.config.command_line import config_keys, read_config
+from n2s_dist.config.schema import Config, from_dict, to_dict
 from n2s_dist.utils.errors import UserError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))

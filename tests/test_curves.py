@@ -11,7 +11,7 @@ import sample_results
 from PIL import Image
 
 from n2s_dist import tracking
-from n2s_dist.config import Config
+from n2s_dist.config.schema import Config
 from n2s_dist.curves import BENCHMARK_MEASURES, OPTIONAL, SECTIONS, curve, training_hours
 
 KEYS = {key for panels in SECTIONS.values() for panel in panels for key in panel.keys}

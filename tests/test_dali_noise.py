@@ -8,33 +8,35 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from n2s_dist import dali_noise
-from n2s_dist.noise import Gamma, Gaussian, Poisson
+from n2s_dist.noise import frozen
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.poisson import Poisson
 from n2s_dist.utils import hashing
 
-MATH = dali_noise.numpy_math()
+MATH = frozen.numpy_math()
 CHANNELS, SIDE = 3, 600  # over a million pixels
 
 
 def pixel_keys(image: str = "a.png", seed: int = 0, channels: int = CHANNELS, side: int = SIDE) -> tuple:
     """Keys of all pixels of an image, uint32 [C, H, 1] and [C, 1, W], as the loader makes them."""
     image_key, pixels = np.array([hashing.name_key(image)], np.uint64), np.arange(side)[None]
-    down, across = dali_noise.pixel_keys(image_key, seed, pixels, pixels, channels)
+    down, across = frozen.pixel_keys(image_key, seed, pixels, pixels, channels)
     return down[0, :, :, None], across[0, :, None, :]
 
 
-def pixel_bits(*args, **kwargs) -> dali_noise.PixelBits:
-    return dali_noise.PixelBits(*pixel_keys(*args, **kwargs), MATH)
+def pixel_bits(*args, **kwargs) -> frozen.PixelBits:
+    return frozen.PixelBits(*pixel_keys(*args, **kwargs), MATH)
 
 
 def normals(*args, **kwargs) -> np.ndarray:
     """float64 [C, H, W]."""
-    return dali_noise.draw_sum(dali_noise.normal_tables(1.0), pixel_bits(*args, **kwargs), MATH).astype(np.float64)
+    return frozen.draw_sum(frozen.normal_tables(1.0), pixel_bits(*args, **kwargs), MATH).astype(np.float64)
 
 
 def corrupted(noise, value: int) -> np.ndarray:
     clean = np.full((CHANNELS, SIDE, SIDE), value, np.uint8)
-    noisy = dali_noise.corrupt(noise, clean, pixel_bits(), MATH)
+    noisy = frozen.corrupt(noise, clean, pixel_bits(), MATH)
     assert noisy.dtype == np.float32 and noisy.shape == clean.shape
     return noisy.astype(np.float64).ravel()
 
@@ -66,30 +68,30 @@ def largest_error(tables: tuple[np.ndarray, np.ndarray], law, x: np.ndarray) -> 
 
 def test_normal_draws_have_the_normal_distribution():
     x = np.concatenate([np.linspace(-6.2, 6.2, 125), [-1e-4, -1e-9, 1e-9, 1e-4]])  # zero is among them
-    assert largest_error(dali_noise.normal_tables(1.0), stats.norm(), x) < 1e-6
+    assert largest_error(frozen.normal_tables(1.0), stats.norm(), x) < 1e-6
 
 
 @pytest.mark.parametrize("k", [10.0, 100.0, 10_000.0])
 def test_gamma_draws_have_the_gamma_distribution(k):
     law = stats.gamma(k, scale=1 / k)
     x = np.concatenate([law.ppf(np.linspace(0, 1, 80)[1:-1]), law.ppf([1e-9, 1e-6, 1e-4]), law.isf([1e-9, 1e-6, 1e-4])])
-    assert largest_error(dali_noise.gamma_tables(k), law, x) < 1e-6
+    assert largest_error(frozen.gamma_tables(k), law, x) < 1e-6
 
 
 def test_a_wrong_law_would_be_told():
     """Else the two tests above would prove nothing: a table of the neighbouring level is off by far more."""
     x = np.linspace(-3, 3, 13)
-    assert largest_error(dali_noise.normal_tables(1.0001), stats.norm(), x) > 1e-5
+    assert largest_error(frozen.normal_tables(1.0001), stats.norm(), x) > 1e-5
     law = stats.gamma(100, scale=1 / 100)
-    assert largest_error(dali_noise.gamma_tables(100.01), law, law.ppf([0.1, 0.3, 0.7])) > 1e-5
+    assert largest_error(frozen.gamma_tables(100.01), law, law.ppf([0.1, 0.3, 0.7])) > 1e-5
 
 
 @pytest.mark.parametrize(
     "tables, mean, deviation, lowest",
     [
-        (dali_noise.normal_tables(1.0), 0, 1, -6),
-        (dali_noise.normal_tables(25 / 255), 0, 25 / 255, -6),
-        (dali_noise.gamma_tables(100.0), 1, 0.1, -4.5),
+        (frozen.normal_tables(1.0), 0, 1, -6),
+        (frozen.normal_tables(25 / 255), 0, 25 / 255, -6),
+        (frozen.gamma_tables(100.0), 1, 0.1, -4.5),
     ],
     ids=["normal", "normal 25", "gamma 100"],
 )
@@ -107,7 +109,7 @@ def test_draws_have_the_right_moments_and_reach(tables, mean, deviation, lowest)
 @pytest.mark.parametrize("zeta", [0.0025, 0.01, 0.05, 1.0])
 def test_poisson_tables_hold_the_exact_probabilities(zeta):
     """For every 8-bit value, over all words: those below a slot's threshold yield its own count."""
-    tables = dali_noise.poisson_tables(zeta)
+    tables = frozen.poisson_tables(zeta)
     thresholds, aliases, differences = (table.astype(np.float64).reshape(256, 256) for table in tables)
     kept = np.clip(thresholds / 2**24 - np.arange(256), 0, 1) / 256
     outcomes = np.arange(int(max((aliases + differences).max(), aliases.max())) + 1)
@@ -164,7 +166,7 @@ def test_the_halves_are_one_of_each_parity():
     """What is left out of bit_planes, and why neighbours in a table lie at an even and the next odd place."""
     first, second = pixel_bits().halves()
     assert ((first ^ second) & np.uint32(1) == 1).all() and max(first.max(), second.max()) < 65536
-    for table in (*dali_noise.normal_tables(1.0), *dali_noise.gamma_tables(50.0)):
+    for table in (*frozen.normal_tables(1.0), *frozen.gamma_tables(50.0)):
         ranks = np.argsort(np.argsort(table.astype(np.float64), kind="stable"), kind="stable")
         assert (np.abs(ranks[::2] - ranks[1::2]) <= 2).all()  # float32 makes a few neighbours equal
         assert abs(np.corrcoef(table[:-2], table[2:])[0, 1]) < 0.03  # and pairs are in no order
@@ -236,7 +238,7 @@ def test_noise_has_no_rectangles():
     """Each family, as it is, squared, and its sign; shuffled tables make nothing of any trace in the bits."""
     clean, deviations = np.full((1, 768, 768), 100, np.uint8), []
     for model in (Gaussian(0.1), Gamma(50.0), Poisson(0.01)):
-        noise = dali_noise.corrupt(model, clean, pixel_bits(channels=1, side=768), MATH)[0]
+        noise = frozen.corrupt(model, clean, pixel_bits(channels=1, side=768), MATH)[0]
         noise = (noise - noise.mean(dtype=np.float64)) / noise.std()
         square = noise**2 - (noise**2).mean(dtype=np.float64)
         sign = np.sign(noise - np.median(noise) - 1e-6)
@@ -269,8 +271,8 @@ def test_the_power_spectrum_is_flat():
 def test_noise_depends_on_the_key_alone():
     """A crop's noise is the part of its image's noise: the same function of the same keys."""
     down, across = pixel_keys()
-    part = dali_noise.PixelBits(down[:, 100:164], across[:, :, 300:364], MATH)
-    noise = dali_noise.draw_sum(dali_noise.normal_tables(1.0), part, MATH)
+    part = frozen.PixelBits(down[:, 100:164], across[:, :, 300:364], MATH)
+    noise = frozen.draw_sum(frozen.normal_tables(1.0), part, MATH)
     np.testing.assert_array_equal(noise, normals()[:, 100:164, 300:364].astype(np.float32))
 
 
@@ -288,7 +290,7 @@ def test_noise_is_pinned():
         (Poisson(0.01), [0.46, 0.44, 0.48, 0.54]),
         (Gamma(100.0), [0.4638551, 0.4756537, 0.4206274, 0.5126693]),
     ):
-        np.testing.assert_allclose(dali_noise.corrupt(model, grey, bits, MATH).ravel(), expected, rtol=0, atol=2e-7)
+        np.testing.assert_allclose(frozen.corrupt(model, grey, bits, MATH).ravel(), expected, rtol=0, atol=2e-7)
 
 
 def test_a_tile_gets_the_noise_of_its_place():
@@ -296,7 +298,7 @@ def test_a_tile_gets_the_noise_of_its_place():
     image = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
     key = hashing.name_key("a.png")
     for model in (Gaussian(0.1), Poisson(0.05), Gamma(50.0)):
-        whole = dali_noise.corrupt_tile(model, image, key, 0, 0, 7)
-        part = dali_noise.corrupt_tile(model, image[30:94, 100:228], key, 30, 100, 7)
+        whole = frozen.corrupt_tile(model, image, key, 0, 0, 7)
+        part = frozen.corrupt_tile(model, image[30:94, 100:228], key, 30, 100, 7)
         assert whole.dtype == np.float32
         np.testing.assert_array_equal(part, whole[30:94, 100:228])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from n2s_dist.command_line import read_config
+from n2s_dist.config.command_line import read_config
 from n2s_dist.denoise import denoise_tiled, denoise_whole
 from n2s_dist.score import ScoreModel, build_score_model
 

@@ -14,11 +14,14 @@ from test_denoise import random_model
 
 import n2s_dist
 from n2s_dist import checkpoint, kinds, shipped
-from n2s_dist.command_line import read_config
+from n2s_dist.config.command_line import read_config
 from n2s_dist.denoise import denoise_whole
 from n2s_dist.denoiser import Denoiser, load_denoiser
 from n2s_dist.ensemble import SelfEnsemble
-from n2s_dist.noise import Gamma, Gaussian, Poisson, PoissonGaussian
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.uncertainty import posterior_tiled
 from n2s_dist.utils.errors import UserError
 

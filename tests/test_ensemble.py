@@ -7,7 +7,9 @@ from test_denoise import random_model
 
 from n2s_dist.denoise import denoise_tiled, denoise_whole
 from n2s_dist.ensemble import SelfEnsemble
-from n2s_dist.noise import Gamma, Gaussian, Poisson
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.poisson import Poisson
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

@@ -24,7 +24,8 @@ from n2s_dist.levels import estimate_noise
 from n2s_dist.measure import Bench, image_row
 from n2s_dist.methods import of_network
 from n2s_dist.metrics import psnr_db
-from n2s_dist.noise import Gaussian, format_noise
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.specification import format_noise
 from n2s_dist.shares import Piece, cut
 from n2s_dist.tables import MEASURES
 from n2s_dist.uncertainty import posterior_tiled

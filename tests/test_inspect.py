@@ -13,7 +13,10 @@ from n2s_dist.build import build_shards
 from n2s_dist.images import to_uint8
 from n2s_dist.inspection import Sheet, contact_sheet, summary
 from n2s_dist.loader import CropLoader
-from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise, parse_noise
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
 

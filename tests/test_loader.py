@@ -15,11 +15,15 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from n2s_dist import dali_noise, order
-from n2s_dist.baked import CLEAN, encoding
+from n2s_dist import order
 from n2s_dist.build import build_shards
 from n2s_dist.loader import CropLoader, check_noise, crop_inputs, crop_pipeline, run_ahead
-from n2s_dist.noise import Gamma, Gaussian, Poisson, format_noise
+from n2s_dist.noise import frozen
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.specification import format_noise
+from n2s_dist.noise.stored import CLEAN, encoding
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
 from n2s_dist.utils.errors import UserError
@@ -192,11 +196,11 @@ def test_crops_larger_than_the_smallest_tile_are_refused(shards):
 @pytest.mark.parametrize("gray", [False, True], ids=["colour", "gray"])
 @pytest.mark.parametrize("noise", NOISES, ids=format_noise)
 def test_dali_noise_equals_numpys(shards, gray_shards, noise, gray):
-    data, positions, math = gray_shards if gray else shards, np.arange(64), dali_noise.numpy_math()
+    data, positions, math = gray_shards if gray else shards, np.arange(64), frozen.numpy_math()
     clean, expected = expected_crops(data, positions), []
     keys = [item[5:] for item in crop_inputs(data, batches_of(positions), CROP, SEED)]
     for crop, down, across in zip(clean, *(np.concatenate(part) for part in zip(*keys, strict=True)), strict=True):
-        expected.append(dali_noise.corrupt(noise, crop, dali_noise.PixelBits(down, across, math), math))
+        expected.append(frozen.corrupt(noise, crop, frozen.PixelBits(down, across, math), math))
     np.testing.assert_array_equal(load(data, positions, noise), np.stack(expected))
 
 

@@ -10,12 +10,18 @@ from scipy import stats
 
 from n2s_dist import checkpoint
 from n2s_dist.build import build_shards
-from n2s_dist.command_line import read_config
-from n2s_dist.dali_noise import corrupt_tile
+from n2s_dist.config.command_line import read_config
 from n2s_dist.denoise import choose_noise, denoise_whole
 from n2s_dist.distributed import Ranks
-from n2s_dist.mixture import Mixture, NoiseBatch, format_training_noise, parse_training_noise
-from n2s_dist.noise import FAMILIES, Gamma, Gaussian, Poisson, PoissonGaussian
+from n2s_dist.noise.base import FAMILIES
+from n2s_dist.noise.conditioning import NoiseBatch
+from n2s_dist.noise.frozen import corrupt_tile
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.noise.specification import format_training_noise, parse_training_noise
 from n2s_dist.plan import BuildOptions
 from n2s_dist.score import build_score_model
 from n2s_dist.shards import ShardSet
@@ -67,7 +73,7 @@ def test_families_have_equal_shares_and_levels_are_log_uniform():
 
 def test_a_batch_transforms_each_image_by_its_own_noise():
     y = torch.rand(64, 3, 4, 4) * 1.4 - 0.2
-    batch = mixture().of_images(KEYS[:64], 5, y.device)
+    batch = NoiseBatch.of_images(mixture(), KEYS[:64], 5, y.device)
     one_by_one = [mixture().of_image(int(key), 5) for key in KEYS[:64]]
     assert {type(noise) for noise in one_by_one} == set(FAMILIES)
     expected = torch.stack([noise.stable(image) for noise, image in zip(one_by_one, y, strict=True)])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from n2s_dist import checkpoint
-from n2s_dist.command_line import read_config
+from n2s_dist.config.command_line import read_config
 from n2s_dist.muon import Muon, orthogonalised
 from n2s_dist.networks import ResUNet, UNetN2N, hidden_weights
 from n2s_dist.train import train

@@ -12,7 +12,12 @@ import torch
 from scipy import stats
 from scipy.special import digamma, polygamma
 
-from n2s_dist.noise import Gamma, Gaussian, Poisson, PoissonGaussian, format_noise, inverse_anscombe, parse_noise
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.noise.specification import format_noise, parse_noise
+from n2s_dist.noise.transforms import inverse_anscombe
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import frozen_rng
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from n2s_dist.noise import format_noise, parse_noise
+from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.paper import method_name, paper_db, read_paper, remark
 
 BENCHMARKS = ("bsd68", "set12", "cbsd68", "kodak24")

@@ -12,9 +12,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from n2s_dist.ardae import ardae_loss, perturbations, raised, share_of_range, sigma_a_law
-from n2s_dist.command_line import read_config
-from n2s_dist.mixture import parse_training_noise
-from n2s_dist.noise import Gaussian
+from n2s_dist.config.command_line import read_config
+from n2s_dist.noise.conditioning import NoiseBatch
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.score import ScoreModel, build_score_model
 
 CPU = torch.device("cpu")
@@ -172,7 +173,7 @@ def test_raises_within_a_range_reach_levels_uniform_over_the_family_and_never_pe
     positions = np.arange(30_000)
     keys, share = positions.astype(np.uint64), share_of_range(3, positions)
     mixture = parse_training_noise("gaussian:5-55,poisson:0.005-0.1,gamma:20-200")
-    noise = mixture.of_images(keys, 1, CPU)
+    noise = NoiseBatch.of_images(mixture, keys, 1, CPU)
     log_raise = mixture.log_raise(keys, 1, share, mixture)
     least = sigma_a_law("stable", 3, positions, 1, (0.0, 1.0))
     sigma_a = raised(least, log_raise)
@@ -195,7 +196,7 @@ def test_raises_into_a_part_of_a_range_reach_that_part_uniformly_from_all_that_i
     keys, share = positions.astype(np.uint64), share_of_range(3, positions)
     mixture = parse_training_noise("gaussian:5-55,gamma:20-200")
     focus = parse_training_noise("gaussian:22-28,gamma:40-60")
-    noise = mixture.of_images(keys, 1, CPU)
+    noise = NoiseBatch.of_images(mixture, keys, 1, CPU)
     level, family = noise.level.flatten().double().numpy(), noise.family.flatten().numpy()
     perturbed = raised(np.zeros(len(positions)), mixture.log_raise(keys, 1, share, focus))
     strength = np.where(family == 0, level, level**-0.5)  # what the noise's deviation in y is proportional to

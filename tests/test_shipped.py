@@ -10,7 +10,7 @@ import torch
 
 from n2s_dist import checkpoint, shipped
 from n2s_dist import train as training
-from n2s_dist.mixture import parse_training_noise
+from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.photographs import PHOTOGRAPHS, largest_difference_db, measure_photographs, noises, photograph
 from n2s_dist.utils.errors import UserError
 

@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 from n2s_dist import checkpoint, speed
 from n2s_dist import train as training
-from n2s_dist.command_line import read_config
+from n2s_dist.config.command_line import read_config
 from n2s_dist.run import start
 from n2s_dist.speed import choose_precision
 from n2s_dist.train import train

@@ -17,7 +17,9 @@ from n2s_dist.distributed import Ranks
 from n2s_dist.images import to_uint8
 from n2s_dist.journal import FOLDER
 from n2s_dist.methods import Estimator
-from n2s_dist.noise import Gamma, Gaussian, format_noise, parse_noise
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.sweep import sweep
 
 pytestmark = pytest.mark.usefixtures("cpu")

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from n2s_dist.config.checks import SYMMETRY_ORDER
 from n2s_dist.muon import Muon
 from n2s_dist.networks import ResUNet, hidden_weights
-from n2s_dist.symmetry import ORDER, moved, symmetric_weights
+from n2s_dist.symmetry import moved, symmetric_weights
 
 WIDTHS = (8, 16, 24)
 
@@ -27,13 +28,13 @@ def whole_weights(symmetric: nn.Module, like: nn.Module | None = None) -> dict[s
 
 def test_the_eight_elements_are_the_squares_symmetries():
     square = torch.arange(16).view(1, 4, 4)
-    assert len({tuple(moved(square, element).flatten().tolist()) for element in range(ORDER)}) == 8
+    assert len({tuple(moved(square, element).flatten().tolist()) for element in range(SYMMETRY_ORDER)}) == 8
     assert torch.equal(moved(square, 0), square)
     assert torch.equal(moved(square, 1), square.rot90(1, (1, 2)))
     assert torch.equal(moved(square, 4), square.flip(2))
 
 
-@pytest.mark.parametrize("element", range(ORDER))
+@pytest.mark.parametrize("element", range(SYMMETRY_ORDER))
 def test_a_symmetric_network_commutes_with_flips_and_turns(element):
     symmetric = network(symmetric=True)
     x = torch.randn(2, 5, 32, 16, dtype=torch.float64)
@@ -48,11 +49,13 @@ def test_a_symmetric_network_commutes_with_flips_and_turns(element):
 def test_an_eighth_of_the_weights_is_trained_and_each_is_found_eight_times():
     symmetric, plain = network(symmetric=True), network()
     trained = list(symmetric.parameters())
-    assert sum(p.numel() for p in trained) * ORDER == sum(p.numel() for p in plain.parameters())
+    assert sum(p.numel() for p in trained) * SYMMETRY_ORDER == sum(p.numel() for p in plain.parameters())
     whole = list(whole_weights(symmetric).values())
     assert [w.shape for w in whole] == [p.shape for p in plain.parameters()]
     for part, weight in zip(trained, whole, strict=True):
-        torch.testing.assert_close(part.flatten().sort()[0].repeat_interleave(ORDER), weight.flatten().sort()[0])
+        torch.testing.assert_close(
+            part.flatten().sort()[0].repeat_interleave(SYMMETRY_ORDER), weight.flatten().sort()[0]
+        )
 
 
 def test_fresh_weights_are_spread_as_a_plain_networks():
@@ -92,7 +95,7 @@ def test_muon_steps_as_on_the_whole_weights_which_stay_symmetric():
         symmetric(torch.randn(1, 5, 16, 16)).square().mean().backward()
         copies = symmetric_weights(symmetric)
         for weight, whole in zip(hidden_weights(symmetric), hidden_weights(plain), strict=True):
-            whole.grad = copies[weight](weight.grad) / ORDER
+            whole.grad = copies[weight](weight.grad) / SYMMETRY_ORDER
         ours.step()
         theirs.step()
     before = whole_weights(network(symmetric=True).float())

@@ -11,8 +11,8 @@ import pytest
 import sample_results
 
 from n2s_dist import tracking
-from n2s_dist.command_line import read_config
-from n2s_dist.config import Config
+from n2s_dist.config.command_line import read_config
+from n2s_dist.config.schema import Config
 from n2s_dist.exhibits import caption, choose, strip
 from n2s_dist.tracking import NullTracker, Tracker, log_results, open_tracker, summary_of
 
@@ -78,7 +78,7 @@ def test_wandb_without_a_key_goes_offline_and_keeps_its_id(tmp_path, environment
     program = """
 import pathlib, sys
 import numpy as np
-from n2s_dist.config import Config
+from n2s_dist.config.schema import Config
 from n2s_dist.exhibits import caption, choose, strip
 from n2s_dist.tracking import open_tracker
 run_dir = pathlib.Path(sys.argv[1])

@@ -20,10 +20,10 @@ from torch import Tensor
 from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.build import build_shards
-from n2s_dist.command_line import read_config
-from n2s_dist.config import Config
+from n2s_dist.config.command_line import read_config
+from n2s_dist.config.schema import Config
 from n2s_dist.loader import CropLoader
-from n2s_dist.noise import Gaussian
+from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.observe import CLOCKS
 from n2s_dist.plan import BuildOptions
 from n2s_dist.run import portion_size, start

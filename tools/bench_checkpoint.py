@@ -19,7 +19,7 @@ from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
 from n2s_dist.build import build_shards
-from n2s_dist.command_line import read_config
+from n2s_dist.config.command_line import read_config
 from n2s_dist.keeping import save
 from n2s_dist.plan import BuildOptions
 from n2s_dist.run import start

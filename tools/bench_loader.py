@@ -32,7 +32,7 @@ from PIL import Image
 from n2s_dist import order
 from n2s_dist.build import build_shards
 from n2s_dist.loader import CropLoader
-from n2s_dist.noise import parse_noise
+from n2s_dist.noise.specification import parse_noise
 from n2s_dist.plan import BuildOptions
 from n2s_dist.shards import ShardSet
 from n2s_dist.utils.errors import UserError, run_command

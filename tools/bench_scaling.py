@@ -26,8 +26,8 @@ from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
 from n2s_dist.build import build_shards
-from n2s_dist.command_line import read_config
-from n2s_dist.config import Config
+from n2s_dist.config.command_line import read_config
+from n2s_dist.config.schema import Config
 from n2s_dist.observe import flops_per_sample
 from n2s_dist.plan import BuildOptions
 from n2s_dist.run import start

@@ -22,7 +22,7 @@ from n2s_dist.curves import read_metrics, run_names, training_hours
 from n2s_dist.distributed import Ranks
 from n2s_dist.evaluate import write
 from n2s_dist.methods import of_network
-from n2s_dist.noise import format_noise, parse_noise
+from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.paper import paper_db
 from n2s_dist.sweep import sweep
 from n2s_dist.utils.errors import UserError, run_command

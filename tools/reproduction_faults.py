@@ -23,7 +23,7 @@ from n2s_dist import checkpoint
 from n2s_dist.benchmarks import Benchmark
 from n2s_dist.build import build_shards
 from n2s_dist.cells import product_cells
-from n2s_dist.command_line import read_config
+from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed import Ranks
 from n2s_dist.images import list_images, read_image
 from n2s_dist.methods import of_network

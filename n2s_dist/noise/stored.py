@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from n2s_dist.dali_noise import corrupt_tile
-from n2s_dist.mixture import Mixture, TrainingNoise
-from n2s_dist.noise import Gamma, Gaussian, Poisson
+from n2s_dist.noise.frozen import corrupt_tile
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.mixtures import Mixture, TrainingNoise
+from n2s_dist.noise.poisson import Poisson
 
 _LEVELS = 65535
 _REACH = 8.0  # standard deviations

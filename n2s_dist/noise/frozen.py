@@ -21,7 +21,12 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from n2s_dist.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian, format_noise
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 

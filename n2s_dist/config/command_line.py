@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
-from n2s_dist.config import Config, from_dict
+from n2s_dist.config.schema import Config, from_dict
 from n2s_dist.utils.errors import UserError, nearest
 
 
