@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from n2s_dist.images import KINDS, ImageFile, list_images, measure_image
+from n2s_dist.images.files import KINDS, ImageFile, list_images, measure_image
 from n2s_dist.utils.errors import UserError
 
 

@@ -21,8 +21,8 @@ from typing import Literal
 from tqdm import tqdm
 
 from n2s_dist.crew import ALONE, Crew
-from n2s_dist.datasets import resolve_source
-from n2s_dist.images import list_images
+from n2s_dist.datasets.catalogue import resolve_source
+from n2s_dist.images.files import list_images
 from n2s_dist.layout import Layout
 from n2s_dist.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.plan import BuildOptions, make_plan

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from n2s_dist.benchmarks import KNOWN, Benchmark
-from n2s_dist.images import KINDS
+from n2s_dist.images.files import KINDS
 from n2s_dist.methods import Denoiser
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.mixtures import Mixture

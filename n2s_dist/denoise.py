@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from n2s_dist import checkpoint
-from n2s_dist.images import KINDS, ImageFile
+from n2s_dist.images.files import KINDS, ImageFile
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_training_noise, parse_noise

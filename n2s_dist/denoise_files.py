@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from n2s_dist.denoise import TILE
 from n2s_dist.denoiser import Denoiser, Info, ShippedDenoiser, load_denoiser
-from n2s_dist.images import SUFFIXES, ImageFile, list_images
+from n2s_dist.images.files import SUFFIXES, ImageFile, list_images
+from n2s_dist.images.user_files import Picture, read_picture, write_picture
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_noise, format_training_noise, parse_cell_noise
-from n2s_dist.pictures import Picture, read_picture, write_picture
 from n2s_dist.uncertainty import std_picture
 from n2s_dist.utils.errors import UserError, run_command
 

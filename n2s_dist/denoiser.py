@@ -21,7 +21,7 @@ import torch
 from n2s_dist import checkpoint, kinds, shipped
 from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
 from n2s_dist.ensemble import SelfEnsemble
-from n2s_dist.images import KINDS
+from n2s_dist.images.files import KINDS
 from n2s_dist.noise.base import FAMILIES, UNKNOWN, NoiseModel
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.mixtures import Mixture

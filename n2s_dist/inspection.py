@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from n2s_dist.images import KINDS, to_uint8
+from n2s_dist.images.files import KINDS, to_uint8
 from n2s_dist.manifest import Manifest, Split
 from n2s_dist.noise import frozen
 from n2s_dist.noise.base import NoiseModel

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from n2s_dist.pictures import Picture, upright
+from n2s_dist.images.user_files import Picture, upright
 from n2s_dist.utils.errors import UserError
 
 # Noise of every level that can be named stays far below these; images of 0 to 255 that are not all but black do not.

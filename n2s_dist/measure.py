@@ -21,9 +21,10 @@ import numpy as np
 from n2s_dist.benchmarks import Task
 from n2s_dist.cells import Cell
 from n2s_dist.denoise import Box, check_channels
-from n2s_dist.images import read_image, to_uint8, write_image
+from n2s_dist.images.files import read_image, to_uint8, write_image
 from n2s_dist.methods import Estimator
-from n2s_dist.metrics import SSIM_RADIUS, psnr_of_error, squared_error, ssim_map
+from n2s_dist.metrics.psnr import psnr_of_error, squared_error
+from n2s_dist.metrics.ssim import SSIM_RADIUS, ssim_map
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.protocols import read_pair

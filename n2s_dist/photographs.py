@@ -11,7 +11,7 @@ import skimage.data
 from PIL import Image
 
 from n2s_dist.denoise import denoise_whole
-from n2s_dist.metrics import psnr_db
+from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.mixtures import Mixture, TrainingNoise
 from n2s_dist.noise.specification import format_noise, parse_noise

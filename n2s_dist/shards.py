@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from n2s_dist import tars
-from n2s_dist.images import decode_image
+from n2s_dist.images.files import decode_image
 from n2s_dist.manifest import Manifest, ShardEntry, read_manifest
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import RankError, UserError

@@ -13,7 +13,7 @@ from n2s_dist.benchmarks import Task
 from n2s_dist.cells import Cell
 from n2s_dist.denoise import TILE, Box, Reach
 from n2s_dist.methods import Estimator
-from n2s_dist.metrics import SSIM_RADIUS
+from n2s_dist.metrics.ssim import SSIM_RADIUS
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from n2s_dist import plan, tars
-from n2s_dist.images import KINDS, ImageFile, image_size, pixels_of, read
+from n2s_dist.images.files import KINDS, ImageFile, image_size, pixels_of, read
+from n2s_dist.images.user_files import read_picture
 from n2s_dist.manifest import ShardEntry
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.noise.stored import bake, encoding
@@ -91,11 +92,9 @@ def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
 
 def cut_noisy_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
     """The same of an image that has its noise already, at the file's own depth. Raises UserError."""
-    from n2s_dist import pictures
-
     assert options.noise is not None
     stored = encoding(parse_training_noise(options.noise))
-    path, picture = job.source.file.path, pictures.read_picture(job.source.file)
+    path, picture = job.source.file.path, read_picture(job.source.file)
     check_size(job, *picture.pixels.shape[:2])
     if picture.alpha is not None:
         raise UserError(f"{path} has an alpha channel: save it without")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from n2s_dist import tars
 from n2s_dist.build import Collection, fingerprint, gather, read_skipped
-from n2s_dist.images import measure_image
+from n2s_dist.images.files import measure_image
 from n2s_dist.layout import Layout
 from n2s_dist.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.plan import BuildOptions

@@ -20,8 +20,9 @@ import yaml
 from forked_ranks import INTERRUPTED, Fleet
 from PIL import Image
 
-from n2s_dist import datasets, evaluate
+from n2s_dist import evaluate
 from n2s_dist.build import build_shards
+from n2s_dist.datasets import catalogue
 from n2s_dist.plan import BuildOptions
 from n2s_dist.utils.errors import run_command
 
@@ -247,7 +248,7 @@ def describe(tmp_path, monkeypatch):
     """Write the description of a data set `tiny` and make it one of the known ones."""
     folder = tmp_path / "shards"
     folder.mkdir()
-    monkeypatch.setattr(datasets, "DESCRIPTIONS", folder)
+    monkeypatch.setattr(catalogue, "DESCRIPTIONS", folder)
 
     def write(*urls: str, name: str = "tiny", **changes: object) -> None:
         text = dict.fromkeys(("description", "homepage", "licence", "citation"), "words")

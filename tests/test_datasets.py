@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from n2s_dist import datasets
-from n2s_dist.datasets import dataset_folder, find_dataset, known_names, resolve_source
+from n2s_dist.datasets import catalogue
+from n2s_dist.datasets.catalogue import dataset_folder, find_dataset, known_names, resolve_source
 from n2s_dist.utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1] / "shards"
@@ -113,7 +113,7 @@ def test_sources_are_paths_or_names_of_data_sets(describe, tmp_path, monkeypatch
 
 
 def test_without_a_checkout_names_are_refused_and_paths_stay_paths(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "DESCRIPTIONS", tmp_path / "no")
+    monkeypatch.setattr(catalogue, "DESCRIPTIONS", tmp_path / "no")
     with pytest.raises(UserError, match="source checkout"):
         find_dataset("kodak24")
     assert resolve_source("kodak24") == Path("kodak24")

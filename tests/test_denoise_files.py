@@ -13,8 +13,8 @@ from PIL import Image
 from n2s_dist import checkpoint, denoise_files, shipped
 from n2s_dist.denoise import denoise_whole
 from n2s_dist.ensemble import SelfEnsemble
-from n2s_dist.images import ImageFile, read_image, to_uint8
-from n2s_dist.pictures import Picture, read_picture, write_picture
+from n2s_dist.images.files import ImageFile, read_image, to_uint8
+from n2s_dist.images.user_files import Picture, read_picture, write_picture
 from n2s_dist.uncertainty import posterior_tiled, std_picture
 from n2s_dist.utils.errors import UserError
 

@@ -19,11 +19,11 @@ from n2s_dist.benchmarks import Benchmark, Task
 from n2s_dist.cells import Cell
 from n2s_dist.denoise import Reach, denoise_whole
 from n2s_dist.ensemble import SelfEnsemble
-from n2s_dist.images import list_images
+from n2s_dist.images.files import list_images
 from n2s_dist.levels import estimate_noise
 from n2s_dist.measure import Bench, image_row
 from n2s_dist.methods import of_network
-from n2s_dist.metrics import psnr_db
+from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.shares import Piece, cut

@@ -18,9 +18,9 @@ import pytest
 from archives import IMAGES, contents, png, tarred, zipped
 from faulty_server import Handler, Server
 
-from n2s_dist import download
-from n2s_dist.download import Network
-from n2s_dist.fetch import fetch
+from n2s_dist.datasets import download
+from n2s_dist.datasets.download import Network
+from n2s_dist.datasets.fetch import fetch
 from n2s_dist.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -350,7 +350,7 @@ def test_a_complete_download_that_was_not_unpacked_is_not_fetched_again(server, 
     describe(server.url("set.zip"))
     server.chunked = chunked
     with monkeypatch.context() as patch:
-        patch.setattr("n2s_dist.fetch.unpack", interrupt)
+        patch.setattr("n2s_dist.datasets.fetch.unpack", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fetch("tiny", out, network=QUICK)
     (out / ".tiny.download/images").mkdir()  # as a kill leaves it
@@ -374,7 +374,7 @@ def test_a_disk_that_fills_up_while_unpacking(server, describe, out, cli, tool, 
 
     describe(server.url("set.zip"))
     with monkeypatch.context() as patch:
-        patch.setattr("n2s_dist.unpack._copy", full)
+        patch.setattr("n2s_dist.datasets.archives._copy", full)
         assert "disk is full while writing" in cli(tool, "tiny", "--out", out).error(2)
     assert not (out / "tiny").exists() and not (out / ".tiny.download/images").exists()
     assert cli(tool, "tiny", "--out", out).code == 0 and len(server.log) == 1

@@ -11,8 +11,8 @@ import tifffile
 from archives import png, tarred, zipped
 from PIL import Image
 
-from n2s_dist import images
-from n2s_dist.images import ImageFile, image_size, list_images, read_image, write_image
+from n2s_dist.images import files
+from n2s_dist.images.files import ImageFile, image_size, list_images, read_image, write_image
 from n2s_dist.utils.errors import UserError
 
 HEIGHT, WIDTH = 20, 30
@@ -76,7 +76,7 @@ def test_palette_and_bilevel(tmp_path, colour):
     palette = Image.fromarray(colour).quantize(16)
     palette.save(tmp_path / "palette.png")
     Image.fromarray(colour[:, :, 0] > 127).save(tmp_path / "two-levels.png")
-    from_palette, two_levels = (images.read_image(image) for image in images.list_images(tmp_path))
+    from_palette, two_levels = (files.read_image(image) for image in files.list_images(tmp_path))
     np.testing.assert_array_equal(two_levels, np.where(colour[:, :, :1] > 127, 255, 0))
     np.testing.assert_array_equal(from_palette, np.asarray(palette.convert("RGB")))
 
@@ -222,7 +222,7 @@ def test_images_are_listed_by_name_without_hidden_files(tmp_path, colour):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(colour).save(tmp_path / name, format="PNG")
     assert [image.name for image in list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
-    assert [image.name for image in images.list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
+    assert [image.name for image in files.list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
 
 
 def test_zip_archives_read_like_folders(tmp_path, colour):
@@ -276,7 +276,7 @@ def test_write_image_leaves_nothing_behind_when_it_fails(tmp_path, colour, monke
 
 def test_to_uint8_clamps_and_rounds():
     floats = np.array([-1, 0, 0.4 / 255, 0.6 / 255, 254.4 / 255, 1, 2])
-    assert images.to_uint8(floats).tolist() == [0, 0, 0, 1, 254, 255, 255]
+    assert files.to_uint8(floats).tolist() == [0, 0, 0, 1, 254, 255, 255]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from n2s_dist import inspection, order
 from n2s_dist.build import build_shards
-from n2s_dist.images import to_uint8
+from n2s_dist.images.files import to_uint8
 from n2s_dist.inspection import Sheet, contact_sheet, summary
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise.gamma import Gamma

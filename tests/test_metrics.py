@@ -8,7 +8,8 @@ import skimage.data
 from scipy.ndimage import correlate1d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from n2s_dist.metrics import psnr_db, ssim
+from n2s_dist.metrics.psnr import psnr_db
+from n2s_dist.metrics.ssim import ssim
 
 
 def random_pair(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ import tifffile
 from PIL import Image
 from test_images import write_16_bit_png
 
-from n2s_dist.images import list_images
-from n2s_dist.pictures import Picture, read_picture, write_picture
+from n2s_dist.images.files import list_images
+from n2s_dist.images.user_files import Picture, read_picture, write_picture
 from n2s_dist.utils.errors import UserError
 
 HEIGHT, WIDTH = 21, 34

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from archives import IMAGES, contents, tarred, zipped
 
-from n2s_dist.unpack import _copy, unpack
+from n2s_dist.datasets.archives import _copy, unpack
 from n2s_dist.utils.errors import UserError
 
 

@@ -7,7 +7,7 @@ tools/inspect_shards.py shards/photographs
 import argparse
 from pathlib import Path
 
-from n2s_dist.images import write_image
+from n2s_dist.images.files import write_image
 from n2s_dist.inspection import contact_sheet, summary
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.shards import ShardSet

@@ -25,7 +25,7 @@ from n2s_dist.build import build_shards
 from n2s_dist.cells import product_cells
 from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed import Ranks
-from n2s_dist.images import list_images, read_image
+from n2s_dist.images.files import list_images, read_image
 from n2s_dist.methods import of_network
 from n2s_dist.plan import BuildOptions
 from n2s_dist.score import ScoreModel

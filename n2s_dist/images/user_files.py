@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
-from n2s_dist.images import ImageFile, damage_named, is_turned, loses_bits, open_image, refuse_pages
+from n2s_dist.images.files import ImageFile, damage_named, is_turned, loses_bits, open_image, refuse_pages
 from n2s_dist.utils.errors import UserError
 
 # Two of a channel's bytes, as Pillow unpacks them to 8 bits: the high one, and the low one by the other byte order.

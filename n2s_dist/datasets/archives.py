@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from n2s_dist.download import LARGEST_BYTES
+from n2s_dist.datasets.download import LARGEST_BYTES
 from n2s_dist.utils.errors import UserError
 
 _CHUNK = 2**20

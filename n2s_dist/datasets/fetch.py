@@ -15,10 +15,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from n2s_dist.datasets import DataSet, find_dataset
-from n2s_dist.download import Network, discard, download
-from n2s_dist.images import ImageFile, image_size, list_images, read_image
-from n2s_dist.unpack import unpack
+from n2s_dist.datasets.archives import unpack
+from n2s_dist.datasets.catalogue import DataSet, find_dataset
+from n2s_dist.datasets.download import Network, discard, download
+from n2s_dist.images.files import ImageFile, image_size, list_images, read_image
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file, sync
 from n2s_dist.utils.locks import try_lock

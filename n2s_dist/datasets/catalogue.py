@@ -10,10 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from n2s_dist.images import SUFFIXES
+from n2s_dist.images.files import SUFFIXES
 from n2s_dist.utils.errors import UserError, nearest
 
-DESCRIPTIONS = Path(__file__).parents[1] / "shards"
+DESCRIPTIONS = Path(__file__).parents[2] / "shards"
 ARCHIVES = ("zip", "tar", "tar.gz", "none")
 COLOURS = ("colour", "grey")
 
