@@ -20,10 +20,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from n2s_dist import tars
-from n2s_dist.manifest import Manifest, ShardEntry
 from n2s_dist.remote import PATIENCE, Closed, Patience, RemoteFolder
-from n2s_dist.shards import LocalShards, Store
+from n2s_dist.shards import tar_format
+from n2s_dist.shards.manifest import Manifest, ShardEntry
+from n2s_dist.shards.reader import LocalShards, Store
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import RankFailed, UserError
 from n2s_dist.utils.locks import is_at, try_lock
@@ -225,7 +225,7 @@ def _write_index(tar: Path, path: Path) -> None:
     time that fetching the tar took.
     """
     try:
-        text = tars.index_text(tars.walk(tar))
+        text = tar_format.index_text(tar_format.walk(tar))
     except tar_members.BrokenTar as error:
         raise UserError(f"{path.with_suffix('.tar')} is not a tar ({error}): build the shards again") from None
     with path.open("w") as file:

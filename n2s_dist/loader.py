@@ -31,7 +31,7 @@ from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.noise.stored import CLEAN, Encoding, encoding
 from n2s_dist.prefetch import Prefetcher
-from n2s_dist.shards import Sample, ShardSet
+from n2s_dist.shards.reader import Sample, ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 

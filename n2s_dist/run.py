@@ -29,7 +29,7 @@ from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.observe import Watch
 from n2s_dist.saving import Saver
 from n2s_dist.score import ScoreModel, build_score_model
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.speed import compile_model, match_layout, place
 from n2s_dist.symmetry import make_plain, symmetric_weights
 from n2s_dist.utils import hashing

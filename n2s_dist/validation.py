@@ -15,7 +15,7 @@ from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.noise.mixtures import Mixture, TrainingNoise
 from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.score import ScoreModel
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.hashing import frozen_rng
 

@@ -21,9 +21,9 @@ from forked_ranks import INTERRUPTED, Fleet
 from PIL import Image
 
 from n2s_dist import evaluate
-from n2s_dist.build import build_shards
 from n2s_dist.datasets import catalogue
-from n2s_dist.plan import BuildOptions
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.utils.errors import run_command
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,17 +12,17 @@ from PIL import Image
 
 from n2s_dist import checkpoint
 from n2s_dist import train as training
-from n2s_dist.build import build_shards
 from n2s_dist.images.user_files import Picture, write_picture
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.noise.stored import encoding
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.reader import ShardSet
+from n2s_dist.shards.verify import repair_shards, verify_shards
 from n2s_dist.utils.errors import UserError
-from n2s_dist.verify import repair_shards, verify_shards
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n2s_dist.build import BuildOptions, build_shards
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.build.builder import BuildOptions, build_shards
+from n2s_dist.shards.reader import ShardSet
 
 ROOT = Path(__file__).resolve().parents[1]
 CROP, BATCH = 24, 16

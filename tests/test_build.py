@@ -23,14 +23,15 @@ import pytest
 from archives import contents
 from PIL import Image
 
-from n2s_dist import build, layout, plan, shards, tiles
-from n2s_dist.build import build_shards
-from n2s_dist.manifest import read_manifest
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards import reader
+from n2s_dist.shards.build import builder, plan, staging, tiles
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.build.workspace import workshop
+from n2s_dist.shards.manifest import read_manifest
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file
-from n2s_dist.workshop import workshop
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = [(40, 50), (70, 33), (16, 20), (64, 100), (33, 33), (32, 32), (65, 64), (96, 40), (31, 90), (48, 48)]
@@ -74,7 +75,7 @@ def built(source) -> Path:
     return out
 
 
-def samples(folder: Path) -> dict[str, list[shards.Sample]]:
+def samples(folder: Path) -> dict[str, list[reader.Sample]]:
     opened = {split: ShardSet(folder, split) for split in read_manifest(folder).splits}
     return {split: [split_set[index] for index in range(len(split_set))] for split, split_set in opened.items()}
 
@@ -302,7 +303,7 @@ def disk_is_full(options: BuildOptions, job: tiles.Job) -> int:
 
 
 def test_a_disk_that_fills_up_leaves_nothing_behind(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(layout, "write_image_tiles", disk_is_full)
+    monkeypatch.setattr(staging, "write_image_tiles", disk_is_full)
     with pytest.raises(OSError, match="No space left") as failure:
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
     assert failure.value.errno == errno.ENOSPC  # run_command turns it into one line
@@ -314,7 +315,7 @@ def test_after_an_interrupt_the_same_command_goes_on(source, built, tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(build, "publish", interrupt)
+        patch.setattr(builder, "publish", interrupt)
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
     assert "the same command" in capsys.readouterr().err and not (tmp_path / "out").exists()
     build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
@@ -323,7 +324,7 @@ def test_after_an_interrupt_the_same_command_goes_on(source, built, tmp_path, mo
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(layout.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"more than .* has free"):
         build_shards([str(source)], tmp_path / "deep/out", OPTIONS, workers=1)
     assert not list(tmp_path.iterdir())
@@ -335,7 +336,7 @@ def all_of_one_size(images: list[tiles.Source]) -> list[tuple[int, int]]:
 
 
 def test_an_image_that_changes_in_the_meantime_is_named(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "measure", all_of_one_size)
+    monkeypatch.setattr(builder, "measure", all_of_one_size)
     with pytest.raises(UserError, match=r"image\d\.png changed while shards were built"):
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
     assert not list(tmp_path.iterdir())
@@ -474,7 +475,7 @@ def test_what_is_written_already_is_checked_before_it_is_kept(source, built, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(build, "publish", interrupt)
+        patch.setattr(builder, "publish", interrupt)
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
     (shard,) = tmp_path.glob(".out.partial/*/*/train-000000.tar")
     data = bytearray(shard.read_bytes())

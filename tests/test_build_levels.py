@@ -8,15 +8,16 @@ import pytest
 from archives import contents
 from PIL import Image
 
-from n2s_dist import plan, verify
-from n2s_dist.build import build_shards
-from n2s_dist.manifest import read_manifest
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import parse_training_noise
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards import verify
+from n2s_dist.shards.build import plan
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.manifest import read_manifest
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 

@@ -24,13 +24,13 @@ from servers import failing_server, nginx
 
 from n2s_dist import cache, checkpoint, order, remote
 from n2s_dist import train as training
-from n2s_dist.build import BuildOptions, build_shards
 from n2s_dist.cache import RemoteShards, open_store
 from n2s_dist.loader import CropLoader, bring_ahead
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.prefetch import Prefetcher
 from n2s_dist.remote import Closed, Patience, RemoteFolder
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.build.builder import BuildOptions, build_shards
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import RankFailed, RunFailed, UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -375,7 +375,7 @@ READ_ALL = """
 import hashlib, random, sys
 from pathlib import Path
 from n2s_dist.cache import RemoteShards
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.reader import ShardSet
 url, folder, capacity, seed = sys.argv[1:]
 sets = [ShardSet(RemoteShards(url, Path(folder), int(capacity)), split) for split in ("train", "validation")]
 samples = [(shards, index) for shards in sets for index in range(len(shards))]

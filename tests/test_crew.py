@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from archives import contents
 
-from n2s_dist import layout
-from n2s_dist.build import build_shards
-from n2s_dist.crew import Crew
-from n2s_dist.plan import BuildOptions
+from n2s_dist.shards.build import staging
+from n2s_dist.shards.build.build_group import Crew
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.verify import verify_shards
 from n2s_dist.utils.errors import RunFailed, UserError
-from n2s_dist.verify import verify_shards
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = BuildOptions(tile_size=64, validation_fraction=0.1, shard_mib=1)
@@ -144,7 +144,7 @@ def test_a_node_that_never_comes_is_not_waited_for_without_end(source, tmp_path)
 
 def test_a_slow_node_that_lives_is_waited_for_and_a_dead_one_is_not(tmp_path, monkeypatch):
     """patience is 0.6 s; a node that beats four times as often brings its part after 2 s."""
-    monkeypatch.setattr("n2s_dist.crew._HEARTBEAT_SEC", 0.15)
+    monkeypatch.setattr("n2s_dist.shards.build.build_group._HEARTBEAT_SEC", 0.15)
     waits, slow = (Crew(node, 2, "a", patience_sec=0.6, place=tmp_path) for node in (0, 1))
 
     def bring() -> list:
@@ -177,12 +177,12 @@ def test_shares_are_all_of_the_work_once():
 def test_a_second_process_of_one_node_and_a_build_of_one_are_kept_away(source, tmp_path, monkeypatch):
     entered, go = threading.Event(), threading.Event()
 
-    def hold(self: layout.Layout) -> None:
+    def hold(self: staging.Layout) -> None:
         entered.set()
         go.wait(30)
         raise UserError("enough")
 
-    monkeypatch.setattr(layout.Layout, "create", hold)
+    monkeypatch.setattr(staging.Layout, "create", hold)
     out = tmp_path / "out"
     crews = [Crew(node, 2, "a", patience_sec=30) for node in (0, 1)]
     both = threading.Thread(

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2s_dist import tars, verify
-from n2s_dist.build import build_shards
-from n2s_dist.manifest import read_manifest
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards import tar_format, verify
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.manifest import read_manifest
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 
@@ -275,7 +275,7 @@ def test_a_header_that_promises_gigabytes_costs_nothing(whole, tmp_path):
             buffer = 2**18  # of hashlib.file_digest
             said = use(folder)
             with pytest.raises(tar_members.BrokenTar):
-                list(tars.walk(folder / f"{NAME}.tar"))
+                list(tar_format.walk(folder / f"{NAME}.tar"))
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert said and peak < 2 * len(tar) + buffer + 100_000, (kind, size, peak)

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n2s_dist import inspection, order
-from n2s_dist.build import build_shards
+from n2s_dist import order
 from n2s_dist.images.files import to_uint8
-from n2s_dist.inspection import Sheet, contact_sheet, summary
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise, parse_noise
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards import preview
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.preview import Sheet, contact_sheet, summary
+from n2s_dist.shards.reader import ShardSet
 
 SEED = 5
 
@@ -111,15 +112,15 @@ def test_lines_fit_a_terminal_and_long_lists_are_shortened(gray, tmp_path):
     images = {f"{n}.png": rng.integers(0, 256, (512, 512, 3), dtype=np.uint8) for n in range(10)}
     many = build(tmp_path, images, shard_mib=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspection, "_MOST_SHARDS", 4)
-        lines = inspection.summary(many, "train")
+        patch.setattr(preview, "_MOST_SHARDS", 4)
+        lines = preview.summary(many, "train")
     begin = next(n for n, line in enumerate(lines) if line.startswith("shards of train"))
     names = [f"train-{n:06d}.tar" for n in (0, 1, 7)]
     assert [line.split()[0] for line in lines[begin + 1 : begin + 5]] == [*names[:2], "...", names[2]]
     assert lines[begin + 3] == "... 5 more" and "  ... 5 more images" in lines
-    for line in [*lines, *inspection.summary(gray, "train"), *inspection.summary(many, "train")]:
+    for line in [*lines, *preview.summary(gray, "train"), *preview.summary(many, "train")]:
         assert len(line) <= 80
-    assert sum(line.startswith("train-") for line in inspection.summary(many, "train")) == 8
+    assert sum(line.startswith("train-") for line in preview.summary(many, "train")) == 8
 
 
 # --- in pictures ------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from PIL import Image
 from scipy import stats
 
 from n2s_dist import order
-from n2s_dist.build import build_shards
 from n2s_dist.loader import CropLoader, check_noise, crop_inputs, crop_pipeline, run_ahead
 from n2s_dist.noise import frozen
 from n2s_dist.noise.gamma import Gamma
@@ -24,8 +23,9 @@ from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.noise.stored import CLEAN, encoding
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import UserError
 
 TILE, CROP, SEED = 48, 24, 3

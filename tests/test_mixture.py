@@ -9,7 +9,6 @@ import torch
 from scipy import stats
 
 from n2s_dist import checkpoint
-from n2s_dist.build import build_shards
 from n2s_dist.config.command_line import read_config
 from n2s_dist.denoise import choose_noise, denoise_whole
 from n2s_dist.distributed import Ranks
@@ -22,9 +21,10 @@ from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_training_noise, parse_training_noise
-from n2s_dist.plan import BuildOptions
 from n2s_dist.score import build_score_model
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.train import train
 from n2s_dist.utils.errors import UserError
 from n2s_dist.validation import validate

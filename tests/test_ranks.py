@@ -19,7 +19,7 @@ from PIL import Image
 from n2s_dist import checkpoint, evaluate, order
 from n2s_dist.config.command_line import read_config
 from n2s_dist.run import start
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.train import train
 
 pytestmark = pytest.mark.usefixtures("cpu")

@@ -16,11 +16,11 @@ from nvidia.dali import fn, pipeline_def
 from PIL import Image
 from wds2idx import IndexCreator
 
-from n2s_dist import shards, tars
-from n2s_dist.build import build_shards
-from n2s_dist.manifest import Manifest, read_manifest
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards import reader, tar_format
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.manifest import Manifest, read_manifest
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 
@@ -43,12 +43,12 @@ def damaged(folder, tmp_path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "damaged"))
 
 
-def read_all(folder: Path) -> list[shards.Sample]:
+def read_all(folder: Path) -> list[reader.Sample]:
     opened = ShardSet(folder)
     return [opened[index] for index in range(len(opened))]
 
 
-def about(sample: shards.Sample) -> tuple[str, int, int]:
+def about(sample: reader.Sample) -> tuple[str, int, int]:
     return sample.image, sample.row, sample.column
 
 
@@ -123,13 +123,13 @@ def test_sizes_and_offsets_known_beforehand_are_those_of_a_tar():
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-            sample = b"".join(tars.sample_parts(str(number), tile, {"number": number}))
-            assert len(sample) == tars.sample_size(len(tars.npy_header(tile.shape)) + tile.size, len(text))
+            sample = b"".join(tar_format.sample_parts(str(number), tile, {"number": number}))
+            assert len(sample) == tar_format.sample_size(len(tar_format.npy_header(tile.shape)) + tile.size, len(text))
             ours += sample
     assert stream.getvalue()[: len(ours)] == ours
-    assert len(stream.getvalue()) == tars.tar_size(len(ours))
-    assert tars.samples_room(tars.tar_size(len(ours))) >= len(ours)
-    assert tars.samples_room(tars.tar_size(len(ours)) - 1) < len(ours)
+    assert len(stream.getvalue()) == tar_format.tar_size(len(ours))
+    assert tar_format.samples_room(tar_format.tar_size(len(ours))) >= len(ours)
+    assert tar_format.samples_room(tar_format.tar_size(len(ours)) - 1) < len(ours)
 
 
 # --- our reader -------------------------------------------------------------------------------------
@@ -239,12 +239,12 @@ def test_as_many_files_are_allowed_as_a_set_has_shards(monkeypatch):
     soft = 1024
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, limits[1]))
-        shards.allow_open_files(100)
+        reader.allow_open_files(100)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, limits[1])
-        shards.allow_open_files(soft)
+        reader.allow_open_files(soft)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > soft
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
     with pytest.raises(UserError, match=r"5000 shards are more than the 4096 files .*ulimit -Hn"):
-        shards.allow_open_files(5000)
+        reader.allow_open_files(5000)

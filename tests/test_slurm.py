@@ -14,7 +14,7 @@ import pytest
 import slurm
 
 from n2s_dist import checkpoint
-from n2s_dist.shards import read_manifest
+from n2s_dist.shards.reader import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "a-key-that-nobody-may-write-down"

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from n2s_dist import checkpoint
 from n2s_dist import train as training
-from n2s_dist.build import build_shards
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.observe import CLOCKS
-from n2s_dist.plan import BuildOptions
 from n2s_dist.run import portion_size, start
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.train import open_batches, portions, train
 from n2s_dist.utils.errors import RunFailed, UserError
 from n2s_dist.utils.locks import alone_in

@@ -14,11 +14,11 @@ import webdataset
 from archives import contents
 from PIL import Image
 
-from n2s_dist import verify
-from n2s_dist.build import build_shards
-from n2s_dist.manifest import read_manifest
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards import verify
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.manifest import read_manifest
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import UserError
 
 TAR, IDX = "train-000001.tar", "train-000001.idx"

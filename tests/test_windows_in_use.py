@@ -9,13 +9,13 @@ from PIL import Image
 
 from n2s_dist import checkpoint, order
 from n2s_dist import train as training
-from n2s_dist.build import BuildOptions, build_shards
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.run import start
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.build.builder import BuildOptions, build_shards
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.train import train
 from n2s_dist.utils.errors import UserError
 

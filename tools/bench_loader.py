@@ -30,11 +30,11 @@ from bench_rivals import RIVALS, Job
 from PIL import Image
 
 from n2s_dist import order
-from n2s_dist.build import build_shards
 from n2s_dist.loader import CropLoader
 from n2s_dist.noise.specification import parse_noise
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import UserError, run_command
 
 _HEIGHT, _WIDTH, _CROP, _BATCH = 1404, 2040, 128, 32

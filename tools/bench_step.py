@@ -23,13 +23,13 @@ from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
 from n2s_dist.ardae import ardae_loss
-from n2s_dist.build import build_shards
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import CompileMode, Config
 from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.plan import BuildOptions
 from n2s_dist.run import Run, build_optimizer, start
 from n2s_dist.score import build_score_model
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.speed import compile_model, place
 from n2s_dist.tracking import Tracker
 from n2s_dist.train import loop, open_batches

@@ -9,9 +9,9 @@ the same command with its own --node.
 
 import argparse
 
-from n2s_dist.build import build_shards, preview
-from n2s_dist.crew import Crew
-from n2s_dist.plan import BuildOptions
+from n2s_dist.shards.build.build_group import Crew
+from n2s_dist.shards.build.builder import build_shards, preview
+from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.utils.errors import run_command
 
 

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from n2s_dist.images.files import KINDS, to_uint8
-from n2s_dist.manifest import Manifest, Split
 from n2s_dist.noise import frozen
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_noise, parse_training_noise
 from n2s_dist.noise.stored import encoding
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.manifest import Manifest, Split
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 

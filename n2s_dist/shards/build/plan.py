@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from n2s_dist import tars
-from n2s_dist.manifest import SPLITS
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.noise.stored import encoding
+from n2s_dist.shards import tar_format
+from n2s_dist.shards.manifest import SPLITS
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import hash64, name_key, permute
@@ -195,16 +195,18 @@ def _plan_split(
     for i, image in enumerate(images):
         shape = (min(side, int(heights[i])), min(side, int(widths[i])), options.channels)
         npy_size[first[i] : first[i + 1]] = (
-            len(tars.npy_header(shape, dtype)) + np.prod(shape) * np.dtype(dtype).itemsize
+            len(tar_format.npy_header(shape, dtype)) + np.prod(shape) * np.dtype(dtype).itemsize
         )
-        json_size[first[i] : first[i + 1]] = len(tars.description_json(describe(names[image], 0, 0, sizes[image]))) - 2
+        json_size[first[i] : first[i + 1]] = (
+            len(tar_format.description_json(describe(names[image], 0, 0, sizes[image]))) - 2
+        )
     json_size += _digits(row) + _digits(column)
 
     shuffled = np.concatenate(
         [permute(np.arange(at, min(at + _BLOCK, count)), count, shuffle_key) for at in range(0, count, _BLOCK)]
     )
-    ends = np.cumsum(tars.sample_size(npy_size, json_size)[shuffled])
-    room = tars.samples_room(options.shard_mib * 2**20)
+    ends = np.cumsum(tar_format.sample_size(npy_size, json_size)[shuffled])
+    room = tar_format.samples_room(options.shard_mib * 2**20)
     shards: list[ShardPlan] = []
     number, shard, offset = np.empty(count, np.int64), np.empty(count, np.int32), np.empty(count, np.int64)
     begin = 0
@@ -215,7 +217,7 @@ def _plan_split(
         number[members], shard[members] = np.arange(begin, end), len(shards)
         offset[members] = np.concatenate([[0], ends[begin : end - 1] - base])
         shards.append(
-            ShardPlan(f"{split}-{len(shards):06d}.tar", end - begin, tars.tar_size(int(ends[end - 1]) - base))
+            ShardPlan(f"{split}-{len(shards):06d}.tar", end - begin, tar_format.tar_size(int(ends[end - 1]) - base))
         )
         begin = end
     tiles = Tiles(images.astype(np.int32)[owner], row, column, number, shard, offset, npy_size, json_size)
@@ -233,7 +235,7 @@ def tiles_of_image(plan: SplitPlan, i: int) -> Tiles:
     return plan.tiles.pick(slice(plan.first[i], plan.first[i + 1]))
 
 
-def index_lines(tiles: Tiles) -> list[tars.Sample]:
+def index_lines(tiles: Tiles) -> list[tar_format.Sample]:
     """What a shard's index says of its tiles, in the order of their numbers."""
     samples = []
     ordered = tiles.pick(np.argsort(tiles.number))
@@ -249,8 +251,8 @@ def index_lines(tiles: Tiles) -> list[tars.Sample]:
         for suffix, size in (("npy", npy_size), ("json", json_size)):
             at += tar_members.BLOCK
             parts.append(tar_members.Component(suffix, at, size, f"{key}.{suffix}"))
-            at += tars.padded(size)
-        samples.append(tars.Sample(key, tuple(parts)))
+            at += tar_format.padded(size)
+        samples.append(tar_format.Sample(key, tuple(parts)))
     return samples
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from n2s_dist.crew import ALONE, Crew
-from n2s_dist.manifest import ShardEntry
-from n2s_dist.plan import BuildOptions, ShardPlan, SplitPlan, Tiles, make_plan, tiles_of_image
-from n2s_dist.tiles import Job, Places, Source, finish_shard, write_image_tiles
+from n2s_dist.shards.build.build_group import ALONE, Crew
+from n2s_dist.shards.build.plan import BuildOptions, ShardPlan, SplitPlan, Tiles, make_plan, tiles_of_image
+from n2s_dist.shards.build.tiles import Job, Places, Source, finish_shard, write_image_tiles
+from n2s_dist.shards.manifest import ShardEntry
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sync
 from n2s_dist.utils.process_pool import Workers

@@ -21,9 +21,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from n2s_dist import tars
 from n2s_dist.images.files import decode_image
-from n2s_dist.manifest import Manifest, ShardEntry, read_manifest
+from n2s_dist.shards import tar_format
+from n2s_dist.shards.manifest import Manifest, ShardEntry, read_manifest
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import RankError, UserError
 from n2s_dist.utils.hashing import name_key
@@ -82,7 +82,7 @@ class Shard:
     def _spans(self) -> np.ndarray:
         path = self.path.with_suffix(".idx")
         try:
-            spans = tars.parse_index(path.read_text(), self.entry.bytes)
+            spans = tar_format.parse_index(path.read_text(), self.entry.bytes)
             if len(spans) != self.entry.samples:
                 raise ValueError(f"{len(spans)} samples, the manifest says {self.entry.samples}")
         except (OSError, ValueError, OverflowError) as error:
@@ -125,9 +125,9 @@ class Shard:
         if max(row, column) >= 2**31:
             raise ValueError(f"a tile at row {row}, column {column}")
         about, crc32 = (image, name_key(image), row, column), text.get("crc32")
-        if tars.IMAGE_SUFFIXES[kind] != "npy":
+        if tar_format.IMAGE_SUFFIXES[kind] != "npy":
             return Described(offset, size, None, "uint8", about, None)
-        offset, shape, dtype = tars.parse_npy(self._map, offset, size)
+        offset, shape, dtype = tar_format.parse_npy(self._map, offset, size)
         if dtype != self.dtype or shape[2] != self.channels:
             raise ValueError(f"a tile of {dtype} {shape}, expected {self.dtype} with {self.channels} channels")
         return Described(offset, size, shape, dtype, about, crc32)

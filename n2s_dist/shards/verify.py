@@ -14,18 +14,18 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from n2s_dist import tars
-from n2s_dist.build import Collection, fingerprint, gather, read_skipped
 from n2s_dist.images.files import measure_image
-from n2s_dist.layout import Layout
-from n2s_dist.manifest import Manifest, ShardEntry, Split, read_manifest
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import Shard
+from n2s_dist.shards import tar_format
+from n2s_dist.shards.build.builder import Collection, fingerprint, gather, read_skipped
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.build.staging import Layout
+from n2s_dist.shards.build.workspace import begin, workshop
+from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
+from n2s_dist.shards.reader import Shard
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file, sync
 from n2s_dist.utils.process_pool import Workers
-from n2s_dist.workshop import begin, workshop
 
 
 class Fault(NamedTuple):
@@ -74,10 +74,10 @@ def check_shard(folder: Path, channels: int, work: tuple[ShardEntry, str]) -> li
     if sha256_file(path) != entry.sha256:
         faults.append(Fault(entry.name, None, "its sha256 is not the manifest's"))
     try:
-        samples = list(tars.walk(path))
+        samples = list(tar_format.walk(path))
         if len(samples) != entry.samples:
             faults.append(Fault(entry.name, None, f"holds {len(samples)} samples, the manifest says {entry.samples}"))
-        if path.with_suffix(".idx").read_text(errors="replace") != tars.index_text(samples):
+        if path.with_suffix(".idx").read_text(errors="replace") != tar_format.index_text(samples):
             faults.append(Fault(path.with_suffix(".idx").name, None, "does not say what its tar holds"))
             return faults
     except (tar_members.BrokenTar, OSError) as error:
@@ -187,19 +187,19 @@ def write_index(folder: str | Path) -> Manifest:
     except ValueError as error:
         raise UserError(f"{folder} can't become a set of shards ({error}): rename it") from None
     for path, index in indexes.items():
-        path.with_suffix(".idx").write_text(tars.index_text(sample for sample, _ in index))
+        path.with_suffix(".idx").write_text(tar_format.index_text(sample for sample, _ in index))
     (folder / "manifest.json").write_text(manifest.to_json())
     return manifest
 
 
-def _image(sample: tars.Sample) -> tar_members.Component:
-    return next(part for part in sample.components if part.suffix in tars.IMAGE_SUFFIXES)
+def _image(sample: tar_format.Sample) -> tar_members.Component:
+    return next(part for part in sample.components if part.suffix in tar_format.IMAGE_SUFFIXES)
 
 
-def _index(path: Path) -> list[tuple[tars.Sample, tuple[int, int, int]]]:
+def _index(path: Path) -> list[tuple[tar_format.Sample, tuple[int, int, int]]]:
     """Samples and the shapes of their images, from headers alone."""
     try:
-        samples = list(tars.walk(path))
+        samples = list(tar_format.walk(path))
     except tar_members.BrokenTar as error:
         raise UserError(f"{path} is not a whole tar ({error})") from None
     if not samples:
@@ -208,16 +208,16 @@ def _index(path: Path) -> list[tuple[tars.Sample, tuple[int, int, int]]]:
     with path.open("rb") as stream, tar_members.mapped(stream) as content:
         for sample in samples:
             where = f"{path}, sample {sample.key}"
-            if not any(part.suffix in tars.IMAGE_SUFFIXES for part in sample.components):
-                raise UserError(f"{where} holds no image ({', '.join(tars.IMAGE_SUFFIXES)})")
+            if not any(part.suffix in tar_format.IMAGE_SUFFIXES for part in sample.components):
+                raise UserError(f"{where} holds no image ({', '.join(tar_format.IMAGE_SUFFIXES)})")
             part = _image(sample)
             try:
                 if part.suffix == "npy":
-                    _, shape, dtype = tars.parse_npy(content, part.offset, part.size)
+                    _, shape, dtype = tar_format.parse_npy(content, part.offset, part.size)
                     if dtype != "uint8":
                         raise ValueError(f"its tile is {dtype}, not uint8")
                 else:
-                    shape = measure_image(tars.component_stream(content, part), Path(part.name))
+                    shape = measure_image(tar_format.component_stream(content, part), Path(part.name))
             except ValueError as error:
                 raise UserError(f"{where}: {error}") from None
             found.append((sample, shape))

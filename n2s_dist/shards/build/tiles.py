@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from n2s_dist import plan, tars
 from n2s_dist.images.files import KINDS, ImageFile, image_size, pixels_of, read
 from n2s_dist.images.user_files import read_picture
-from n2s_dist.manifest import ShardEntry
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.noise.stored import bake, encoding
-from n2s_dist.plan import BuildOptions, Tiles
+from n2s_dist.shards import tar_format
+from n2s_dist.shards.build import plan
+from n2s_dist.shards.build.plan import BuildOptions, Tiles
+from n2s_dist.shards.manifest import ShardEntry
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file, sync
@@ -114,7 +115,7 @@ def check_size(job: Job, height: int, width: int) -> None:
 
 def read_tiles(places: Places, shape: tuple[int, int, int], dtype: str) -> Iterator[np.ndarray]:
     """Tiles that are written already."""
-    skip = tar_members.BLOCK + len(tars.npy_header(shape, dtype))
+    skip = tar_members.BLOCK + len(tar_format.npy_header(shape, dtype))
     for i, offset in enumerate(places.tiles.offset.tolist()):
         yield np.fromfile(places.shard(i), dtype, int(np.prod(shape)), offset=offset + skip).reshape(shape)
 
@@ -136,8 +137,8 @@ def write_image_tiles(options: BuildOptions, job: Job) -> int | str:
         for i, tile in enumerate(content):
             checksums.append(zlib.crc32(tile.data))
             description = plan.describe(job.source.name, tiles.row[i], tiles.column[i], job.size, checksums[i])
-            parts = tars.sample_parts(plan.sample_key(tiles.number[i]), tile, description)
-            assert sum(map(len, parts)) == tars.sample_size(int(tiles.npy_size[i]), int(tiles.json_size[i]))
+            parts = tar_format.sample_parts(plan.sample_key(tiles.number[i]), tile, description)
+            assert sum(map(len, parts)) == tar_format.sample_size(int(tiles.npy_size[i]), int(tiles.json_size[i]))
             descriptor = os.open(job.places.shard(i), flags)
             try:
                 write_all(descriptor, parts, int(tiles.offset[i]))
@@ -168,7 +169,7 @@ def finish_shard(folder: Path, work: tuple[plan.ShardPlan, Tiles]) -> ShardEntry
     """Write a shard's index, bring both to the disk, and say what the manifest will."""
     shard, tiles = work
     path = folder / shard.name
-    path.with_suffix(".idx").write_text(tars.index_text(plan.index_lines(tiles)))
+    path.with_suffix(".idx").write_text(tar_format.index_text(plan.index_lines(tiles)))
     sync(path)
     sync(path.with_suffix(".idx"))
     return ShardEntry(shard.name, shard.samples, shard.bytes, sha256_file(path))

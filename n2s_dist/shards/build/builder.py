@@ -20,16 +20,16 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from n2s_dist.crew import ALONE, Crew
 from n2s_dist.datasets.catalogue import resolve_source
 from n2s_dist.images.files import list_images
-from n2s_dist.layout import Layout
-from n2s_dist.manifest import Manifest, ShardEntry, Split, read_manifest
-from n2s_dist.plan import BuildOptions, make_plan
-from n2s_dist.tiles import Source, measure
+from n2s_dist.shards.build.build_group import ALONE, Crew
+from n2s_dist.shards.build.plan import BuildOptions, make_plan
+from n2s_dist.shards.build.staging import Layout
+from n2s_dist.shards.build.tiles import Source, measure
+from n2s_dist.shards.build.workspace import begin, clear, publish, workshop, workshop_of_several
+from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.process_pool import Workers
-from n2s_dist.workshop import begin, clear, publish, workshop, workshop_of_several
 
 OnError = Literal["stop", "skip"]
 _SIZES_AT_ONCE = 64

@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from n2s_dist import tars
+from n2s_dist.shards import tar_format
 from n2s_dist.utils.errors import UserError
 
 FORMAT = "n2s_dist shards"
@@ -89,7 +89,7 @@ class Manifest:
         names: list[str] = []
         for split in self.splits.values():
             whole += [split.images, split.samples, split.min_height, split.min_width]
-            if split.dtype not in tars.DTYPES:
+            if split.dtype not in tar_format.DTYPES:
                 raise ValueError(f"dtype {split.dtype!r}")
             for entry in split.shards:
                 if not _SHARD_NAME.fullmatch(entry.name):
