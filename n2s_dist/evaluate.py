@@ -19,7 +19,7 @@ from n2s_dist import checkpoint, exhibits, journal, shipped
 from n2s_dist.benchmarks import Benchmark, parse_folders
 from n2s_dist.bm3d_baseline import bm3d
 from n2s_dist.cells import LEVELS, SUITES, Cell, product_cells, suite_cells
-from n2s_dist.distributed import Ranks
+from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.methods import SCORE_ESTIMATOR, Denoiser, of_network, self_ensemble
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.protocols import PROTOCOLS

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from n2s_dist import checkpoint, stopping
+from n2s_dist import checkpoint
+from n2s_dist.distributed import stop_signals
 from n2s_dist.run import Run
 from n2s_dist.saving import copied
 from n2s_dist.utils.errors import RunFailed, Stopped
@@ -32,7 +33,7 @@ def after_step(run: Run) -> None:
         save(run)
     run.saver.settle(run.ranks)
     if run.ranks.is_main:
-        stopping.leave_note(run.run_dir, run.samples_seen, heard.signal_name)
+        stop_signals.leave_note(run.run_dir, run.samples_seen, heard.signal_name)
     run.ranks.barrier()
     raise Stopped(run.samples_seen, heard.signal_name)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from n2s_dist.config.schema import Method
-from n2s_dist.distributed import Ranks
+from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.objectives import Batch, method_loss
 from n2s_dist.score import ScoreModel

@@ -16,11 +16,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from n2s_dist import checkpoint, consistency, order, stopping
-from n2s_dist.cache import open_store
+from n2s_dist import checkpoint
 from n2s_dist.config.schema import Config, to_dict
-from n2s_dist.distributed import Ranks
-from n2s_dist.loader import check_crop_size, check_noise
+from n2s_dist.distributed import consistency, stop_signals
+from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.distributed.watchdog import Watchdog
+from n2s_dist.loading import sample_order, windowed_order
+from n2s_dist.loading.crop_pipeline import check_crop_size, check_noise
+from n2s_dist.loading.remote_cache import open_store
 from n2s_dist.muon import Muon
 from n2s_dist.networks import hidden_weights
 from n2s_dist.noise.base import NoiseModel
@@ -30,12 +33,11 @@ from n2s_dist.observe import Watch
 from n2s_dist.saving import Saver
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards.reader import ShardSet
-from n2s_dist.speed import compile_model, match_layout, place
 from n2s_dist.symmetry import make_plain, symmetric_weights
+from n2s_dist.training.compilation import compile_model, match_layout, place
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.stopwatch import Laps
-from n2s_dist.watchdog import Watchdog
 
 # What may change when a run is continued; anything else would make it another run.
 _MAY_CHANGE = (
@@ -85,14 +87,14 @@ class Run:
     wrapped: torch.nn.Module  # the model as accelerate runs it
     optimizer: Any
     micro_batch: int
-    windows: order.WindowedOrder | None  # None shuffles the whole set
+    windows: windowed_order.WindowedOrder | None  # None shuffles the whole set
     watch: Watch
     samples_seen: int = 0
     last_validation: tuple[int, float] = (-1, 0.0)  # samples_seen, PSNR in dB
     interval: Interval = field(default_factory=Interval)
     saved_at: int = -1  # samples_seen of the newest checkpoint, which may still be on its way to the disk
     saver: Saver = field(default_factory=Saver)
-    stops: stopping.Agreement = field(default_factory=stopping.Agreement)
+    stops: stop_signals.Agreement = field(default_factory=stop_signals.Agreement)
     laps: Laps = field(default_factory=Laps)  # from the command to the first step
     watchdog: Watchdog | None = None
 
@@ -115,7 +117,7 @@ class Run:
         """Which sample is at each global position."""
         if self.windows:
             return self.windows.sample_index(positions)
-        return order.sample_index(self.config.seed, positions, len(self.shards))
+        return sample_order.sample_index(self.config.seed, positions, len(self.shards))
 
     def noise_of(self, image_keys: np.ndarray) -> NoiseModel | NoiseBatch:
         """Which noise images have, by their keys, uint64 [N]: one for all, or each its own."""
@@ -136,7 +138,7 @@ class Run:
 def start(config: Config, laps: Laps | None = None) -> Run:
     """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
     laps = laps or Laps()
-    stopping.remove_note(Path(config.run_dir))
+    stop_signals.remove_note(Path(config.run_dir))
     if not config.data.shards:
         raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
     store = open_store(config.data.shards, config.data.cache_dir, config.data.cache_gib)
@@ -247,12 +249,12 @@ def check_method(shards: ShardSet, config: Config) -> None:
         )
 
 
-def open_windows(config: Config, shards: ShardSet) -> order.WindowedOrder | None:
+def open_windows(config: Config, shards: ShardSet) -> windowed_order.WindowedOrder | None:
     """The order of a set larger than a node's cache, where the configuration asks for it."""
     if not config.data.window_shards:
         return None
     sizes = [entry.samples for entry in shards.split.shards]
-    return order.WindowedOrder(
+    return windowed_order.WindowedOrder(
         config.seed, sizes, config.train.global_batch_size, config.data.window_shards, config.data.lanes
     )
 

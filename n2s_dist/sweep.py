@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from n2s_dist import checkpoint
 from n2s_dist.cells import Cell
-from n2s_dist.distributed import Ranks
+from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.journal import Earlier, Journal, forget, read_earlier
 from n2s_dist.measure import Bench, has_pictures, image_row, posterior_figures, shown_cells
 from n2s_dist.methods import Estimator

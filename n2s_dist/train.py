@@ -7,9 +7,9 @@ derived from its configuration and samples_seen: order, crops, noise, perturbati
 """
 
 if __name__ == "__main__":  # what comes next takes seconds to import, in which signals count as well
-    from n2s_dist import stopping
+    from n2s_dist.distributed import stop_signals
 
-    stopping.listen()
+    stop_signals.listen()
 
 import contextlib
 import itertools
@@ -24,13 +24,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from n2s_dist import checkpoint, order, schedule, stopping
+from n2s_dist import checkpoint, schedule
 from n2s_dist.ardae import raised, share_of_range, sigma_a_law
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
-from n2s_dist.distributed import lost_ranks_named
+from n2s_dist.distributed import stop_signals
+from n2s_dist.distributed.ranks import lost_ranks_named
+from n2s_dist.distributed.watchdog import Watchdog
 from n2s_dist.keeping import after_step, save, stop_if_not_finite
-from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
+from n2s_dist.loading import sample_order
+from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.loading.prefetch import bring_ahead, run_ahead
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.run import Interval, Run, start
@@ -39,7 +43,6 @@ from n2s_dist.utils.errors import Stopped, UserError, run_command
 from n2s_dist.utils.locks import alone_in
 from n2s_dist.utils.stopwatch import Laps, process_age_sec
 from n2s_dist.validation import validate
-from n2s_dist.watchdog import Watchdog
 
 # The average moves by thousands of samples; following every small batch would cost 1 % of a CPU's time.
 _EMA_EVERY_SAMPLES = 64
@@ -159,7 +162,7 @@ def portions(run: Run) -> Iterator[np.ndarray]:
     """Global positions of this rank's portions of each global batch, from samples_seen on, without end."""
     batch_size = run.config.train.global_batch_size
     for step in itertools.count(run.samples_seen // batch_size):
-        yield from order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size).reshape(
+        yield from sample_order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size).reshape(
             -1, run.micro_batch
         )
 
@@ -169,7 +172,7 @@ def node_positions(run: Run) -> Iterator[np.ndarray]:
     batch_size, ranks = run.config.train.global_batch_size, run.ranks
     for step in range(run.samples_seen // batch_size, -(-run.config.train.total_samples // batch_size)):
         local = range(ranks.rank, ranks.rank + ranks.local_world_size)
-        yield np.concatenate([order.rank_positions(step, batch_size, rank, ranks.world_size) for rank in local])
+        yield np.concatenate([sample_order.rank_positions(step, batch_size, rank, ranks.world_size) for rank in local])
 
 
 def train_step(run: Run, batches: Iterator[Batch]) -> None:
@@ -268,7 +271,7 @@ def main() -> None:
     try:
         train(config, laps)
     except Stopped:
-        stopping.ignore()
+        stop_signals.ignore()
         raise
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from n2s_dist import stopping
 from n2s_dist import train as training
+from n2s_dist.distributed import stop_signals
 from n2s_dist.run import Run
 from n2s_dist.utils.errors import run_command
 
@@ -114,8 +114,8 @@ def _rank(variables: dict[str, str], arguments: list[str], written: Path, fault:
 
     training.train_step = recorded_step
     sys.argv = ["program", *arguments]
-    stopping.LOOK_SEC = 0.02  # runs of a second can be stopped in their middle as well
-    stopping.listen()  # as the program does first of all
+    stop_signals.LOOK_SEC = 0.02  # runs of a second can be stopped in their middle as well
+    stop_signals.listen()  # as the program does first of all
     run_command(training.main)
 
 

@@ -22,13 +22,14 @@ import pytest
 import torch
 from servers import failing_server, nginx
 
-from n2s_dist import cache, checkpoint, order, remote
+from n2s_dist import checkpoint
 from n2s_dist import train as training
-from n2s_dist.cache import RemoteShards, open_store
-from n2s_dist.loader import CropLoader, bring_ahead
+from n2s_dist.loading import remote_cache, remote_files, sample_order
+from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.loading.prefetch import Prefetcher, bring_ahead
+from n2s_dist.loading.remote_cache import RemoteShards, open_store
+from n2s_dist.loading.remote_files import Closed, Patience, RemoteFolder
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.prefetch import Prefetcher
-from n2s_dist.remote import Closed, Patience, RemoteFolder
 from n2s_dist.shards.build.builder import BuildOptions, build_shards
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import RankFailed, RunFailed, UserError
@@ -82,11 +83,11 @@ def store_of(url: str, folder: Path, tmp_path: Path, count: float = 20) -> Remot
 
 
 def positions() -> Iterator[np.ndarray]:
-    return (order.rank_positions(step, BATCH, 0, 1) for step in range(BATCHES))
+    return (sample_order.rank_positions(step, BATCH, 0, 1) for step in range(BATCHES))
 
 
 def batches(shards: ShardSet, ahead: bool = False) -> torch.Tensor:
-    sample_index = partial(order.sample_index, SEED, num_samples=len(shards))
+    sample_index = partial(sample_order.sample_index, SEED, num_samples=len(shards))
     own = bring_ahead(shards, positions(), positions(), sample_index) if ahead else positions()
     return torch.stack(list(CropLoader(shards, own, BATCH, CROP, Gaussian(0.1), SEED)))
 
@@ -248,7 +249,7 @@ def test_patience_ends_with_the_shard_and_the_reason(server, folder, names, tmp_
 def test_the_pauses_grow_to_about_a_minute_in_all(monkeypatch):
     stop, waited = threading.Event(), []
     monkeypatch.setattr(stop, "wait", lambda seconds: waited.append(seconds))
-    pauses = remote.Pauses("url", remote.PATIENCE, stop)
+    pauses = remote_files.Pauses("url", remote_files.PATIENCE, stop)
     with pytest.raises(RankFailed, match="6 tries"):
         for _ in range(9):
             pauses.after(OSError("refused"))
@@ -257,7 +258,7 @@ def test_the_pauses_grow_to_about_a_minute_in_all(monkeypatch):
 
 
 def test_wrong_bytes_stop_training_and_are_never_used(server, folder, tiny, cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "PATIENCE", HURRIED)
+    monkeypatch.setattr(remote_cache, "PATIENCE", HURRIED)
     server.fault = lambda number, name: "wrong" if name.startswith("train-000003") else None
     options = [f"--data.shards={server.url}", f"--data.cache_dir={tmp_path / 'cache'}", "--data.cache_gib=0.1"]
     line = cli(training.main, *tiny, *options, "--run_dir", tmp_path / "run").error(1)
@@ -283,7 +284,7 @@ def test_a_file_that_is_too_long_or_too_short_is_not_cut_to_fit(folder, names, t
 
 
 def test_nobody_answering_is_named(folder, tiny, cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "PATIENCE", HURRIED)
+    monkeypatch.setattr(remote_cache, "PATIENCE", HURRIED)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # and never listens
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/shards"
@@ -374,7 +375,7 @@ def test_a_file_url_is_a_folder(folder):
 READ_ALL = """
 import hashlib, random, sys
 from pathlib import Path
-from n2s_dist.cache import RemoteShards
+from n2s_dist.loading.remote_cache import RemoteShards
 from n2s_dist.shards.reader import ShardSet
 url, folder, capacity, seed = sys.argv[1:]
 sets = [ShardSet(RemoteShards(url, Path(folder), int(capacity)), split) for split in ("train", "validation")]
@@ -431,7 +432,7 @@ def test_a_small_cache_is_shared_and_never_exceeded(server, folder, readers, tmp
         while not watching.wait(0.001):
             sizes = []
             for path in (tmp_path / "cache").glob("remote-*/*"):
-                sizes += [size] if (size := cache._size(path)) else []
+                sizes += [size] if (size := remote_cache._size(path)) else []
             most = max(most, sum(sizes))
 
     watcher = threading.Thread(target=watch)
@@ -617,7 +618,7 @@ def test_nobody_waits_for_ever_for_room(server, folder, names, tmp_path, monkeyp
     stores, met = [store_of(server.url, folder, tmp_path, 2) for _ in range(3)], threading.Barrier(3)
     (place,) = (tmp_path / "cache").glob("remote-*")
     for entry in ShardSet(folder).split.shards[:3]:
-        (place / f".{entry.name}.{cache._room(entry)}.partial").write_bytes(b"begun")
+        (place / f".{entry.name}.{remote_cache._room(entry)}.partial").write_bytes(b"begun")
     reserve = RemoteShards._reserve
 
     def meet_first(store: RemoteShards, partial: Path, need: int) -> bool:

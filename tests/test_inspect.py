@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n2s_dist import order
 from n2s_dist.images.files import to_uint8
-from n2s_dist.loader import CropLoader
+from n2s_dist.loading import sample_order
+from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
@@ -138,8 +138,8 @@ def test_the_sheet_shows_tiles_and_the_noise_of_training(main, cli, shards, nois
 
     positions = np.arange(2 * len(data))  # whole tiles: the crop is as large as they are
     loaded = next(CropLoader(data, iter([positions]), len(positions), 64, noise, SEED)).numpy()
-    seen = dict(zip(order.sample_index(SEED, positions, len(data)).tolist(), range(len(positions)), strict=True))
-    choices = order.crop_choice(SEED, positions)[:, 2:] & np.uint64(1)
+    seen = dict(zip(sample_order.sample_index(SEED, positions, len(data)).tolist(), range(len(positions)), strict=True))
+    choices = sample_order.crop_choice(SEED, positions)[:, 2:] & np.uint64(1)
     for index, (tile, clean, noisy) in zip(sheet.indices, parts(sheet, data), strict=True):
         np.testing.assert_array_equal(clean, tile)
         left_right, up_down, transposed = choices[seen[index]]

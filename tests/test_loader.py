@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from n2s_dist import order
-from n2s_dist.loader import CropLoader, check_noise, crop_inputs, crop_pipeline, run_ahead
+from n2s_dist.loading import sample_order
+from n2s_dist.loading.crop_pipeline import CropLoader, check_noise, crop_inputs, crop_pipeline
+from n2s_dist.loading.prefetch import run_ahead
 from n2s_dist.noise import frozen
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
@@ -74,7 +75,10 @@ def load(shards, positions, noise, crop_size=CROP, batch_size=8, seed=SEED, **op
 def expected_crops(shards: ShardSet, positions: np.ndarray, crop_size: int = CROP) -> np.ndarray:
     """uint8 [N, C, S, S], from order.py alone: crop, flip left-right, flip up-down, transpose."""
     out = []
-    indices, choices = order.sample_index(SEED, positions, len(shards)), order.crop_choice(SEED, positions)
+    indices, choices = (
+        sample_order.sample_index(SEED, positions, len(shards)),
+        sample_order.crop_choice(SEED, positions),
+    )
     for index, words in zip(indices, choices.tolist(), strict=True):
         tile = shards[int(index)].tile
         row, column = (words[axis] % (tile.shape[axis] - crop_size + 1) for axis in (0, 1))
@@ -116,7 +120,7 @@ def test_ranks_share_the_global_batch(shards):
     steps, share = range(5), 4
     whole = load(shards, np.arange(40), Poisson(0.05)).reshape(5, 8, 3, CROP, CROP)
     for rank in (0, 1):
-        positions = np.concatenate([order.rank_positions(step, 8, rank, 2) for step in steps])
+        positions = np.concatenate([sample_order.rank_positions(step, 8, rank, 2) for step in steps])
         crops = load(shards, positions, Poisson(0.05), batch_size=share).reshape(5, share, 3, CROP, CROP)
         np.testing.assert_array_equal(crops, whole[:, rank * share : (rank + 1) * share])
 
@@ -152,7 +156,7 @@ def test_no_place_and_no_orientation_is_favoured(shards):
     place, orientation = corners @ [places, 1], flips @ [1, 2, 4]
     for choice, outcomes in ((place, places**2), (orientation, 8)):
         assert stats.chisquare(np.bincount(choice, minlength=outcomes)).pvalue > 1e-4
-    tiles = order.sample_index(SEED, np.arange(count), len(shards))
+    tiles = sample_order.sample_index(SEED, np.arange(count), len(shards))
     for one, two in itertools.combinations([*corners.T, orientation, tiles], 2):
         table = np.histogram2d(one, two, (one.max() + 1, two.max() + 1))[0]
         assert stats.contingency.chi2_contingency(table).pvalue > 1e-4  # independent of each other
@@ -164,7 +168,7 @@ def test_dali_favours_no_place_and_no_orientation(shards):
     rows, columns, _ = (
         np.rint(load(shards, positions, None, crop_size, batch_size=100) * 255).astype(int).swapaxes(0, 1)
     )
-    tiles = [shards[int(index)] for index in order.sample_index(SEED, positions, len(shards))]
+    tiles = [shards[int(index)] for index in sample_order.sample_index(SEED, positions, len(shards))]
     down = rows.min((1, 2)) - [tile.row for tile in tiles]
     across = columns.min((1, 2)) - [tile.column for tile in tiles]
     transposed = rows[:, 0, 0] == rows[:, 1, 0]
@@ -247,8 +251,8 @@ def test_frozen_noise_belongs_to_the_source_pixel(shards, noise):
     assert again.sum() > 100_000
     np.testing.assert_array_equal(values[1:][again], values[:-1][again])
     # The comparison above must have been across tiles, epochs and orientations.
-    tile = order.sample_index(SEED, position, len(shards))
-    orientation = (order.crop_choice(SEED, position)[:, 2:] & np.uint64(1)) @ np.array([1, 2, 4], np.uint64)
+    tile = sample_order.sample_index(SEED, position, len(shards))
+    orientation = (sample_order.crop_choice(SEED, position)[:, 2:] & np.uint64(1)) @ np.array([1, 2, 4], np.uint64)
     for seen_through in (tile, position // len(shards), orientation):
         assert (seen_through[1:] != seen_through[:-1])[again].sum() > 1000
 

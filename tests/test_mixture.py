@@ -11,7 +11,7 @@ from scipy import stats
 from n2s_dist import checkpoint
 from n2s_dist.config.command_line import read_config
 from n2s_dist.denoise import choose_noise, denoise_whole
-from n2s_dist.distributed import Ranks
+from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.noise.base import FAMILIES
 from n2s_dist.noise.conditioning import NoiseBatch
 from n2s_dist.noise.frozen import corrupt_tile

@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from n2s_dist import checkpoint, evaluate, order
+from n2s_dist import checkpoint, evaluate
 from n2s_dist.config.command_line import read_config
+from n2s_dist.loading import sample_order
 from n2s_dist.run import start
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.train import train
@@ -187,7 +188,7 @@ def test_a_users_error_on_one_rank_ends_all_with_one_line(trained, photographs, 
 def test_damage_that_one_rank_meets_alone_is_named(shards, tiny, launch, tmp_path):
     """The first crop of the second rank is damaged."""
     folder = Path(shutil.copytree(shards, tmp_path / "shards"))
-    index = int(order.sample_index(0, np.arange(2), len(ShardSet(folder)))[1])
+    index = int(sample_order.sample_index(0, np.arange(2), len(ShardSet(folder)))[1])
     path = folder / "train-000000.tar"
     with tarfile.open(path) as tar:
         member = [member for member in tar if member.name.endswith(".json")][index]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2s_dist import order
+from n2s_dist.loading import windowed_order
 
 _SPEC = importlib.util.spec_from_file_location(
     "simulate_order", Path(__file__).resolve().parents[1] / "tools/simulate_order.py"
@@ -45,7 +45,7 @@ def test_loads_are_those_of_a_slow_count(lanes, nodes):
     """Also where nodes and lanes cut each other: six nodes of four slots, four lanes of six."""
     sizes, batch = np.array([30, 41, 0, 25, 37, 50, 1, 28, 33, 45]), 24
     count = int(sizes.sum())
-    windows = order.WindowedOrder(0, sizes, batch, 2, lanes)
+    windows = windowed_order.WindowedOrder(0, sizes, batch, 2, lanes)
     begin = simulate_order._EPOCH * count
     shard = windows.locate(np.arange(begin, begin + count))[0]
     fetched, most, most_samples = simulate_order.node_load(shard, batch // nodes, lanes, batch, sizes)
@@ -85,8 +85,8 @@ def test_mixing_tells_good_from_bad():
     ids=["a sample is lost", "ranks differ"],
 )
 def test_a_broken_order_is_noticed(cli, monkeypatch, broken, message):
-    true = order.WindowedOrder.sample_index
-    monkeypatch.setattr(order.WindowedOrder, "sample_index", lambda self, at: broken(true(self, at), at))
+    true = windowed_order.WindowedOrder.sample_index
+    monkeypatch.setattr(windowed_order.WindowedOrder, "sample_index", lambda self, at: broken(true(self, at), at))
     assert cli(simulate_order.main, *SMALL).error(1).startswith(message)
 
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from n2s_dist import checkpoint, speed
+from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.config.command_line import read_config
+from n2s_dist.distributed.precision import choose_precision
 from n2s_dist.run import start
-from n2s_dist.speed import choose_precision
 from n2s_dist.train import train
+from n2s_dist.training import compilation
 from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -118,7 +119,7 @@ def test_moments_take_the_layout_of_their_weights():
     expected = moments["exp_avg"].clone()
     moments["exp_avg"] = moments["exp_avg"].contiguous()
     assert moments["exp_avg"].stride() != model.weight.stride()
-    speed.match_layout(optimizer)
+    compilation.match_layout(optimizer)
     assert moments["exp_avg"].stride() == model.weight.stride() and torch.equal(moments["exp_avg"], expected)
     assert moments["step"].shape == ()
 

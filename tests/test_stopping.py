@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from forked_ranks import INTERRUPTED, free_port
 
-from n2s_dist import checkpoint, stopping
+from n2s_dist import checkpoint
+from n2s_dist.distributed import stop_signals
 from n2s_dist.utils.errors import EX_TEMPFAIL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,7 +140,7 @@ class Slowest:
 @pytest.mark.parametrize("step_sec", [0.001, 0.1, 3.0])
 def test_ranks_look_about_twice_a_second_at_the_same_steps(step_sec):
     """Even where this rank's own clock says that steps take no time. At most twice as many steps as before."""
-    ranks, agreement, between = Slowest(step_sec), stopping.Agreement(), [0]
+    ranks, agreement, between = Slowest(step_sec), stop_signals.Agreement(), [0]
     for _ in range(5_000):
         looks = ranks.looks
         agreement.after_step(ranks)
@@ -153,8 +154,8 @@ def test_ranks_look_about_twice_a_second_at_the_same_steps(step_sec):
 def test_the_note_is_whole_or_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError):
-        stopping.leave_note(tmp_path, 80, "SIGUSR1")
+        stop_signals.leave_note(tmp_path, 80, "SIGUSR1")
     assert not (tmp_path / "stopped").exists()
-    stopping.remove_note(tmp_path)
-    stopping.remove_note(tmp_path / "nowhere")
+    stop_signals.remove_note(tmp_path)
+    stop_signals.remove_note(tmp_path / "nowhere")
     assert [path.name for path in tmp_path.iterdir()] == [".stopped.partial"]

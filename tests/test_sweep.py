@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from n2s_dist.benchmarks import Benchmark
 from n2s_dist.cells import Cell
-from n2s_dist.distributed import Ranks
+from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.images.files import to_uint8
 from n2s_dist.journal import FOLDER
 from n2s_dist.methods import Estimator

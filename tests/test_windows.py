@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from n2s_dist import order
+from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 
@@ -33,9 +33,9 @@ def case_name(case) -> str:
 
 
 @pytest.fixture(params=AWKWARD, ids=case_name)
-def windows(request) -> order.WindowedOrder:
+def windows(request) -> windowed_order.WindowedOrder:
     sizes, batch, window, lanes = request.param
-    return order.WindowedOrder(3, sizes, batch, window, lanes)
+    return windowed_order.WindowedOrder(3, sizes, batch, window, lanes)
 
 
 def shard_of(sizes, index: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ def walk(seed: int, sizes: list[int], batch: int, window: int, lanes: int, epoch
 @pytest.mark.parametrize("case", AWKWARD, ids=case_name)
 def test_windows_follow_their_law(case):
     sizes, batch, window, lanes = case
-    windows = order.WindowedOrder(3, sizes, batch, window, lanes)
+    windows = windowed_order.WindowedOrder(3, sizes, batch, window, lanes)
     expected = walk(3, sizes, batch, window, lanes, epochs=4)
     assert windows.sample_index(np.arange(4 * sum(sizes))).tolist() == expected
 
@@ -97,19 +97,23 @@ def test_any_position_of_windows_alone_equals_the_batch(windows):
 def test_any_number_of_ranks_reads_the_same_windows(world_size):
     """Each rank with an order of its own, started at a step in the middle of the second epoch."""
     sizes, batch = AWKWARD[-1][0], 24
-    whole = order.WindowedOrder(3, sizes, batch, 2, 6).sample_index(np.arange(60 * batch, 70 * batch)).reshape(10, -1)
+    whole = (
+        windowed_order.WindowedOrder(3, sizes, batch, 2, 6)
+        .sample_index(np.arange(60 * batch, 70 * batch))
+        .reshape(10, -1)
+    )
     parts = []
     for rank in range(world_size):
-        own = order.WindowedOrder(3, sizes, batch, 2, 6)
-        steps = [own.sample_index(order.rank_positions(step, batch, rank, world_size)) for step in range(60, 70)]
+        own = windowed_order.WindowedOrder(3, sizes, batch, 2, 6)
+        steps = [own.sample_index(sample_order.rank_positions(step, batch, rank, world_size)) for step in range(60, 70)]
         parts.append(np.stack(steps))
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
 
 
 def test_windows_of_other_epochs_and_seeds_differ():
     sizes = [50] * 40
-    first, second = order.WindowedOrder(0, sizes, 20, 3, 4).sample_index(np.arange(4000)).reshape(2, 2000)
-    other_seed = order.WindowedOrder(1, sizes, 20, 3, 4).sample_index(np.arange(2000))
+    first, second = windowed_order.WindowedOrder(0, sizes, 20, 3, 4).sample_index(np.arange(4000)).reshape(2, 2000)
+    other_seed = windowed_order.WindowedOrder(1, sizes, 20, 3, 4).sample_index(np.arange(2000))
     for one, two in ((first, second), (first, other_seed), (second, other_seed), (first, np.arange(2000))):
         assert (one == two).mean() < 0.01
 
@@ -118,7 +122,7 @@ def test_a_lane_holds_few_shards_at_a_time_and_nodes_share_the_rest():
     """Between the first and the last use of each shard; where one window ends, the next one begins."""
     sizes = (200 + 100 * np.sin(np.arange(400))).astype(int)
     count, batch, window, lanes = int(sizes.sum()), 64, 4, 16
-    windows = order.WindowedOrder(5, sizes, batch, window, lanes)
+    windows = windowed_order.WindowedOrder(5, sizes, batch, window, lanes)
     at = np.arange(count, 2 * count)
     shard, lane, row = shard_of(sizes, windows.sample_index(at)), windows.lane(at), at // batch - count // batch
     held = np.zeros((lanes, row[-1] + 2), int)
@@ -137,7 +141,7 @@ def test_a_lane_holds_few_shards_at_a_time_and_nodes_share_the_rest():
 def test_each_sample_is_equally_likely_everywhere_in_windows():
     """At fixed places of many epochs: the first, one in the middle, the last."""
     count, epochs = 36, 3000
-    windows = order.WindowedOrder(0, [1, 11, 6, 8, 4, 6], 8, 2, 2)
+    windows = windowed_order.WindowedOrder(0, [1, 11, 6, 8, 4, 6], 8, 2, 2)
     at = np.arange(epochs)[:, None] * count + [0, 17, count - 1]
     for index in windows.sample_index(at).T:
         assert stats.chisquare(np.bincount(index, minlength=count)).pvalue > 1e-4
@@ -146,7 +150,7 @@ def test_each_sample_is_equally_likely_everywhere_in_windows():
 def test_a_window_is_an_unbiased_shuffle():
     """Of 100 samples, in 40,000 windows: where each begins, ends and how neighbours lie."""
     size, many = 100, 40_000
-    windows = order.WindowedOrder(0, [size] * many, 1, 1, 1)
+    windows = windowed_order.WindowedOrder(0, [size] * many, 1, 1, 1)
     begins = size + size // 2 + np.arange(many - 3)[:, None] * size  # the lane's first window has half of one more
     place = windows._ring_place(begins + np.array([0, 1, 49, 50, 99])) - begins
     for column in place.T:
@@ -159,10 +163,10 @@ def test_a_window_is_an_unbiased_shuffle():
 
 def test_windows_are_pinned():
     """Of every run with data.window_shards that was ever resumed: a change of them is a change of format."""
-    windows = order.WindowedOrder(0, [5, 3, 9, 1, 6], 8, 2, 2)
+    windows = windowed_order.WindowedOrder(0, [5, 3, 9, 1, 6], 8, 2, 2)
     expected = [5, 15, 6, 21, 3, 1, 12, 4, 19, 22, 23, 16, 8, 0, 2, 13, 20, 14, 18, 17, 9, 10, 7, 11]
     assert windows.sample_index(np.arange(24)).tolist() == expected
-    large = order.WindowedOrder(7, np.arange(1000) % 100 + 950, 1024, 4, 64)
+    large = windowed_order.WindowedOrder(7, np.arange(1000) % 100 + 950, 1024, 4, 64)
     far = np.array([0, 1, 15, 16, 999_499, 999_500, 10**6, 123_456_789_012])
     expected = [542389, 542241, 624325, 374397, 655958, 556775, 306364, 165941]
     assert large.sample_index(far).tolist() == expected
@@ -173,15 +177,15 @@ def test_windows_are_pinned():
     [(8192, 10_000, 4, 64), (24, 10_000, 4, 8), (8192, 100, 4, 16), (16, 4, 4, 1), (15, 90, 1, 1), (512, 3, 1, 2)],
 )
 def test_lanes_are_chosen_from_batch_and_shards(batch, shards, window, lanes):
-    assert order.choose_lanes(batch, shards, window) == lanes
-    assert order.WindowedOrder(0, [2] * shards, batch, window).lanes == lanes
+    assert windowed_order.choose_lanes(batch, shards, window) == lanes
+    assert windowed_order.WindowedOrder(0, [2] * shards, batch, window).lanes == lanes
 
 
 def test_more_windows_than_shards_are_refused():
     with pytest.raises(UserError, match=r"data\.window_shards is 5, .* 4 shards"):
-        order.WindowedOrder(0, [9] * 4, 8, 5)
+        windowed_order.WindowedOrder(0, [9] * 4, 8, 5)
     with pytest.raises(UserError, match=r"data\.lanes 4 .* 2 shards .* 7 shards .* most 3 lanes"):
-        order.WindowedOrder(0, [9] * 7, 8, 2, 4)
+        windowed_order.WindowedOrder(0, [9] * 7, 8, 2, 4)
 
 
 def test_windows_keep_nothing_a_sample():
@@ -189,7 +193,7 @@ def test_windows_keep_nothing_a_sample():
     peaks = []
     for samples in (10**3, 10**8):
         tracemalloc.start()
-        windows = order.WindowedOrder(0, np.full(10_000, samples), 1024, 4, 64)
+        windows = windowed_order.WindowedOrder(0, np.full(10_000, samples), 1024, 4, 64)
         boundary = windows.num_samples
         assert len(set(windows.sample_index(np.arange(boundary - 256, boundary + 256)).tolist())) > 500
         peaks.append(tracemalloc.get_traced_memory()[1])

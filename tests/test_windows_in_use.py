@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from n2s_dist import checkpoint, order
+from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
-from n2s_dist.loader import CropLoader
+from n2s_dist.loading import sample_order, windowed_order
+from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.run import start
 from n2s_dist.shards.build.builder import BuildOptions, build_shards
@@ -52,7 +53,7 @@ def sizes(shards: ShardSet) -> list[int]:
 
 
 def load(shards: ShardSet, positions: np.ndarray, noise=None, batch_size: int = BATCH) -> np.ndarray:
-    windows = order.WindowedOrder(SEED, sizes(shards), BATCH, WINDOW, LANES)
+    windows = windowed_order.WindowedOrder(SEED, sizes(shards), BATCH, WINDOW, LANES)
     batches = iter(positions.reshape(-1, batch_size))
     return torch.cat(list(CropLoader(shards, batches, batch_size, CROP, noise, SEED, windows=windows))).numpy()
 
@@ -62,7 +63,7 @@ def test_the_loader_reads_what_the_windows_name(tiles):
     crops = load(tiles, np.arange(41 * 8))
     images = np.rint(crops[:, 0, 0, 0] * 255).astype(int)
     np.testing.assert_array_equal(np.sort(images.reshape(8, 41), axis=1), np.tile(np.arange(41), (8, 1)))
-    windows = order.WindowedOrder(SEED, sizes(tiles), BATCH, WINDOW, LANES)
+    windows = windowed_order.WindowedOrder(SEED, sizes(tiles), BATCH, WINDOW, LANES)
     named = [int(Path(tiles[i].image).stem) for i in windows.sample_index(np.arange(41 * 8)).tolist()]
     assert images.tolist() == named
 
@@ -72,7 +73,7 @@ def test_a_loader_of_windows_can_start_anywhere_and_on_any_rank(tiles):
     whole = load(tiles, positions, Gaussian(0.1)).reshape(25, BATCH, 3, CROP, CROP)
     np.testing.assert_array_equal(load(tiles, positions[7 * BATCH :], Gaussian(0.1)), np.concatenate(whole[7:]))
     for rank in (0, 1):
-        own = np.concatenate([order.rank_positions(step, BATCH, rank, 2) for step in range(25)])
+        own = np.concatenate([sample_order.rank_positions(step, BATCH, rank, 2) for step in range(25)])
         crops = load(tiles, own, Gaussian(0.1), batch_size=4).reshape(25, 4, 3, CROP, CROP)
         np.testing.assert_array_equal(crops, whole[:, 4 * rank : 4 * rank + 4])
 
@@ -105,7 +106,7 @@ def test_a_run_in_windows_goes_on_as_if_nothing_had_happened(configure, capsys):
 def test_training_sees_the_windows_crops(configure):
     run = start(configure("run"))
     batches = training.open_batches(run)
-    windows = order.WindowedOrder(run.config.seed, sizes(run.shards), BATCH, WINDOW, LANES)
+    windows = windowed_order.WindowedOrder(run.config.seed, sizes(run.shards), BATCH, WINDOW, LANES)
     for step in range(12):
         batch = next(batches)
         index = windows.sample_index(np.arange(step * BATCH, (step + 1) * BATCH)).tolist()

@@ -30,9 +30,9 @@ from n2s_dist.run import Run, build_optimizer, start
 from n2s_dist.score import build_score_model
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
-from n2s_dist.speed import compile_model, place
 from n2s_dist.tracking import Tracker
 from n2s_dist.train import loop, open_batches
+from n2s_dist.training.compilation import compile_model, place
 from n2s_dist.utils.errors import run_command
 
 

@@ -23,7 +23,7 @@ from n2s_dist import checkpoint
 from n2s_dist.benchmarks import Benchmark
 from n2s_dist.cells import product_cells
 from n2s_dist.config.command_line import read_config
-from n2s_dist.distributed import Ranks
+from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.images.files import list_images, read_image
 from n2s_dist.methods import of_network
 from n2s_dist.score import ScoreModel

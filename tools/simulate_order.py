@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from n2s_dist import order
+from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import RunFailed, UserError, run_command
 
@@ -42,7 +42,7 @@ def shard_sizes(samples: int, shards: int, seed: int) -> np.ndarray:
 def rank_epoch(samples: int, batch: int, rank: int, world_size: int) -> np.ndarray:
     """All positions of one epoch that a rank trains on, in its order."""
     begin, end = _EPOCH * samples, (_EPOCH + 1) * samples
-    first = order.rank_positions(0, batch, rank, world_size)
+    first = sample_order.rank_positions(0, batch, rank, world_size)
     at = (np.arange(begin // batch, -(-end // batch))[:, None] * batch + first).ravel()
     return at[(at >= begin) & (at < end)]
 
@@ -187,12 +187,12 @@ def main() -> None:
     args = parse()
     samples, batch = args.samples, args.global_batch
     sizes = shard_sizes(samples, args.shards, args.seed)
-    lanes = order.choose_lanes(batch, args.shards, args.window, args.lanes) if args.window else 1
+    lanes = windowed_order.choose_lanes(batch, args.shards, args.window, args.lanes) if args.window else 1
 
     def make() -> SampleIndex:
         if args.window:
-            return order.WindowedOrder(args.seed, sizes, batch, args.window, lanes).sample_index
-        return lambda position: order.sample_index(args.seed, position, samples)
+            return windowed_order.WindowedOrder(args.seed, sizes, batch, args.window, lanes).sample_index
+        return lambda position: sample_order.sample_index(args.seed, position, samples)
 
     sample_index, gib = make(), args.sample_kib / 2**20
     shuffle = f"{lanes} lanes with windows of {args.window} shards" if args.window else "the whole set shuffled"

@@ -30,16 +30,12 @@ from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 
-_TABLE_SIZE = 65536  # DALI's look-up tables take 16-bit keys
-_BORDERS = np.linspace(0, 1, _TABLE_SIZE + 1)  # between equally likely bins
+TABLE_SIZE = 65536  # DALI's look-up tables take 16-bit keys
+_BORDERS = np.linspace(0, 1, TABLE_SIZE + 1)  # between equally likely bins
 _POISSON_SLOTS = 256
 _KEEP_STEPS = 65536  # in which a slot's probability is counted: float32 holds such thresholds exactly
-
 # The two draws that are added for one of the noise's own: equal shares would let a symmetric sum be exactly its mean.
 _SHARES = (0.49, 0.51)
-
-
-# --- arithmetic that NumPy and DALI share -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -53,25 +49,6 @@ class ArrayMath:
 
 def numpy_math() -> ArrayMath:
     return ArrayMath(np.uint32, np.float32, lambda index, table: table[index])
-
-
-def dali_math() -> ArrayMath:
-    from nvidia.dali import fn, types
-
-    keys = list(range(_TABLE_SIZE))
-    kinds = {np.dtype(np.float32): types.FLOAT, np.dtype(np.uint32): types.UINT32}
-
-    def lookup(index: Any, table: np.ndarray) -> Any:
-        # DALI takes a table's values as float32, whatever their type.
-        assert (table.astype(np.float32) == table).all()
-        return fn.lookup_table(index, keys=keys, values=table.tolist(), dtype=kinds[table.dtype])
-
-    return ArrayMath(
-        lambda value: types.Constant(value).uint32(), lambda value: types.Constant(value).float32(), lookup
-    )
-
-
-# --- random words -----------------------------------------------------------------------------------
 
 
 def pixel_keys(
@@ -130,7 +107,7 @@ def bin_means(below: np.ndarray, mean: float, deviation: float) -> np.ndarray:
 
     below: its partial means E[X; X < x] at the bins' borders, float64 [65537].
     """
-    means = _TABLE_SIZE * np.diff(below)
+    means = TABLE_SIZE * np.diff(below)
     return mean + (means - mean) * (deviation / means.std())
 
 
@@ -138,9 +115,6 @@ def draw_sum(tables: tuple[np.ndarray, np.ndarray], bits: PixelBits, math: Array
     """The sum of two independent draws, one from each table: float32 [C, H, W]."""
     first, second = bits.halves()
     return math.lookup(first, tables[0]) + math.lookup(second, tables[1])
-
-
-# --- noise ------------------------------------------------------------------------------------------
 
 
 @lru_cache(16)

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from n2s_dist.remote import PATIENCE, Closed, Patience, RemoteFolder
+from n2s_dist.loading.remote_files import PATIENCE, Closed, Patience, RemoteFolder
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.manifest import Manifest, ShardEntry
 from n2s_dist.shards.reader import LocalShards, Store

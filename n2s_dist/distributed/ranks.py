@@ -11,7 +11,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
-from n2s_dist.speed import choose_precision
+from n2s_dist.distributed.precision import choose_precision
 from n2s_dist.utils.errors import RankFailed
 
 

@@ -1,4 +1,4 @@
-"""Remote shards brought to this node before they are needed.
+"""Things brought before they are needed: remote shards to this node, batches beside the step that uses the last one.
 
     order ──► shards of the next positions, in the order of need ──► threads ──► cache ◄── training reads what is there
 
@@ -8,11 +8,19 @@ fetches it itself, or waits for whoever is fetching it.
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from n2s_dist.cache import RemoteShards
+import numpy as np
 
+from n2s_dist.loading.remote_cache import RemoteShards
+from n2s_dist.loading.sample_order import order_blocks
+from n2s_dist.shards.reader import ShardSet
+
+T = TypeVar("T")
+
+_HORIZON = 2**20  # positions: how far shards are looked for that are not here yet
 _CONNECTIONS = 4  # shards that are brought at a time: one connection rarely fills a network
 _LOOK_SEC = 1.0  # between looks at whether the store was closed
 
@@ -87,3 +95,46 @@ class Prefetcher:
             with self._changed:
                 self._error, self._closed = self._error or error, True
                 self._changed.notify_all()
+
+
+def bring_ahead(
+    shards: ShardSet,
+    own: Iterator[np.ndarray],
+    of_node: Iterator[np.ndarray],
+    sample_index: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[np.ndarray]:
+    """`own` batches of positions, unchanged, while other threads bring the remote shards of the node's next ones."""
+    if not isinstance(shards.store, RemoteShards):
+        yield from own
+        return
+    with Prefetcher(shards.store, upcoming_shards(shards, of_node, sample_index), _HORIZON) as prefetcher:
+        for positions in own:
+            prefetcher.reached(int(positions[0]))
+            yield positions
+
+
+def upcoming_shards(
+    shards: ShardSet, positions: Iterable[np.ndarray], sample_index: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[int, str]]:
+    """(position, name) of the shards that positions need, in the order of need; each once for some batches."""
+    for block in order_blocks(positions):
+        at = np.concatenate(block)
+        numbers = shards.shard_number(sample_index(at))
+        for first in np.sort(np.unique(numbers, return_index=True)[1]):
+            yield int(at[first]), shards.split.shards[numbers[first]].name
+
+
+def run_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made by one other thread while its predecessor is in use; errors arrive in their place."""
+    thread = ThreadPoolExecutor(1, "run_ahead")
+    try:
+        following = thread.submit(next, items)
+        while True:
+            try:
+                item = following.result()
+            except StopIteration:
+                return
+            following = thread.submit(next, items)
+            yield item
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)  # it may be waiting for a shard that nobody needs now

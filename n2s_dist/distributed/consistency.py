@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2s_dist.distributed import Ranks
+from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.utils.errors import RunFailed
 
 _WIDTH = 2**14  # factors of a row; they stay in a processor's cache

@@ -11,10 +11,9 @@ Methods to compare with may see more than that: the clean crop beside the noisy 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,29 +21,25 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline, do_not_convert
 from torch import Tensor
 
-from n2s_dist import order
-from n2s_dist.cache import RemoteShards
 from n2s_dist.config.schema import Beside
+from n2s_dist.loading import sample_order, windowed_order
+from n2s_dist.loading.dali_math import dali_math
+from n2s_dist.loading.sample_order import order_blocks
 from n2s_dist.noise import frozen
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.noise.stored import CLEAN, Encoding, encoding
-from n2s_dist.prefetch import Prefetcher
 from n2s_dist.shards.reader import Sample, ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 
-T = TypeVar("T")
-
 _CPU = torch.device("cpu")
 _DALI_TYPES = {"uint8": types.UINT8, "uint16": types.UINT16, "float16": types.FLOAT16}
 _PREFETCH = 2
-_ORDER_BLOCK = 1024  # positions worked out at a time
 # Small batches are made several at a time, in one run of the graph: on a CPU that is busy training, handing
 # work from thread to thread costs more than the work itself.
 _MOST_TOGETHER, _VALUES_TOGETHER = 16, 2**22
-_HORIZON = 2**20  # positions: how far shards are looked for that are not here yet
 # Types, dimensions and layouts of what crop_inputs yields after tiles: corner, three flips; keys down and across.
 _CROP_INPUTS = [(types.INT32, 1, ""), *[(types.INT32, 0, "")] * 2, (types.BOOL, 0, "")]
 _KEY_INPUTS = [(types.UINT32, 3, "")] * 2
@@ -57,13 +52,6 @@ def batched(items: Iterable[np.ndarray], count: int) -> Iterator[list[np.ndarray
         yield block
 
 
-def order_blocks(batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Lists of consecutive batches of positions, so many at a time that NumPy's overhead per call no longer counts."""
-    batches = iter(batches)
-    for first in batches:
-        yield [first, *islice(batches, max(0, _ORDER_BLOCK // len(first) - 1))]
-
-
 def crop_inputs(
     shards: ShardSet,
     positions: Iterable[np.ndarray],
@@ -72,7 +60,7 @@ def crop_inputs(
     *,
     noisy: bool = True,
     resample_noise: bool = False,
-    windows: order.WindowedOrder | None = None,
+    windows: windowed_order.WindowedOrder | None = None,
     beside: Beside | None = None,
 ) -> Iterator[tuple]:
     """What the graph needs for each batch of global positions; a pure function of (seed, position).
@@ -85,9 +73,9 @@ def crop_inputs(
     """
     for block in order_blocks(positions):
         batch_size, at = len(block[0]), np.concatenate(block)
-        index = windows.sample_index(at) if windows else order.sample_index(seed, at, len(shards))
+        index = windows.sample_index(at) if windows else sample_order.sample_index(seed, at, len(shards))
         samples = [shards[i] for i in index.tolist()]
-        choice = order.crop_choice(seed, at)
+        choice = sample_order.crop_choice(seed, at)
         places = np.array([sample.tile.shape[:2] for sample in samples], np.uint64) - np.uint64(crop_size - 1)
         corners = (choice[:, :2] % places).astype(np.int32)
         left_right, up_down, transposed = flips = choice[:, 2:].T & np.uint64(1) == 1
@@ -125,33 +113,6 @@ def crop_keys(
     swap = transposed[:, None, None]
     down, across = np.where(swap, column_keys, row_keys), np.where(swap, row_keys, column_keys)
     return down[:, :, :, None], across[:, :, None, :]
-
-
-def bring_ahead(
-    shards: ShardSet,
-    own: Iterator[np.ndarray],
-    of_node: Iterator[np.ndarray],
-    sample_index: Callable[[np.ndarray], np.ndarray],
-) -> Iterator[np.ndarray]:
-    """`own` batches of positions, unchanged, while other threads bring the remote shards of the node's next ones."""
-    if not isinstance(shards.store, RemoteShards):
-        yield from own
-        return
-    with Prefetcher(shards.store, upcoming_shards(shards, of_node, sample_index), _HORIZON) as prefetcher:
-        for positions in own:
-            prefetcher.reached(int(positions[0]))
-            yield positions
-
-
-def upcoming_shards(
-    shards: ShardSet, positions: Iterable[np.ndarray], sample_index: Callable[[np.ndarray], np.ndarray]
-) -> Iterator[tuple[int, str]]:
-    """(position, name) of the shards that positions need, in the order of need; each once for some batches."""
-    for block in order_blocks(positions):
-        at = np.concatenate(block)
-        numbers = shards.shard_number(sample_index(at))
-        for first in np.sort(np.unique(numbers, return_index=True)[1]):
-            yield int(at[first]), shards.split.shards[numbers[first]].name
 
 
 def check_crop_size(shards: ShardSet, crop_size: int) -> None:
@@ -218,7 +179,7 @@ def crop_pipeline(
 
 
 def _corrupt(noise: NoiseModel, crop: Any, down_keys: Any, across_keys: Any) -> Any:
-    math = frozen.dali_math()
+    math = dali_math()
     return frozen.corrupt(noise, crop, frozen.PixelBits(down_keys, across_keys, math), math)
 
 
@@ -243,7 +204,7 @@ class CropLoader:
         resample_noise: bool = False,
         device: torch.device = _CPU,
         num_threads: int = 2,
-        windows: order.WindowedOrder | None = None,
+        windows: windowed_order.WindowedOrder | None = None,
         beside: Beside | None = None,
     ) -> None:
         check_crop_size(shards, crop_size)
@@ -283,19 +244,3 @@ class CropLoader:
             # all that went before it. On a GPU work that is still queued may outlive the last reference.
             self._made.extend((tensor.clone() if tensor.is_cuda else tensor).split(self._batch_size))
         return self._made.popleft()
-
-
-def run_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made by one other thread while its predecessor is in use; errors arrive in their place."""
-    thread = ThreadPoolExecutor(1, "run_ahead")
-    try:
-        following = thread.submit(next, items)
-        while True:
-            try:
-                item = following.result()
-            except StopIteration:
-                return
-            following = thread.submit(next, items)
-            yield item
-    finally:
-        thread.shutdown(wait=False, cancel_futures=True)  # it may be waiting for a shard that nobody needs now
