@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from n2s_dist import checkpoint
 from n2s_dist.images.files import KINDS, ImageFile
+from n2s_dist.models import checkpoint
+from n2s_dist.models.base import from_batch, to_batch
+from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_training_noise, parse_noise
-from n2s_dist.score import ScoreModel
 from n2s_dist.utils.errors import UserError
 
 TILE = 768  # side in pixels
@@ -110,17 +110,6 @@ def denoise_whole(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel) -> np
     """
     batch = to_batch(noisy, next(model.parameters()).device)
     return from_batch(model.denoise(batch, noise)).reshape(noisy.shape)
-
-
-def to_batch(images: np.ndarray, device: torch.device) -> Tensor:
-    """Floats [H, W, C] or [B, H, W, C] to float32 [B, C, H, W] on a device."""
-    batch = torch.from_numpy(np.ascontiguousarray(images, np.float32)).reshape(-1, *images.shape[-3:])
-    return batch.permute(0, 3, 1, 2).to(device)
-
-
-def from_batch(batch: Tensor) -> np.ndarray:
-    """A tensor [B, C, H, W] to an array [B, H, W, C]."""
-    return batch.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def denoise_box(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from n2s_dist import checkpoint, kinds, shipped
+from n2s_dist import kinds
 from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
-from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.images.files import KINDS
+from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.base import FAMILIES, UNKNOWN, NoiseModel
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.mixtures import Mixture
@@ -122,7 +123,7 @@ class Denoiser:
         if channels == self.channels:
             return
         twin = f"{self.loaded.path.name.rpartition('-')[0]}-{_SUFFIXES[channels]}"  # gaussian-gray's is gaussian-color
-        there = [name for name in (twin, f"universal-{_SUFFIXES[channels]}") if name in shipped.offered()]
+        there = [name for name in (twin, f"universal-{_SUFFIXES[channels]}") if name in pretrained.offered()]
         take = there[0] if there else f"a {KINDS[channels]} network"
         raise UserError(
             f"the image is {KINDS[channels]}, but {self.loaded.path} was trained on {KINDS[self.channels]} images: "
@@ -171,7 +172,7 @@ class ShippedDenoiser:
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
-        self._all = cache(lambda: [_load(name, device, tile) for name in shipped.offered()])
+        self._all = cache(lambda: [_load(name, device, tile) for name in pretrained.offered()])
 
     def __call__(
         self, noisy: Any, noise: str | NoiseModel | None = None, *, uncertainty: bool = False, ensemble: bool = False

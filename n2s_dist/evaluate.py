@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
-from n2s_dist import checkpoint, exhibits, journal, shipped
+from n2s_dist import exhibits, journal
 from n2s_dist.benchmarks import Benchmark, parse_folders
 from n2s_dist.bm3d_baseline import bm3d
 from n2s_dist.cells import LEVELS, SUITES, Cell, product_cells, suite_cells
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.methods import SCORE_ESTIMATOR, Denoiser, of_network, self_ensemble
+from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.protocols import PROTOCOLS
 from n2s_dist.sweep import sweep
@@ -138,7 +139,7 @@ def main() -> None:
         raise UserError(f"--seed is {args.seed}: it can't be negative")
     if args.suite and args.noise:
         raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
-    chosen = args.checkpoint or (shipped.offered() if args.suite else [])
+    chosen = args.checkpoint or (pretrained.offered() if args.suite else [])
     if not chosen and not (args.bm3d and (args.suite or args.noise)):
         raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")
     # What is missing, empty or not what it says is found before ranks start.

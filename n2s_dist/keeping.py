@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from n2s_dist import checkpoint
 from n2s_dist.distributed import stop_signals
+from n2s_dist.models import checkpoint
 from n2s_dist.run import Run
 from n2s_dist.saving import copied
 from n2s_dist.utils.errors import RunFailed, Stopped

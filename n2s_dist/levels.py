@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import PureNoise
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_training_noise
-from n2s_dist.score import ScoreModel
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import frozen_rng
 

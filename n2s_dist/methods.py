@@ -6,13 +6,13 @@ from hashlib import sha256
 
 import numpy as np
 
-from n2s_dist import checkpoint
 from n2s_dist.config.schema import to_dict
 from n2s_dist.denoise import TILE, Box, Reach, denoise_box, denoise_tiled
-from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.levels import estimate_noise
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.score import ScoreModel
 from n2s_dist.uncertainty import PROBES, Posterior, posterior_tiled
 
 

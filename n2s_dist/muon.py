@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from n2s_dist.symmetry import Symmetric
+from n2s_dist.models.equivariance import Symmetric
 
 # Jordan's quintic: five rounds bring all singular values from [0.01, 1] to within a third of 1.
 _QUINTIC = (3.4445, -4.7750, 2.0315)

@@ -20,9 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from n2s_dist.config.schema import Method
 from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.losses.objectives import Batch, method_loss
+from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.objectives import Batch, method_loss
-from n2s_dist.score import ScoreModel
 
 # What differs between a run and its repeat; all else that is logged follows from configuration and samples_seen.
 CLOCKS = frozenset(

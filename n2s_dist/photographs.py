@@ -12,10 +12,10 @@ from PIL import Image
 
 from n2s_dist.denoise import denoise_whole
 from n2s_dist.metrics.psnr import psnr_db
+from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.mixtures import Mixture, TrainingNoise
 from n2s_dist.noise.specification import format_noise, parse_noise
-from n2s_dist.score import ScoreModel
 from n2s_dist.utils.hashing import frozen_rng, name_key
 
 PHOTOGRAPHS = ("astronaut", "chelsea")

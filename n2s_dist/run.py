@@ -16,7 +16,6 @@ import torch
 import yaml
 from torch import Tensor
 
-from n2s_dist import checkpoint
 from n2s_dist.config.schema import Config, to_dict
 from n2s_dist.distributed import consistency, stop_signals
 from n2s_dist.distributed.ranks import Ranks
@@ -24,16 +23,17 @@ from n2s_dist.distributed.watchdog import Watchdog
 from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.loading.crop_pipeline import check_crop_size, check_noise
 from n2s_dist.loading.remote_cache import open_store
+from n2s_dist.models import checkpoint
+from n2s_dist.models.base import hidden_weights
+from n2s_dist.models.equivariance import make_plain, symmetric_weights
+from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.muon import Muon
-from n2s_dist.networks import hidden_weights
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.conditioning import NoiseBatch
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.observe import Watch
 from n2s_dist.saving import Saver
-from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards.reader import ShardSet
-from n2s_dist.symmetry import make_plain, symmetric_weights
 from n2s_dist.training.compilation import compile_model, match_layout, place
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from n2s_dist import checkpoint, schedule
-from n2s_dist.ardae import raised, share_of_range, sigma_a_law
+from n2s_dist import schedule
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.distributed import stop_signals
@@ -35,8 +34,10 @@ from n2s_dist.keeping import after_step, save, stop_if_not_finite
 from n2s_dist.loading import sample_order
 from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.loading.prefetch import bring_ahead, run_ahead
+from n2s_dist.losses.ardae import raised, share_of_range, sigma_a_law
+from n2s_dist.losses.objectives import Batch, draw, method_loss
+from n2s_dist.models import checkpoint
 from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.run import Interval, Run, start
 from n2s_dist.tracking import NullTracker, open_tracker
 from n2s_dist.utils.errors import Stopped, UserError, run_command

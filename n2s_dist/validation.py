@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from n2s_dist.config.schema import Method
-from n2s_dist.denoise import to_batch
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.images.files import to_uint8
+from n2s_dist.losses.objectives import Batch, draw, method_loss
 from n2s_dist.metrics.psnr import psnr_db
+from n2s_dist.models.base import to_batch
+from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.mixtures import Mixture, TrainingNoise
-from n2s_dist.objectives import Batch, draw, method_loss
-from n2s_dist.score import ScoreModel
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.hashing import frozen_rng

@@ -10,9 +10,9 @@ import torch
 from archives import contents
 from PIL import Image
 
-from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.images.user_files import Picture, write_picture
+from n2s_dist.models import checkpoint
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson

@@ -10,11 +10,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from n2s_dist import checkpoint, denoise_files, shipped
+from n2s_dist import denoise_files
 from n2s_dist.denoise import denoise_whole
-from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.images.files import ImageFile, read_image, to_uint8
 from n2s_dist.images.user_files import Picture, read_picture, write_picture
+from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.uncertainty import posterior_tiled, std_picture
 from n2s_dist.utils.errors import UserError
 
@@ -182,7 +183,7 @@ def test_a_strange_image_is_named(run, tmp_path):
 
 def test_without_a_checkpoint_a_shipped_network_serves(cli, load_tool, trained, photographs, tmp_path, monkeypatch):
     """By the image's channels; where none is there, one line says so."""
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
     noisy, out = photographs / "coffee.png", tmp_path / "out.png"
     assert "no network for colour images" in cli(denoise_files.main, noisy, out).error()
     assert cli(load_tool("ship_weights").main, trained, "--name=universal-color").code == 0

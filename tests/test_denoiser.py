@@ -13,11 +13,12 @@ from PIL import Image
 from test_denoise import random_model
 
 import n2s_dist
-from n2s_dist import checkpoint, kinds, shipped
+from n2s_dist import kinds
 from n2s_dist.config.command_line import read_config
 from n2s_dist.denoise import denoise_whole
 from n2s_dist.denoiser import Denoiser, load_denoiser
-from n2s_dist.ensemble import SelfEnsemble
+from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
@@ -255,10 +256,10 @@ def test_strange_images_are_refused_in_one_line(name):
 
 
 def test_colour_is_refused_by_a_grey_network(colour, monkeypatch):
-    monkeypatch.setattr(shipped, "names", list)
+    monkeypatch.setattr(pretrained, "names", list)
     with pytest.raises(UserError, match=r"the image is colour, but .* grey images: load a colour network, or convert"):
         denoiser(1)(colour)
-    monkeypatch.setattr(shipped, "names", lambda: ["universal-color"])
+    monkeypatch.setattr(pretrained, "names", lambda: ["universal-color"])
     with pytest.raises(UserError, match="load universal-color, or convert"):
         denoiser(1)(colour)
 
@@ -330,7 +331,7 @@ def test_a_network_with_a_focus_is_taken_for_noise_there(colour, monkeypatch):
     shelf = {
         "all": denoiser(3, RANGES), "focused": denoiser(3, *focused), "gaussian": denoiser(3, *focused[:2])
     }  # fmt: skip
-    monkeypatch.setattr(shipped, "names", lambda: sorted(shelf))
+    monkeypatch.setattr(pretrained, "names", lambda: sorted(shelf))
     monkeypatch.setattr("n2s_dist.denoiser._load", lambda name, device, tile: shelf[name])
     denoise = load_denoiser()
 
@@ -355,10 +356,10 @@ def test_a_network_with_a_focus_is_taken_for_noise_there(colour, monkeypatch):
 
 
 def test_without_a_network_of_one_family_the_universal_one_is_taken(colour, monkeypatch):
-    names = shipped.names()
-    monkeypatch.setattr(shipped, "names", lambda: [name for name in names if not name.startswith("gaussian")])
+    names = pretrained.names()
+    monkeypatch.setattr(pretrained, "names", lambda: [name for name in names if not name.startswith("gaussian")])
     assert str(load_denoiser()(colour, "gaussian:20")[1].network.path) == "universal-color"
-    monkeypatch.setattr(shipped, "names", list)
+    monkeypatch.setattr(pretrained, "names", list)
     with pytest.raises(UserError, match="no network for colour images"):
         load_denoiser()(colour, "gaussian:20")
 

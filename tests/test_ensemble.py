@@ -6,7 +6,7 @@ import torch
 from test_denoise import random_model
 
 from n2s_dist.denoise import denoise_tiled, denoise_whole
-from n2s_dist.ensemble import SelfEnsemble
+from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson

@@ -14,16 +14,17 @@ from denoisers import calibration, save_network
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from n2s_dist import checkpoint, evaluate, shipped
+from n2s_dist import evaluate
 from n2s_dist.benchmarks import Benchmark, Task
 from n2s_dist.cells import Cell
 from n2s_dist.denoise import Reach, denoise_whole
-from n2s_dist.ensemble import SelfEnsemble
 from n2s_dist.images.files import list_images
 from n2s_dist.levels import estimate_noise
 from n2s_dist.measure import Bench, image_row
 from n2s_dist.methods import of_network
 from n2s_dist.metrics.psnr import psnr_db
+from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.shares import Piece, cut
@@ -252,7 +253,7 @@ def test_an_image_too_small_to_estimate_from_is_named(cli, photographs, tmp_path
 
 def test_a_suite_takes_the_shipped_networks_where_none_is_given(cli, photographs, tmp_path, monkeypatch):
     """One of them stands in for the package's; its name is what results say."""
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
     run_dir = checkpoint.locate(save_network(tmp_path / "run", channels=1))
     shutil.copy(run_dir / "model.safetensors", tmp_path / "mine.safetensors")
     about = json.loads((run_dir / "model.json").read_text())

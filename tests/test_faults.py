@@ -16,9 +16,9 @@ import pytest
 import torch
 from forked_ranks import INTERRUPTED
 
-from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.distributed import consistency
+from n2s_dist.models import checkpoint
 from n2s_dist.utils.errors import RunFailed
 
 SOON_SEC = 15  # bounds every end below; most take a tenth of it

@@ -10,7 +10,7 @@ import time
 import torch
 from forked_ranks import INTERRUPTED, trained_positions
 
-from n2s_dist import checkpoint
+from n2s_dist.models import checkpoint
 from n2s_dist.utils.errors import EX_TEMPFAIL
 
 SAMPLES_A_KILL = 120  # how much longer the run is for each more than ten

@@ -11,15 +11,16 @@ from PIL import Image
 from scipy.stats import norm
 from torch import Tensor
 
-from n2s_dist import checkpoint, levels
+from n2s_dist import levels
 from n2s_dist.config.command_line import read_config
 from n2s_dist.levels import estimate_noise
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise, parse_training_noise
-from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import frozen_rng, name_key
 

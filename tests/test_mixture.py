@@ -8,10 +8,11 @@ import pytest
 import torch
 from scipy import stats
 
-from n2s_dist import checkpoint
 from n2s_dist.config.command_line import read_config
 from n2s_dist.denoise import choose_noise, denoise_whole
 from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.base import FAMILIES
 from n2s_dist.noise.conditioning import NoiseBatch
 from n2s_dist.noise.frozen import corrupt_tile
@@ -21,7 +22,6 @@ from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_training_noise, parse_training_noise
-from n2s_dist.score import build_score_model
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from n2s_dist import checkpoint
 from n2s_dist.config.command_line import read_config
+from n2s_dist.models import checkpoint
+from n2s_dist.models.base import hidden_weights
+from n2s_dist.models.resunet import ResUNet
+from n2s_dist.models.unet_n2n import UNetN2N
 from n2s_dist.muon import Muon, orthogonalised
-from n2s_dist.networks import ResUNet, UNetN2N, hidden_weights
 from n2s_dist.train import train
 
 OPTIONS = {"lr": 0.01, "weight_decay": 0.1}

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from n2s_dist.networks import ResUNet, UNetN2N, reflect, run_padded
+from n2s_dist.models.base import reflect, run_padded
+from n2s_dist.models.resunet import ResUNet
+from n2s_dist.models.unet_n2n import UNetN2N
 
 SIZES = [(1, 1), (1, 37), (37, 1), (2, 3), (33, 65), (64, 64)]
 

@@ -16,16 +16,16 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.config.command_line import read_config
+from n2s_dist.losses.objectives import Batch, blind_spots, draw, method_loss
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise
-from n2s_dist.objectives import Batch, blind_spots, draw, method_loss
 from n2s_dist.observe import flops_per_sample
-from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.utils.errors import UserError

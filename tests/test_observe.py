@@ -14,9 +14,9 @@ from torch import nn
 
 from n2s_dist import observe
 from n2s_dist.config.command_line import read_config
+from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.observe import flops_per_sample, matmul_peak, memory_mib, percentiles, stragglers
-from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.train import train
 
 pytestmark = pytest.mark.usefixtures("cpu")

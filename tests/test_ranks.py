@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from n2s_dist import checkpoint, evaluate
+from n2s_dist import evaluate
 from n2s_dist.config.command_line import read_config
 from n2s_dist.loading import sample_order
+from n2s_dist.models import checkpoint
 from n2s_dist.run import start
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.train import train

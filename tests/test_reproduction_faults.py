@@ -8,8 +8,8 @@ from PIL import Image
 
 from n2s_dist.config.command_line import read_config
 from n2s_dist.images.files import list_images
+from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.score import build_score_model
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from n2s_dist import checkpoint, shipped
 from n2s_dist import train as training
+from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.photographs import PHOTOGRAPHS, largest_difference_db, measure_photographs, noises, photograph
 from n2s_dist.utils.errors import UserError
@@ -25,7 +25,7 @@ def tool(load_tool):
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """An empty folder in place of the package's."""
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
     return tmp_path / "weights"
 
 
@@ -36,16 +36,16 @@ def ship(cli, tool, folder):
 
 def test_shipped_networks_give_the_recorded_figures():
     """On photographs that they never saw, to 0.01 dB."""
-    for name in shipped.names():
+    for name in pretrained.names():
         loaded = checkpoint.load(checkpoint.locate(name))
-        weights, about = shipped.files(name)
+        weights, about = pretrained.files(name)
         recorded = json.loads(about.read_text())["recorded"]
         assert recorded and all(row["psnr_db"] > row["psnr_noisy_db"] + 2 for row in recorded)
         assert (
             largest_difference_db(recorded, measure_photographs(loaded.model, loaded.channels, loaded.config.aim))
             < 0.01
         )
-        assert weights.stat().st_size <= shipped.MOST_BYTES and about.with_suffix(".md").is_file()
+        assert weights.stat().st_size <= pretrained.MOST_BYTES and about.with_suffix(".md").is_file()
 
 
 def test_a_run_is_shipped_and_found_by_its_name(ship, folder, trained, tmp_path, monkeypatch):
@@ -149,9 +149,9 @@ def test_what_users_do_wrong_is_named(ship, folder, trained, tmp_path, monkeypat
     assert "no figures of another" in ship(trained, "--name=another", f"--results={tmp_path / 'empty.json'}").error()
     (tmp_path / "old.json").write_text('{"benchmarks": {}}')
     assert "old.json is not" in ship(trained, "--name=another", f"--results={tmp_path / 'old.json'}").error()
-    monkeypatch.setattr(shipped, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(pretrained, "MOST_BYTES", 1_000)
     assert "MB as float16" in ship(trained, "--name=another").error()
-    assert shipped.names() == ["tiny-color"]
+    assert pretrained.names() == ["tiny-color"]
     weights = folder / "tiny-color.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
     with pytest.raises(UserError, match=r"tiny-color is damaged: .*checksum"):

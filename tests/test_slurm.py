@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 import slurm
 
-from n2s_dist import checkpoint
+from n2s_dist.models import checkpoint
 from n2s_dist.shards.reader import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]

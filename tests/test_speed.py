@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed.precision import choose_precision
+from n2s_dist.models import checkpoint
 from n2s_dist.run import start
 from n2s_dist.train import train
 from n2s_dist.training import compilation

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from forked_ranks import INTERRUPTED, free_port
 
-from n2s_dist import checkpoint
 from n2s_dist.distributed import stop_signals
+from n2s_dist.models import checkpoint
 from n2s_dist.utils.errors import EX_TEMPFAIL
 
 ROOT = Path(__file__).resolve().parents[1]

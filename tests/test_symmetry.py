@@ -8,9 +8,10 @@ from torch import nn
 from torch.func import functional_call
 
 from n2s_dist.config.checks import SYMMETRY_ORDER
+from n2s_dist.models.base import hidden_weights
+from n2s_dist.models.equivariance import moved, symmetric_weights
+from n2s_dist.models.resunet import ResUNet
 from n2s_dist.muon import Muon
-from n2s_dist.networks import ResUNet, hidden_weights
-from n2s_dist.symmetry import moved, symmetric_weights
 
 WIDTHS = (8, 16, 24)
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from n2s_dist import checkpoint
 from n2s_dist import train as training
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.models import checkpoint
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.observe import CLOCKS
 from n2s_dist.run import portion_size, start

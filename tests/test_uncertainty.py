@@ -10,14 +10,14 @@ from PIL import Image
 from test_denoise import random_model
 from torch import Tensor, nn
 
-from n2s_dist import checkpoint
 from n2s_dist.denoise import Box
-from n2s_dist.ensemble import SelfEnsemble
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import parse_training_noise
-from n2s_dist.score import ScoreModel
 from n2s_dist.uncertainty import (
     Posterior,
     noise_variance,

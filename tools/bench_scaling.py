@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
+from n2s_dist.models.score_model import build_score_model
 from n2s_dist.observe import flops_per_sample
 from n2s_dist.run import start
-from n2s_dist.score import build_score_model
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.tracking import NullTracker

@@ -22,12 +22,12 @@ import torch
 from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
-from n2s_dist.ardae import ardae_loss
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import CompileMode, Config
+from n2s_dist.losses.ardae import ardae_loss
+from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.run import Run, build_optimizer, start
-from n2s_dist.score import build_score_model
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.tracking import Tracker

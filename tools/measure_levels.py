@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from n2s_dist import checkpoint
 from n2s_dist.denoise import check_channels, denoise_tiled
 from n2s_dist.images.files import ImageFile, list_images, read_image
 from n2s_dist.levels import estimate_noise, scan_total_variation
 from n2s_dist.metrics.psnr import psnr_db
+from n2s_dist.models import checkpoint
 from n2s_dist.noise.base import FAMILIES, NoiseModel
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.utils.errors import UserError, run_command

@@ -21,11 +21,11 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from n2s_dist import checkpoint, shipped
 from n2s_dist.config.schema import to_dict
 from n2s_dist.curves import read_metrics, training_hours
 from n2s_dist.datasets.catalogue import find_dataset, known_names
 from n2s_dist.images.files import KINDS
+from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import format_training_noise
 from n2s_dist.photographs import largest_difference_db, measure_photographs
 from n2s_dist.utils.errors import UserError, run_command
@@ -73,7 +73,7 @@ def scrubbed(loaded: checkpoint.Loaded) -> dict[str, Any]:
     config = loaded.config
     tracking = dataclasses.replace(config.tracking, wandb=False, name="")
     data = dataclasses.replace(config.data, shards="", cache_dir="")
-    named = config.train.start_from if shipped.is_shipped(config.train.start_from) else ""
+    named = config.train.start_from if pretrained.is_shipped(config.train.start_from) else ""
     train = dataclasses.replace(config.train, start_from=named)
     return to_dict(dataclasses.replace(config, run_dir="", data=data, train=train, tracking=tracking))
 
@@ -99,8 +99,8 @@ def budgets(loaded: checkpoint.Loaded, run_dir: Path, hardware: list[str]) -> li
     """
     config, size, before = loaded.config, loaded.config.data.crop_size, loaded.config.train.start_from
     earlier: list[str] = []
-    if shipped.is_shipped(before):
-        earlier = json.loads(shipped.files(before)[1].read_text())["budget"]
+    if pretrained.is_shipped(before):
+        earlier = json.loads(pretrained.files(before)[1].read_text())["budget"]
     elif before:
         earlier = budgets(checkpoint.load(checkpoint.locate(before)), Path(before), hardware[:-1] or hardware)
     if not (run_dir / "metrics.jsonl").is_file():
@@ -147,15 +147,15 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
     """Write NAME.safetensors, NAME.json and NAME.md; returns what NAME.json holds."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise UserError(f"--name is {name}: write it in small letters, digits and hyphens, such as universal-color")
-    if shipped.is_shipped(run_dir):
+    if pretrained.is_shipped(run_dir):
         raise UserError(f"{run_dir} is shipped already: give the run directory it came from")
     dataset = find_dataset(data)
     table = results_table(results, name, run_dir) if results else ""
     loaded = checkpoint.load(checkpoint.locate(run_dir))
     weights, storage, recorded = stored(loaded)
     content = safetensors.torch.save(weights)
-    if len(content) > shipped.MOST_BYTES:
-        most = shipped.MOST_BYTES // 1_000_000
+    if len(content) > pretrained.MOST_BYTES:
+        most = pretrained.MOST_BYTES // 1_000_000
         raise UserError(f"{loaded.path} takes {len(content) / 1e6:.1f} MB as {storage}: shipped are at most {most} MB")
     about = json.loads((loaded.path / checkpoint.ABOUT).read_text()) | {
         "config": scrubbed(loaded),
@@ -183,8 +183,8 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         versions=", ".join(f"{package} {version}" for package, version in about["versions"].items()),
         table="\n\n".join(filter(None, [table, photographs_table(recorded)])),
     )
-    shipped.FOLDER.mkdir(exist_ok=True)
-    weights_file, about_file = shipped.files(name)
+    pretrained.FOLDER.mkdir(exist_ok=True)
+    weights_file, about_file = pretrained.files(name)
     for path, written in (
         (weights_file, content),
         (about_file, (json.dumps(about, indent=1) + "\n").encode()),
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, metavar="FILE", help="results.json of a table, for the card")
     args = parser.parse_args()
     about = ship(args.run_dir, args.name, args.data, args.hardware, args.results)
-    weights, _ = shipped.files(args.name)
+    weights, _ = pretrained.files(args.name)
     print(f"wrote {weights} ({about['storage']}, {weights.stat().st_size / 1e6:.2f} MB)")
     for row in about["recorded"]:
         print("{photograph:<12}{noise:<14}{psnr_noisy_db:>8.2f}{psnr_db:>8.2f}".format(**row))

@@ -29,11 +29,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2s_dist.ardae import ardae_loss, generators, perturbations
 from n2s_dist.config.schema import Method
+from n2s_dist.losses.ardae import ardae_loss, generators, perturbations
+from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.conditioning import NoiseBatch
-from n2s_dist.score import ScoreModel
 
 # Noise2Void: one pixel in 64 is masked, as in Krull et al. 2019, by a value of the 5 x 5 around it.
 _ONE_IN = 64

@@ -9,6 +9,7 @@
 A checkpoint is written under a temporary name, synced to disk and renamed.
 """
 
+import importlib.metadata
 import io
 import json
 import math
@@ -20,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import numpy as np
 import safetensors.torch
 import torch
@@ -29,12 +29,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import n2s_dist
-from n2s_dist import shipped
 from n2s_dist.config.schema import Config, from_dict, to_dict
+from n2s_dist.models import pretrained
+from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_noise
-from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.utils.errors import UserError, say
 from n2s_dist.utils.files import sha256_file, sync
 
@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
     return {
         "n2s_dist": n2s_dist.__version__,
         "torch": torch.__version__,
-        "accelerate": accelerate.__version__,
+        "accelerate": importlib.metadata.version("accelerate"),
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
@@ -190,8 +190,8 @@ def locate(path: str | Path, which: str = "last") -> Path:
     the name of a shipped network, which then stands for its path.
     """
     path = Path(path)
-    if shipped.is_shipped(path):
-        problem = shipped.damage(path.name)
+    if pretrained.is_shipped(path):
+        problem = pretrained.damage(path.name)
         if problem:
             raise UserError(f"the shipped {path} is damaged: {problem}: install the package again")
         return path
@@ -204,14 +204,16 @@ def locate(path: str | Path, which: str = "last") -> Path:
     if found is None:
         raise UserError(
             f"{path} holds no checkpoint: give a run directory, a folder like "
-            f"RUN_DIR/checkpoints/samples-000040000{shipped.known()}"
+            f"RUN_DIR/checkpoints/samples-000040000{pretrained.known()}"
         )
     return found
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
     """Load the averaged model of one checkpoint, as locate() names it, in evaluation mode and float32."""
-    weights_file, about_file = shipped.files(path.name) if shipped.is_shipped(path) else (path / WEIGHTS, path / ABOUT)
+    weights_file, about_file = (
+        pretrained.files(path.name) if pretrained.is_shipped(path) else (path / WEIGHTS, path / ABOUT)
+    )
     try:
         about = json.loads(about_file.read_text())
         config, channels = from_dict(about["config"], f"{about_file}"), about["channels"]

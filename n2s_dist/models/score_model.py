@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from n2s_dist.config.schema import Config
-from n2s_dist.networks import ResUNet, UNetN2N, run_padded
+from n2s_dist.models.base import run_padded
+from n2s_dist.models.resunet import ResUNet
+from n2s_dist.models.unet_n2n import UNetN2N
 from n2s_dist.noise.base import Coordinates, NoiseModel
 from n2s_dist.noise.conditioning import CONDITIONS, NoiseBatch
 from n2s_dist.noise.mixtures import Mixture, TrainingNoise

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from n2s_dist.score import ScoreModel
-from n2s_dist.symmetry import symmetric_weights
+from n2s_dist.models.equivariance import symmetric_weights
+from n2s_dist.models.score_model import ScoreModel
 
 
 class View(NamedTuple):
