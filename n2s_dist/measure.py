@@ -20,8 +20,9 @@ import numpy as np
 
 from n2s_dist.benchmarks import Task
 from n2s_dist.cells import Cell
-from n2s_dist.denoise import Box, check_channels
-from n2s_dist.images.files import read_image, to_uint8, write_image
+from n2s_dist.images.files import KINDS, ImageFile, read_image, to_uint8, write_image
+from n2s_dist.inference.tiling import Box
+from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.methods import Estimator
 from n2s_dist.metrics.psnr import psnr_of_error, squared_error
 from n2s_dist.metrics.ssim import SSIM_RADIUS, ssim_map
@@ -30,7 +31,6 @@ from n2s_dist.noise.specification import format_noise
 from n2s_dist.protocols import read_pair
 from n2s_dist.shares import Piece
 from n2s_dist.tables import MEASURES
-from n2s_dist.uncertainty import std_picture
 from n2s_dist.utils.errors import UserError
 
 
@@ -229,3 +229,12 @@ def posterior_figures(sums: list[dict[str, Any]]) -> dict[str, float] | None:
         return None
     predicted, actual, within = (math.fsum(row[key] for row in told) for key in ("predicted", "actual", "within"))
     return {"mse_ratio": predicted / actual, "within_one_std": within / len(told)}
+
+
+def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
+    """UserError when a colour image meets a grey model or the reverse."""
+    if pixels.shape[2] != channels:
+        raise UserError(
+            f"{image.path} is {KINDS[pixels.shape[2]]}, but the checkpoint was trained on "
+            f"{KINDS[channels]} images: take a {KINDS[pixels.shape[2]]} checkpoint or convert the image"
+        )

@@ -7,13 +7,13 @@ from hashlib import sha256
 import numpy as np
 
 from n2s_dist.config.schema import to_dict
-from n2s_dist.denoise import TILE, Box, Reach, denoise_box, denoise_tiled
-from n2s_dist.levels import estimate_noise
+from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.tiling import TILE, Box, Reach, denoise_box, denoise_tiled
+from n2s_dist.inference.uncertainty import PROBES, Posterior, posterior_tiled
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.uncertainty import PROBES, Posterior, posterior_tiled
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import skimage.data
 from scipy.stats import gamma, poisson
 
 from n2s_dist.bm3d_baseline import bm3d, stable_inverse, through_stable
-from n2s_dist.denoise import Box
+from n2s_dist.inference.tiling import Box
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.gamma import Gamma

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from n2s_dist.config.command_line import read_config
-from n2s_dist.denoise import denoise_tiled, denoise_whole
+from n2s_dist.inference.tiling import denoise_tiled, denoise_whole
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 
 pytestmark = pytest.mark.usefixtures("cpu")

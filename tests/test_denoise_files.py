@@ -10,13 +10,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from n2s_dist import denoise_files
-from n2s_dist.denoise import denoise_whole
+from n2s_dist import denoise, load_denoiser
 from n2s_dist.images.files import ImageFile, read_image, to_uint8
 from n2s_dist.images.user_files import Picture, read_picture, write_picture
+from n2s_dist.inference.tiling import denoise_whole
+from n2s_dist.inference.uncertainty import posterior_tiled, std_picture
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.models.self_ensemble import SelfEnsemble
-from n2s_dist.uncertainty import posterior_tiled, std_picture
 from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("cpu")
 @pytest.fixture
 def run(cli, trained):
     def denoised(*arguments: object):
-        return cli(denoise_files.main, f"--checkpoint={trained}", *arguments)
+        return cli(denoise.main, f"--checkpoint={trained}", *arguments)
 
     return denoised
 
@@ -85,7 +85,7 @@ def test_what_users_do_wrong_is_named(run, cli, photographs, tmp_path):
     assert "--tile is 8" in run(noisy, out, "--tile=8").error()
     assert "gamma:50" in run(noisy, out, "--noise=gamma:50").error()
     assert "loud" in run(noisy, out, "--noise=loud").error()
-    assert str(tmp_path / "none") in cli(denoise_files.main, f"--checkpoint={tmp_path / 'none'}", noisy, out).error()
+    assert str(tmp_path / "none") in cli(denoise.main, f"--checkpoint={tmp_path / 'none'}", noisy, out).error()
     (tmp_path / "empty").mkdir()
     assert "holds no images" in run(tmp_path / "empty", tmp_path / "other").error()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
@@ -112,14 +112,14 @@ def test_a_folder_can_not_go_where_a_file_is(run, photographs, tmp_path):
 
 def test_the_console_command_is_installed():
     (point,) = [point for point in entry_points(group="console_scripts") if point.name == "n2s-denoise"]
-    assert point.load() is denoise_files.command
+    assert point.load() is denoise.command
 
 
 # --- depth, transparency, uncertainty ---------------------------------------------------------------------
 
 
 def read(path: Path) -> Picture:
-    return read_picture(denoise_files.ImageFile(path.parent, path.name, path.stat().st_size))
+    return read_picture(ImageFile(path.parent, path.name, path.stat().st_size))
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_uncertainty_and_ensemble(run, trained, photographs, tmp_path):
     noisy = photographs / "coffee.png"
     assert run(noisy, tmp_path / "out.png", "--uncertainty", "--ensemble", "--noise=gaussian:20").code == 0
     loaded = checkpoint.load(checkpoint.locate(trained))
-    noise = denoise_files.load_denoiser(trained)._noises(np.zeros((1, 1, 1, 3)), "gaussian:20")[0][0]
+    noise = load_denoiser(trained).noises_of(np.zeros((1, 1, 1, 3)), "gaussian:20")[0][0]
     pixels = np.asarray(Image.open(noisy)) / np.float32(255)
     expected = posterior_tiled(SelfEnsemble(loaded.model), pixels, noise)
     assert_same_pixels(tmp_path / "out.png", to_uint8(expected.estimate))
@@ -185,15 +185,15 @@ def test_without_a_checkpoint_a_shipped_network_serves(cli, load_tool, trained, 
     """By the image's channels; where none is there, one line says so."""
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
     noisy, out = photographs / "coffee.png", tmp_path / "out.png"
-    assert "no network for colour images" in cli(denoise_files.main, noisy, out).error()
+    assert "no network for colour images" in cli(denoise.main, noisy, out).error()
     assert cli(load_tool("ship_weights").main, trained, "--name=universal-color").code == 0
-    assert cli(denoise_files.main, noisy, out).code == 0
+    assert cli(denoise.main, noisy, out).code == 0
     model = checkpoint.load(checkpoint.locate("universal-color")).model
     assert_same_pixels(
         out, to_uint8(denoise_whole(model, np.asarray(Image.open(noisy)) / np.float32(255), model.noise))
     )
     Image.open(noisy).convert("L").save(tmp_path / "grey.png")
-    assert "no network for grey images" in cli(denoise_files.main, tmp_path / "grey.png", out).error()
+    assert "no network for grey images" in cli(denoise.main, tmp_path / "grey.png", out).error()
 
 
 def test_no_image_is_overwritten_by_its_own_denoised_version(run, photographs, tmp_path):
@@ -260,7 +260,7 @@ def test_what_is_odd_about_the_noise_is_said(cli, tmp_path):
     Image.fromarray(smooth).convert("RGB").save(tmp_path / "smooth.png")
 
     def said(*options: str) -> str:
-        return cli(denoise_files.main, *options, tmp_path / "smooth.png", tmp_path / "out.png").out
+        return cli(denoise.main, *options, tmp_path / "smooth.png", tmp_path / "out.png").out
 
     network = "--checkpoint=gaussian-color"
     assert "gaussian:5 (estimated), an end of what the network knows (gaussian:5-55)" in said(network)

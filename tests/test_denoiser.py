@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,18 @@ from PIL import Image
 from test_denoise import random_model
 
 import n2s_dist
-from n2s_dist import kinds
 from n2s_dist.config.command_line import read_config
-from n2s_dist.denoise import denoise_whole
-from n2s_dist.denoiser import Denoiser, load_denoiser
+from n2s_dist.inference import arrays
+from n2s_dist.inference.denoiser import Denoiser
+from n2s_dist.inference.network_choice import load_denoiser
+from n2s_dist.inference.tiling import denoise_whole
+from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
-from n2s_dist.uncertainty import posterior_tiled
 from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -194,7 +194,7 @@ def test_unknown_noise_is_estimated_for_each_image(colour, monkeypatch):
         asked.append((noisy.shape, noisy.dtype, family))
         return Gaussian(float(noisy.mean()))
 
-    monkeypatch.setitem(sys.modules, "n2s_dist.levels", types.SimpleNamespace(estimate_noise=estimate_noise))
+    monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
     several, one = denoiser(3, RANGES), denoiser()
     found, info = several(colour)
     assert info.estimated and info.noise == Gaussian(float(colour.mean()))
@@ -277,7 +277,7 @@ def test_bright_noise_is_not_taken_for_another_scale():
     """The strongest noise that can be named, on white."""
     rng = np.random.default_rng(0)
     for noise in (Gaussian(1.0), Poisson(1.0), Gamma(10)):
-        kinds.opened(noise.corrupt(np.ones((200, 200, 3)), rng))
+        arrays.opened(noise.corrupt(np.ones((200, 200, 3)), rng))
 
 
 # --- loading ----------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(colour, channels
         asked.append(len(getattr(model.noise, "ranges", [0])))
         return Gaussian(0.12) if image.mean() < 0.5 else Poisson(0.05)
 
-    monkeypatch.setitem(sys.modules, "n2s_dist.levels", types.SimpleNamespace(estimate_noise=estimate_noise))
+    monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
     assert check(noisy, "gaussian", "gaussian").estimated and asked == [1, 1]  # who estimates: one of one family
     found, info = denoise(noisy)
     assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [3]
@@ -332,7 +332,7 @@ def test_a_network_with_a_focus_is_taken_for_noise_there(colour, monkeypatch):
         "all": denoiser(3, RANGES), "focused": denoiser(3, *focused), "gaussian": denoiser(3, *focused[:2])
     }  # fmt: skip
     monkeypatch.setattr(pretrained, "names", lambda: sorted(shelf))
-    monkeypatch.setattr("n2s_dist.denoiser._load", lambda name, device, tile: shelf[name])
+    monkeypatch.setattr("n2s_dist.inference.network_choice._load", lambda name, device, tile: shelf[name])
     denoise = load_denoiser()
 
     def chosen(given, noise) -> str:
@@ -349,7 +349,7 @@ def test_a_network_with_a_focus_is_taken_for_noise_there(colour, monkeypatch):
         asked.append(next(name for name, each in shelf.items() if each.loaded.model is model))
         return Gaussian(25 / 255 if image.mean() < 0.7 else 40 / 255)
 
-    monkeypatch.setitem(sys.modules, "n2s_dist.levels", types.SimpleNamespace(estimate_noise=estimate_noise))
+    monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
     assert chosen(colour, "gaussian") == chosen(colour, None) == "focused"
     assert chosen(np.stack([colour, colour + 0.5]), None) == "gaussian"
     assert asked == ["gaussian", "all", "all", "all"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_denoise import random_model
 
-from n2s_dist.denoise import denoise_tiled, denoise_whole
+from n2s_dist.inference.tiling import denoise_tiled, denoise_whole
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian

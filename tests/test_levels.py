@@ -11,9 +11,9 @@ from PIL import Image
 from scipy.stats import norm
 from torch import Tensor
 
-from n2s_dist import levels
 from n2s_dist.config.command_line import read_config
-from n2s_dist.levels import estimate_noise
+from n2s_dist.inference import noise_estimation
+from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
@@ -69,7 +69,7 @@ def test_family_and_level_of_flat_blocks(noise, channels):
 def test_a_score_of_the_wrong_strength_is_seen_through(noise, strength):
     """Its ratio alone would be off by as much as the strength; pieces of known noise tell what to expect of it."""
     noisy = noisy_blocks(noise)
-    found, _ = levels.ratio(Blocks(strength), torch.from_numpy(noisy).permute(2, 0, 1)[None], noise)
+    found, _ = noise_estimation.ratio(Blocks(strength), torch.from_numpy(noisy).permute(2, 0, 1)[None], noise)
     assert found == pytest.approx(1 / strength, rel=0.03)
     assert error(estimate_noise(Blocks(strength), noisy, noise.family), noise) < 0.025
 
@@ -77,7 +77,7 @@ def test_a_score_of_the_wrong_strength_is_seen_through(noise, strength):
 def test_ratio_of_a_true_score_grows_as_the_assumed_variance():
     y = torch.from_numpy(noisy_blocks(Gaussian(0.1))).permute(2, 0, 1)[None]
     for sigma in (0.08, 0.1, 0.13):
-        assert levels.ratio(Blocks(), y, Gaussian(sigma))[0] == pytest.approx((sigma / 0.1) ** 2, rel=0.01)
+        assert noise_estimation.ratio(Blocks(), y, Gaussian(sigma))[0] == pytest.approx((sigma / 0.1) ** 2, rel=0.01)
 
 
 class Linear(ScoreModel):
@@ -111,13 +111,15 @@ def test_the_objective_is_the_distance_to_the_true_score():
     found, truth = [], []
     for noise, z, first, log_slope in cases:
         middle = float(z.mean())
-        found.append(levels.objective(Linear(0.7, middle), y.float(), noise))
+        found.append(noise_estimation.objective(Linear(0.7, middle), y.float(), noise))
         score_y = -0.7 * (z - middle) * first + log_slope
         truth.append(float((speed * (score_y + (y - mean) / spread**2)).square().mean() / 2))
     assert np.ptp(truth) > 1
     np.testing.assert_allclose(np.subtract(found, found[0]), np.subtract(truth, truth[0]), rtol=2e-3, atol=2e-3)
     # The least of all: the true score itself.
-    assert levels.objective(Linear((sigma / spread) ** 2, mean / sigma), y.float(), Gaussian(sigma)) < min(found)
+    assert noise_estimation.objective(Linear((sigma / spread) ** 2, mean / sigma), y.float(), Gaussian(sigma)) < min(
+        found
+    )
 
 
 def test_the_same_image_gives_the_same_estimate():
@@ -177,12 +179,12 @@ def test_the_scan_hears_the_same_score_whatever_the_level(guess, noise):
     bend = torch.autograd.grad(slope.sum(), y)[0] if slope.requires_grad else torch.zeros_like(y)
     stable = (score / slope - bend / slope**2).detach()
     expected = score * noise.zeta if isinstance(noise, Poisson) else score
-    torch.testing.assert_close(levels._natural(stable, y.detach(), guess, noise), expected.detach())
+    torch.testing.assert_close(noise_estimation._natural(stable, y.detach(), guess, noise), expected.detach())
 
 
 def test_the_scan_finds_the_gaussian_level_of_flat_blocks():
     """Its 50 levels are 1.02 apart, in 8-bit steps; with the true score, variation is least at the true one."""
-    found = levels.scan_total_variation(Blocks(), noisy_blocks(Gaussian(25 / 255)), "gaussian")
+    found = noise_estimation.scan_total_variation(Blocks(), noisy_blocks(Gaussian(25 / 255)), "gaussian")
     assert abs(found.level * 255 - 25) < 1.1
 
 

@@ -9,8 +9,9 @@ import torch
 from scipy import stats
 
 from n2s_dist.config.command_line import read_config
-from n2s_dist.denoise import choose_noise, denoise_whole
 from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.inference.denoiser import choose_noise
+from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.base import FAMILIES

@@ -7,8 +7,8 @@ import pytest
 
 from n2s_dist.benchmarks import Benchmark, Task
 from n2s_dist.cells import Cell
-from n2s_dist.denoise import TILE, Reach
 from n2s_dist.images.files import ImageFile
+from n2s_dist.inference.tiling import TILE, Reach
 from n2s_dist.methods import Denoiser, Estimator
 from n2s_dist.shares import Piece, cut, cut_cell, share_out
 

@@ -9,9 +9,15 @@ import pytest
 import torch
 
 from n2s_dist import train as training
+from n2s_dist.inference.reference_photographs import (
+    PHOTOGRAPHS,
+    largest_difference_db,
+    measure_photographs,
+    noises,
+    photograph,
+)
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import parse_training_noise
-from n2s_dist.photographs import PHOTOGRAPHS, largest_difference_db, measure_photographs, noises, photograph
 from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")

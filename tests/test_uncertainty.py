@@ -10,15 +10,8 @@ from PIL import Image
 from test_denoise import random_model
 from torch import Tensor, nn
 
-from n2s_dist.denoise import Box
-from n2s_dist.models import checkpoint
-from n2s_dist.models.score_model import ScoreModel
-from n2s_dist.models.self_ensemble import SelfEnsemble
-from n2s_dist.noise.gamma import Gamma
-from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.poisson import Poisson
-from n2s_dist.noise.specification import parse_training_noise
-from n2s_dist.uncertainty import (
+from n2s_dist.inference.tiling import Box
+from n2s_dist.inference.uncertainty import (
     Posterior,
     noise_variance,
     posterior_tiled,
@@ -27,6 +20,13 @@ from n2s_dist.uncertainty import (
     slope,
     std_picture,
 )
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.models.self_ensemble import SelfEnsemble
+from n2s_dist.noise.gamma import Gamma
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.utils.hashing import frozen_rng
 
 pytestmark = pytest.mark.usefixtures("cpu")

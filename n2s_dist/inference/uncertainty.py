@@ -32,7 +32,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from n2s_dist.denoise import TILE, Box, Reach
+from n2s_dist.inference.tiling import TILE, Box, Reach
 from n2s_dist.models.base import from_batch, to_batch
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel

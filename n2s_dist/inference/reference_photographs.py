@@ -10,7 +10,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from n2s_dist.denoise import denoise_whole
+from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel

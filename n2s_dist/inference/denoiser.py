@@ -10,25 +10,22 @@ x_hat, info = denoise(noisy, noise="gaussian:25", uncertainty=True, ensemble=Tru
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from n2s_dist import kinds
-from n2s_dist.denoise import TILE, choose_noise, denoise_tiled
 from n2s_dist.images.files import KINDS
+from n2s_dist.inference import arrays
+from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.tiling import TILE, denoise_tiled
+from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.base import FAMILIES, UNKNOWN, NoiseModel
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.poisson import Poisson
-from n2s_dist.noise.specification import format_noise
-from n2s_dist.uncertainty import posterior_tiled
+from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
 from n2s_dist.utils.errors import UserError
 
 _SUFFIXES = {1: "gray", 3: "color"}  # of shipped networks
@@ -86,20 +83,21 @@ class Denoiser:
         Gamma noise, which has none, and for noise of a family that the network was not trained on.
         """
         started = time.perf_counter()
-        images = kinds.opened(noisy)
+        images = arrays.opened(noisy)
         self._check_channels(images.pixels.shape[-1])
-        noises, estimated = self._noises(images.pixels, noise)
-        return self._denoise(images, noises, estimated, uncertainty, ensemble, started)
+        noises, estimated = self.noises_of(images.pixels, noise)
+        return self.denoise_with(images, noises, estimated, uncertainty, ensemble, started)
 
-    def _denoise(
+    def denoise_with(
         self,
-        images: kinds.Images,
+        images: arrays.Images,
         noises: list[NoiseModel],
         estimated: bool,
         uncertainty: bool,
         ensemble: bool,
         started: float,
     ) -> tuple[Any, Info]:
+        """What a call returns for opened images, their noises, and the time at which it began."""
         for one in dict.fromkeys(noises):
             _check_negative(images.pixels, one)
         model = self._ensemble if ensemble else self.loaded.model
@@ -130,15 +128,13 @@ class Denoiser:
             f"load {take}, or convert the image"
         )
 
-    def _noises(self, pixels: np.ndarray, noise: str | NoiseModel | None) -> tuple[list[NoiseModel], bool]:
+    def noises_of(self, pixels: np.ndarray, noise: str | NoiseModel | None) -> tuple[list[NoiseModel], bool]:
         """Each image's noise, and whether it was estimated."""
         families = {family.family for family in FAMILIES}
         model = self.loaded.model
         if noise is None and not isinstance(model.noise, Mixture):
             return [model.noise] * len(pixels), False
         if noise is None or noise == UNKNOWN or noise in families:
-            from n2s_dist.levels import estimate_noise
-
             family = noise if noise in families else None
             return [estimate_noise(model, image, family) for image in pixels], True
         named = choose_noise(self.loaded, noise if isinstance(noise, str) else format_noise(noise))
@@ -163,59 +159,14 @@ def _check_negative(pixels: np.ndarray, noise: NoiseModel) -> None:
         )
 
 
-class ShippedDenoiser:
-    """The shipped networks, each image being denoised by the one for its channels and its noise.
-
-    That is the network of the fewest families and the narrowest range of levels that was trained for the noise of all
-    images of a call. Noise that is not named is estimated by the network of the most families, and an unknown level of
-    a family by the one of the fewest.
-    """
-
-    def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
-        self._all = cache(lambda: [_load(name, device, tile) for name in pretrained.offered()])
-
-    def __call__(
-        self, noisy: Any, noise: str | NoiseModel | None = None, *, uncertainty: bool = False, ensemble: bool = False
-    ) -> tuple[Any, Info]:
-        """As Denoiser's. Raises UserError also where no network for the image's channels is there."""
-        started = time.perf_counter()
-        images = kinds.opened(noisy)
-        networks = self._networks(images.pixels.shape[-1])
-        whole = [each for each in networks if each.loaded.is_universal] or networks
-        family = noise.partition(":")[0] if isinstance(noise, str) else noise.family if noise else ""
-        asked = next((each for each in whole if family in each.loaded.model.families), whole[-1])
-        noises, estimated = asked._noises(images.pixels, noise)
-        fitting = (each for each in networks if all(map(each.loaded.is_for, noises)))
-        able = (each for each in whole if all(one.family in each.loaded.model.families for one in noises))
-        chosen = next(chain(fitting, able, [asked]))
-        return chosen._denoise(images, noises, estimated, uncertainty, ensemble, started)
-
-    def _networks(self, channels: int) -> list[Denoiser]:
-        """For grey (1) or colour (3) images, the narrowest first. Raises UserError where none is there."""
-        found = [each for each in self._all() if each.channels == channels]
-        if not found:
-            raise UserError(
-                f"no network for {KINDS[channels]} images comes with this installation: give one you trained"
-            )
-        return sorted(found, key=lambda each: each.loaded.breadth)
-
-
-def load_denoiser(
-    checkpoint_or_name: str | Path | None = None, device: torch.device | str | None = None, tile: int = TILE
-) -> Denoiser | ShippedDenoiser:
-    """A denoiser from a run directory, one of its checkpoints, or the name of a shipped network.
-
-    None takes shipped networks, for each image the one for its channels and its noise.
-    device: where to compute; None takes a GPU if there is one. tile: side of the pieces that large images go through
-    in, which bounds memory, in pixels; results do not depend on it.
-
-    Raises UserError where there is no such network.
-    """
-    if checkpoint_or_name is None:
-        return ShippedDenoiser(device, tile)
-    return _load(checkpoint_or_name, device, tile)
-
-
-def _load(checkpoint_or_name: str | Path, device: torch.device | str | None, tile: int) -> Denoiser:
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Denoiser(checkpoint.load(checkpoint.locate(checkpoint_or_name), chosen), tile)
+def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
+    """The noise that a user names, or the one trained on. UserError for a family that was not trained on."""
+    trained = loaded.model.noise
+    known = f"{loaded.path} was trained on {format_training_noise(trained)}"
+    if text is None and isinstance(trained, Mixture):
+        raise UserError(f"--noise is missing: {known}, so say which one the images have")
+    chosen = parse_noise(text) if text else trained
+    assert not isinstance(chosen, Mixture)
+    if chosen.family not in loaded.model.families:
+        raise UserError(f"--noise is {text}, but {known}")
+    return chosen

@@ -1,28 +1,18 @@
-"""Denoise users' own image files.
+"""Users' own image files, denoised at the depth they have."""
 
-n2s-denoise noisy.png denoised.png
-n2s-denoise --noise gaussian:20 --ensemble --uncertainty noisy.tif denoised.tif
-n2s-denoise --checkpoint runs/gaussian25 noisy/ denoised/
-
-A file keeps its depth, 8 or 16 bits a channel, and its transparency. Noise that is not named is estimated, or is what
-the network was trained on.
-"""
-
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from n2s_dist.denoise import TILE
-from n2s_dist.denoiser import Denoiser, Info, ShippedDenoiser, load_denoiser
 from n2s_dist.images.files import SUFFIXES, ImageFile, list_images
 from n2s_dist.images.user_files import Picture, read_picture, write_picture
+from n2s_dist.inference.denoiser import Denoiser, Info
+from n2s_dist.inference.network_choice import ShippedDenoiser
+from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.noise.specification import format_noise, format_training_noise, parse_cell_noise
-from n2s_dist.uncertainty import std_picture
-from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.noise.specification import format_noise, format_training_noise
+from n2s_dist.utils.errors import UserError
 
 
 def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
@@ -101,67 +91,3 @@ def denoise_file(
         write_picture(std_path(target), Picture(std_picture(info.std), None))
     remarks = remark(info), remark_white(picture) if white is None else ""
     return [said for said in remarks if said]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="n2s-denoise", description="Denoise an image or a folder of images.")
-    parser.add_argument(
-        "--checkpoint", metavar="RUN_DIR", help="a run directory, one of its checkpoints, or the name of a shipped "
-        "network (default: the shipped one for the image's channels and noise)"
-    )  # fmt: skip
-    parser.add_argument(
-        "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "
-        "the file's depth; poisson:ZETA and gamma:K of values from 0 to 1; FAMILY to estimate its level, or unknown to "
-        "estimate both (default: what was trained on, or unknown where that was a range)"
-    )  # fmt: skip
-    parser.add_argument("--ensemble", action="store_true", help="mean over 8 flips, or 4 shifts: as many times as slow")
-    parser.add_argument(
-        "--uncertainty", action="store_true", help="write standard deviations to OUT-std.png, 16 bits, white being "
-        "0.125 of the full scale; five times as slow"
-    )  # fmt: skip
-    parser.add_argument(
-        "--white", type=int, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits in files of "
-        "16 (default: 255 or 65535)"
-    )  # fmt: skip
-    parser.add_argument(
-        "--on-error", choices=("stop", "skip"), default="stop",
-        help="what to do about images that can't be read or denoised (%(default)s)"
-    )  # fmt: skip
-    parser.add_argument("--tile", type=int, default=TILE, help="side of the tiles for large images (%(default)s)")
-    parser.add_argument("input", type=Path, metavar="IN", help="a noisy image, or a folder or zip of them")
-    parser.add_argument("output", type=Path, metavar="OUT", help="where the denoised image or folder goes")
-    args = parser.parse_args()
-    if args.tile < 16:
-        raise UserError(f"--tile is {args.tile}: tiles have at least 16 pixels a side")
-
-    if args.noise:
-        parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
-    denoise = load_denoiser(args.checkpoint, tile=args.tile)
-    work = list_work(args.input, args.output)
-    spare_sources(work)
-    if args.uncertainty and {std_path(target) for _, target in work} & {target for _, target in work}:
-        raise UserError(f"{args.input} holds an image whose name ends in -std, as those of --uncertainty do: rename it")
-    skipped = 0
-    wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
-    for image, target in tqdm(work, unit="image", disable=len(work) == 1):
-        try:
-            for said in denoise_file(image, target, denoise, args.white, **wanted):
-                tqdm.write(f"{image.path}: {said}")
-        except UserError as error:
-            if args.on_error == "stop":
-                raise
-            skipped += 1
-            tqdm.write(f"skipped: {error}")
-    if skipped == len(work):
-        raise UserError(f"none of the {len(work)} images of {args.input} could be denoised")
-    wrote = str(work[0][1]) if len(work) == 1 else f"{len(work) - skipped} images to {args.output}"
-    print(f"wrote {wrote}, skipped {skipped}" if skipped else f"wrote {wrote}")
-
-
-def command() -> None:
-    """Console entry point."""
-    run_command(main)
-
-
-if __name__ == "__main__":
-    command()
