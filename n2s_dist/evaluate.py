@@ -24,9 +24,9 @@ from n2s_dist.methods import SCORE_ESTIMATOR, Denoiser, of_network, self_ensembl
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.protocols import PROTOCOLS
+from n2s_dist.reporting.wandb_results import log_results
 from n2s_dist.sweep import sweep
 from n2s_dist.tables import format_table, to_csv, to_markdown
-from n2s_dist.tracking import log_results
 from n2s_dist.utils.errors import UserError, run_command
 
 

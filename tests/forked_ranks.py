@@ -18,7 +18,8 @@ import torch
 
 from n2s_dist import train as training
 from n2s_dist.distributed import stop_signals
-from n2s_dist.run import Run
+from n2s_dist.training import loop, step
+from n2s_dist.training.state import Run
 from n2s_dist.utils.errors import run_command
 
 # What tests of stops and kills train: 150 steps, a checkpoint every 20.
@@ -68,14 +69,14 @@ def fills_the_disk(run: Run) -> None:
 
 def turns_a_loss_into_nan(run: Run) -> None:
     """Of the second crop in this rank's next portion."""
-    true_loss = training.method_loss
+    true_loss = step.method_loss
 
     def broken(*arguments) -> torch.Tensor:
-        training.method_loss = true_loss
+        step.method_loss = true_loss
         losses = true_loss(*arguments)
         return losses * torch.tensor([1.0, float("nan")] + [1.0] * (len(losses) - 2))
 
-    training.method_loss = broken
+    step.method_loss = broken
 
 
 def sets_the_clock_back(run: Run) -> None:
@@ -102,7 +103,7 @@ def _rank(variables: dict[str, str], arguments: list[str], written: Path, fault:
         os.dup2(target, descriptor)
     sys.stdout.reconfigure(line_buffering=True)
     record = os.open(written.with_suffix(".steps"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    true_step = training.train_step
+    true_step = loop.train_step
 
     def recorded_step(run: Run, batches) -> None:
         before = len(run.interval.positions)
@@ -112,7 +113,7 @@ def _rank(variables: dict[str, str], arguments: list[str], written: Path, fault:
         if fault and run.samples_seen == at:
             FAULTS[fault](run)
 
-    training.train_step = recorded_step
+    loop.train_step = recorded_step
     sys.argv = ["program", *arguments]
     stop_signals.LOOK_SEC = 0.02  # runs of a second can be stopped in their middle as well
     stop_signals.listen()  # as the program does first of all

@@ -32,6 +32,7 @@ from n2s_dist.models import checkpoint
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.shards.build.builder import BuildOptions, build_shards
 from n2s_dist.shards.reader import ShardSet
+from n2s_dist.training.batches import node_positions
 from n2s_dist.utils.errors import RankFailed, RunFailed, UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -715,4 +716,4 @@ def test_a_node_brings_what_its_own_ranks_need():
     run = SimpleNamespace(
         config=config, samples_seen=12, ranks=SimpleNamespace(rank=4, world_size=6, local_world_size=2)
     )
-    assert [batch.tolist() for batch in training.node_positions(run)] == [[20, 21, 22, 23], [32, 33, 34, 35]]
+    assert [batch.tolist() for batch in node_positions(run)] == [[20, 21, 22, 23], [32, 33, 34, 35]]

@@ -10,9 +10,10 @@ import pytest
 import sample_results
 from PIL import Image
 
-from n2s_dist import tracking
 from n2s_dist.config.schema import Config
 from n2s_dist.curves import BENCHMARK_MEASURES, OPTIONAL, SECTIONS, curve, training_hours
+from n2s_dist.reporting import wandb_results
+from n2s_dist.training import tracking
 
 KEYS = {key for panels in SECTIONS.values() for panel in panels for key in panel.keys}
 
@@ -57,7 +58,7 @@ def test_the_dashboards_panels_show_keys_that_are_really_logged(dashboard, train
     """Of a training run and of an evaluation, as each hands them to wandb."""
     logged = set().union(*(tracking.one_value_a_key(row) for row in rows(trained))) | OPTIONAL
     benchmarks = ("cbsd68", "set12")
-    logged |= tracking.summary_of(sample_results.write(tmp_path)["cells"], Config()).keys()
+    logged |= wandb_results.summary_of(sample_results.write(tmp_path)["cells"], Config()).keys()
     done = dashboard("--print", *(f"--benchmark={name}" for name in benchmarks))
     assert done.code == 0 and done.err == ""
     shown = set()

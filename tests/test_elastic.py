@@ -7,7 +7,7 @@ from forked_ranks import INTERRUPTED, trained_positions
 
 from n2s_dist.config.command_line import read_config
 from n2s_dist.models import checkpoint
-from n2s_dist.run import start
+from n2s_dist.training.setup import start
 from n2s_dist.utils.errors import EX_TEMPFAIL
 
 TOTAL = 400

@@ -26,9 +26,9 @@ from n2s_dist.noise.specification import format_training_noise, parse_training_n
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
-from n2s_dist.train import train
+from n2s_dist.training.loop import train
+from n2s_dist.training.validation import validate
 from n2s_dist.utils.errors import UserError
-from n2s_dist.validation import validate
 
 TEXT = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"
 KEYS = np.arange(30_000, dtype=np.uint64)

@@ -12,8 +12,8 @@ from n2s_dist.models import checkpoint
 from n2s_dist.models.base import hidden_weights
 from n2s_dist.models.resunet import ResUNet
 from n2s_dist.models.unet_n2n import UNetN2N
-from n2s_dist.muon import Muon, orthogonalised
-from n2s_dist.train import train
+from n2s_dist.training.loop import train
+from n2s_dist.training.optimizers.muon import Muon, orthogonalised
 
 OPTIONS = {"lr": 0.01, "weight_decay": 0.1}
 

@@ -25,9 +25,9 @@ from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise
-from n2s_dist.observe import flops_per_sample
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.telemetry import flops_per_sample
 from n2s_dist.utils.errors import UserError
 
 CPU = torch.device("cpu")

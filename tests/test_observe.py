@@ -12,12 +12,12 @@ import torch
 from test_ranks import Launched
 from torch import nn
 
-from n2s_dist import observe
 from n2s_dist.config.command_line import read_config
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.observe import flops_per_sample, matmul_peak, memory_mib, percentiles, stragglers
-from n2s_dist.train import train
+from n2s_dist.training import telemetry
+from n2s_dist.training.loop import train
+from n2s_dist.training.telemetry import flops_per_sample, matmul_peak, memory_mib, percentiles, stragglers
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -141,14 +141,14 @@ def test_a_rank_made_slow_shows_as_the_straggler(tiny, environment, tmp_path):
     (tmp_path / "slowed.py").write_text(
         textwrap.dedent(f"""
         import os, time
-        from n2s_dist import train
+        from n2s_dist import train as training
         from n2s_dist.utils.errors import run_command
         true_loss = train.method_loss
         def slow_loss(*arguments):
             time.sleep({slow} if os.environ["RANK"] == "1" else 0)
             return true_loss(*arguments)
         train.method_loss = slow_loss
-        run_command(train.main)
+        run_command(training.main)
         """)
     )
     variables = environment | {"PYTHONPATH": f"{tmp_path}:{environment['PYTHONPATH']}"}
@@ -202,6 +202,6 @@ def test_the_names_that_depend_on_clocks_are_those_that_differ(trained, tiny, tm
     train(read_config([*tiny, "--run_dir", str(tmp_path / "again")]))
     for first, again in zip(metrics(trained), metrics(tmp_path / "again"), strict=True):
         assert first.keys() == again.keys()
-        assert {k: v for k, v in first.items() if k not in observe.CLOCKS} == {
-            k: v for k, v in again.items() if k not in observe.CLOCKS
+        assert {k: v for k, v in first.items() if k not in telemetry.CLOCKS} == {
+            k: v for k, v in again.items() if k not in telemetry.CLOCKS
         }

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from n2s_dist.schedule import ema_decay, is_due, step_decay, warmup_cosine
+from n2s_dist.training.schedules import ema_decay, is_due, step_decay, warmup_cosine
 
 
 def test_warmup_is_linear_and_ends_at_the_peak():

@@ -13,9 +13,9 @@ from n2s_dist import train as training
 from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed.precision import choose_precision
 from n2s_dist.models import checkpoint
-from n2s_dist.run import start
-from n2s_dist.train import train
 from n2s_dist.training import compilation
+from n2s_dist.training.loop import train
+from n2s_dist.training.setup import start
 from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")

@@ -11,7 +11,7 @@ from n2s_dist.config.checks import SYMMETRY_ORDER
 from n2s_dist.models.base import hidden_weights
 from n2s_dist.models.equivariance import moved, symmetric_weights
 from n2s_dist.models.resunet import ResUNet
-from n2s_dist.muon import Muon
+from n2s_dist.training.optimizers.muon import Muon
 
 WIDTHS = (8, 16, 24)
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import sample_results
 
-from n2s_dist import tracking
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.exhibits import caption, choose, strip
-from n2s_dist.tracking import NullTracker, Tracker, log_results, open_tracker, summary_of
+from n2s_dist.reporting import wandb_results
+from n2s_dist.reporting.wandb_results import log_results, summary_of
+from n2s_dist.training.tracking import NullTracker, Tracker, open_tracker
 
 WITHOUT_WANDB = ["--tracking.wandb=false"]
 
@@ -80,7 +81,7 @@ import pathlib, sys
 import numpy as np
 from n2s_dist.config.schema import Config
 from n2s_dist.exhibits import caption, choose, strip
-from n2s_dist.tracking import open_tracker
+from n2s_dist.training.tracking import open_tracker
 run_dir = pathlib.Path(sys.argv[1])
 for samples_seen in (0, 40):
     tracker = open_tracker(Config(), run_dir, samples_seen, is_main=True)
@@ -122,7 +123,7 @@ def wandb_run(monkeypatch):
             self.finished = True
 
     run = Run()
-    monkeypatch.setattr(tracking, "_open_wandb", lambda config, run_dir, job: run)
+    monkeypatch.setattr(wandb_results, "open_wandb", lambda config, run_dir, job: run)
     return run
 
 

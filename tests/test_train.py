@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from n2s_dist import train as training
 from n2s_dist.config.command_line import read_config
@@ -23,11 +24,14 @@ from n2s_dist.config.schema import Config
 from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.observe import CLOCKS
-from n2s_dist.run import portion_size, start
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
-from n2s_dist.train import open_batches, portions, train
+from n2s_dist.training import step
+from n2s_dist.training.batches import open_batches, portions
+from n2s_dist.training.loop import loop, train
+from n2s_dist.training.setup import portion_size, start
+from n2s_dist.training.telemetry import CLOCKS
+from n2s_dist.training.tracking import NullTracker
 from n2s_dist.utils.errors import RunFailed, UserError
 from n2s_dist.utils.locks import alone_in
 
@@ -261,14 +265,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_place(tiny, cli, tmp_path
     calls = []
 
     def broken(*arguments) -> Tensor:
-        losses = training_loss(*arguments)
+        losses = true_loss(*arguments)
         calls.append(len(losses))
         if len(calls) == 12:  # positions 88 to 95
             losses = losses + torch.tensor([0.0] * 5 + [float("nan")] + [0.0] * 2)
         return losses
 
-    training_loss = training.method_loss
-    monkeypatch.setattr(training, "method_loss", broken)
+    true_loss = step.method_loss
+    monkeypatch.setattr(step, "method_loss", broken)
     # validation measures through its own name of the loss
     line = cli(training.main, *tiny, "--run_dir", tmp_path / "run").error(1)
     assert "position 93 (rank 0)" in line and "samples-000000080" in line
@@ -293,7 +297,7 @@ def test_a_gradient_that_is_not_finite_is_never_saved(configure, monkeypatch):
 
     monkeypatch.setattr(run.ranks, "gradient_norm", broken)
     with pytest.raises(RunFailed):
-        training.loop(run, open_batches(run), training.NullTracker(), training.tqdm(disable=True), 160)
+        loop(run, open_batches(run), NullTracker(), tqdm(disable=True), 160)
     found = checkpoint.newest_first(run.run_dir)
     assert found
     for path in found:
@@ -395,7 +399,7 @@ def test_training_sees_no_clean_pixel(configure, monkeypatch):
             asked.append(arguments[4])
             super().__init__(*arguments, **options)
 
-    monkeypatch.setattr(training, "CropLoader", Recorded)
+    monkeypatch.setattr("n2s_dist.training.batches.CropLoader", Recorded)
     run = start(configure())
     batches, clean = open_batches(run), CropLoader(run.shards, portions(run), 8, 32, None, 0)
     residual = torch.stack([next(batches).noisy - next(clean) for _ in range(10)])

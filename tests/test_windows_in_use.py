@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from n2s_dist import train as training
 from n2s_dist.config.command_line import read_config
@@ -14,10 +15,12 @@ from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.run import start
 from n2s_dist.shards.build.builder import BuildOptions, build_shards
 from n2s_dist.shards.reader import ShardSet
-from n2s_dist.train import train
+from n2s_dist.training.batches import open_batches
+from n2s_dist.training.loop import loop, train
+from n2s_dist.training.setup import start
+from n2s_dist.training.tracking import NullTracker
 from n2s_dist.utils.errors import UserError
 
 TILE, CROP, SEED, BATCH, WINDOW, LANES = 224, 24, 3, 8, 2, 2
@@ -92,8 +95,8 @@ def test_a_run_in_windows_goes_on_as_if_nothing_had_happened(configure, capsys):
     undisturbed = train(configure("undisturbed"))
     assert "in windows of 2 shards, 2 lanes" in capsys.readouterr().out
     run = start(configure("stopped"))
-    batches = training.open_batches(run)
-    training.loop(run, batches, training.NullTracker(), training.tqdm(disable=True), 120)
+    batches = open_batches(run)
+    loop(run, batches, NullTracker(), tqdm(disable=True), 120)
     batches.close()
     last = train(configure("stopped"))
     assert "going on from" in capsys.readouterr().out
@@ -105,7 +108,7 @@ def test_a_run_in_windows_goes_on_as_if_nothing_had_happened(configure, capsys):
 
 def test_training_sees_the_windows_crops(configure):
     run = start(configure("run"))
-    batches = training.open_batches(run)
+    batches = open_batches(run)
     windows = windowed_order.WindowedOrder(run.config.seed, sizes(run.shards), BATCH, WINDOW, LANES)
     for step in range(12):
         batch = next(batches)

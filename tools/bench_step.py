@@ -27,12 +27,14 @@ from n2s_dist.config.schema import CompileMode, Config
 from n2s_dist.losses.ardae import ardae_loss
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.run import Run, build_optimizer, start
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
-from n2s_dist.tracking import Tracker
-from n2s_dist.train import loop, open_batches
+from n2s_dist.training.batches import open_batches
 from n2s_dist.training.compilation import compile_model, place
+from n2s_dist.training.loop import loop
+from n2s_dist.training.setup import build_optimizer, start
+from n2s_dist.training.state import Run
+from n2s_dist.training.tracking import Tracker
 from n2s_dist.utils.errors import run_command
 
 

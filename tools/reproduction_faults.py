@@ -30,7 +30,7 @@ from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.sweep import sweep
-from n2s_dist.train import train
+from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import run_command
 
 _CROP = 64

@@ -2,6 +2,8 @@
 
 import math
 
+from n2s_dist.config.schema import Config
+
 
 def warmup_cosine(samples_seen: int, total_samples: int, warmup_samples: int) -> float:
     """Share of the peak learning rate: linear from 0 over the warm-up, then half a cosine down to 0.
@@ -34,3 +36,12 @@ def is_due(samples_seen: int, batch_size: int, every_samples: int, total_samples
     """Whether the step that ends at samples_seen crossed a multiple of every_samples, or ended the run."""
     crossed = samples_seen // every_samples > (samples_seen - batch_size) // every_samples
     return crossed or samples_seen >= total_samples
+
+
+def learning_rate(config: Config, samples_seen: int) -> float:
+    """The rate for the step that begins at samples_seen; the warm-up counts the samples of that step as seen."""
+    plan = config.optimizer
+    if plan.schedule == "step":
+        return plan.learning_rate * step_decay(samples_seen, plan.step_every_samples, plan.step_factor)
+    ahead = samples_seen + config.train.global_batch_size
+    return plan.learning_rate * warmup_cosine(ahead, config.train.total_samples, plan.warmup_samples)

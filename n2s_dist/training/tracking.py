@@ -18,12 +18,10 @@ from urllib.parse import ParseResult, urlparse
 import numpy as np
 
 from n2s_dist.config.schema import Config, to_dict
-from n2s_dist.tables import MEASURES, Cell, difference
 
 _INIT_TIMEOUT_SEC = 60
 _CONNECT_TIMEOUT_SEC = 5
 _FINISH_TIMEOUT_SEC = 20  # for what was not uploaded along the way; torchrun kills 30 s after a signal
-
 Metrics = Mapping[str, float | list[float]]  # a list holds one value a rank
 
 
@@ -119,7 +117,7 @@ def open_tracker(config: Config, run_dir: Path, samples_seen: int, is_main: bool
     """The tracker of this rank. Never asks a question and never waits longer than a minute."""
     if not is_main:
         return NullTracker()
-    return Tracker(run_dir, samples_seen, _open_wandb(config, run_dir, job) if config.tracking.wandb else None)
+    return Tracker(run_dir, samples_seen, open_wandb(config, run_dir, job) if config.tracking.wandb else None)
 
 
 def _wandb_mode() -> str:
@@ -156,7 +154,8 @@ def _has_netrc_entry(host: str) -> bool:
         return False
 
 
-def _open_wandb(config: Config, run_dir: Path, job: str) -> Any:
+def open_wandb(config: Config, run_dir: Path, job: str) -> Any:
+    """The wandb run of a run directory, begun or gone on with; None where wandb can't, which it says."""
     import wandb
 
     id_file = run_dir / "wandb_id"
@@ -189,54 +188,3 @@ def _open_wandb(config: Config, run_dir: Path, job: str) -> Any:
             print(f"wandb is {attempt}; `wandb sync {run_dir}/wandb/offline-run-*` uploads it later")
         return run
     return None
-
-
-def log_results(config: Config, run_dir: Path, cells: list[Cell], pictures: list[tuple[str, np.ndarray]]) -> None:
-    """Add an evaluation's means, tables and pictures to the wandb run that training began, if it began one.
-
-    cells: of results.json, those that were computed by this run's network. pictures: captions and uint8 [H, W, 3].
-    """
-    if not (config.tracking.wandb and (run_dir / "wandb_id").exists()):
-        return
-    import wandb
-
-    run = _open_wandb(config, run_dir, "evaluate")
-    if run is None:
-        return
-    tables = {name: wandb.Table(columns=list(columns), data=rows) for name, (columns, rows) in tables_of(cells).items()}
-    images = [wandb.Image(picture, caption=caption) for caption, picture in pictures]
-    run.log(tables | ({"pictures": images} if images else {}))
-    run.summary.update(summary_of(cells, config))
-    run.finish()
-
-
-def tables_of(cells: list[Cell]) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """Columns and rows of `cells`, the means beside the published figures, and of `results`, a row an image."""
-    names = ["noise", "level", "method", "protocol", "benchmark"]
-    computed = [(cell, [cell[name] for name in names]) for cell in cells if not cell.get("missing")]
-    means = [[*key, *(cell[each] for each in MEASURES), cell["paper_db"], difference(cell)] for cell, key in computed]
-    images = [
-        [*key, image["name"], *(image[each] for each in MEASURES), image.get("estimated")]
-        for cell, key in computed
-        for image in cell["images"]
-    ]
-    return {
-        "cells": ([*names, *MEASURES, "paper_db", "difference_db"], means),
-        "results": ([*names, "image", *MEASURES, "estimated"], images),
-    }
-
-
-def summary_of(cells: list[Cell], config: Config) -> dict[str, float]:
-    """The means as BENCHMARK/MEASURE for the network at work on what it was trained on.
-
-    What is different of any other cell follows the benchmark: "cbsd68,gaussian:50,unknown/psnr_db".
-    """
-    usual = {"noise": config.noise, "level": "known", "method": "n2s", "protocol": "float"}
-    return {
-        ",".join([cell["benchmark"], *(cell[key] for key, value in usual.items() if cell[key] != value)]) + f"/{each}":
-        cell[each]
-        for cell in cells
-        if not cell.get("missing")
-        for each in MEASURES
-        if cell[each] is not None
-    }  # fmt: skip

@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from n2s_dist.distributed import stop_signals
 from n2s_dist.models import checkpoint
-from n2s_dist.run import Run
-from n2s_dist.saving import copied
+from n2s_dist.training.checkpoint_writer import copied
+from n2s_dist.training.state import Run
 from n2s_dist.utils.errors import RunFailed, Stopped
 
 

@@ -1,0 +1,73 @@
+"""Batches of one rank from samples_seen on: which positions, their crops, noise and draws."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2s_dist.loading import sample_order
+from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.loading.prefetch import bring_ahead, run_ahead
+from n2s_dist.losses.ardae import raised, share_of_range, sigma_a_law
+from n2s_dist.losses.objectives import Batch, draw
+from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.training.state import Run
+
+
+def open_batches(run: Run) -> Iterator[Batch]:
+    """This rank's portions from samples_seen on, without end, made one ahead of their use."""
+    config, device = run.config, run.ranks.device
+    noise = None if run.shards.noise else run.model.noise
+    assert not isinstance(noise, Mixture)
+    for_loader, for_loss = itertools.tee(portions(run))
+    if run.ranks.local_rank == 0:
+        for_loader = bring_ahead(run.shards, for_loader, node_positions(run), run.sample_index)
+    crops = CropLoader(
+        run.shards, for_loader, run.micro_batch, config.data.crop_size, noise, config.seed,
+        resample_noise=config.data.resample_noise, device=device, num_threads=config.data.num_threads,
+        windows=run.windows, beside=config.beside,
+    )  # fmt: skip
+
+    def make(positions: np.ndarray, made: Tensor) -> Batch:
+        if config.beside:
+            noisy, extra = made.unbind(1)
+        else:
+            noisy, extra = made, draw(config.method, config.seed, positions, made.shape, device)
+        # One noise for all needs no look at the images.
+        keys = run.image_keys(positions) if isinstance(run.model.noise, Mixture) else np.empty(0, np.uint64)
+        sigma_a = torch.tensor(perturbation_scales(run, positions, keys), dtype=torch.float32, device=device)
+        return Batch(positions, noisy, run.noise_of(keys), extra, sigma_a.view(-1, 1, 1, 1))
+
+    return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))
+
+
+def perturbation_scales(run: Run, positions: np.ndarray, image_keys: np.ndarray) -> np.ndarray:
+    """AR-DAE's sigma_a for the crops at some global positions, of images with these keys: float64 [B]."""
+    config = run.config
+    law = config.ardae.coordinates
+    sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
+    if not config.ardae.whole_range:
+        return sigma_a
+    mixture, aim = run.model.noise, config.aim
+    assert isinstance(mixture, Mixture) and isinstance(aim, Mixture)
+    share = share_of_range(config.seed, positions)
+    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share, aim))
+
+
+def portions(run: Run) -> Iterator[np.ndarray]:
+    """Global positions of this rank's portions of each global batch, from samples_seen on, without end."""
+    batch_size = run.config.train.global_batch_size
+    for step in itertools.count(run.samples_seen // batch_size):
+        yield from sample_order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size).reshape(
+            -1, run.micro_batch
+        )
+
+
+def node_positions(run: Run) -> Iterator[np.ndarray]:
+    """Global positions of all ranks of this node, a batch at a time, from samples_seen to the end of the run."""
+    batch_size, ranks = run.config.train.global_batch_size, run.ranks
+    for step in range(run.samples_seen // batch_size, -(-run.config.train.total_samples // batch_size)):
+        local = range(ranks.rank, ranks.rank + ranks.local_world_size)
+        yield np.concatenate([sample_order.rank_positions(step, batch_size, rank, ranks.world_size) for rank in local])
