@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from n2s_dist.benchmarks import Benchmark
-from n2s_dist.cells import Cell
 from n2s_dist.config.schema import ArdaeConfig, Config, Method, NetworkConfig
+from n2s_dist.evaluation.benchmarks import Benchmark
+from n2s_dist.evaluation.methods import Denoiser, of_network
+from n2s_dist.evaluation.suite import Cell
+from n2s_dist.evaluation.worker import compare_deviations, posterior_figures
 from n2s_dist.inference.uncertainty import Posterior
-from n2s_dist.measure import compare_deviations, posterior_figures
-from n2s_dist.methods import Denoiser, of_network
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.base import NoiseModel

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from n2s_dist.paper import paper_db
-from n2s_dist.tables import MEASURES
+from n2s_dist.evaluation.published import paper_db
+from n2s_dist.evaluation.results import MEASURES
 
 # A name that would be markup, one that would end the page's data, and one that would leave the pictures' folder.
 HOSTILE = "<img src=x onerror=document.title='broken'>.png"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n2s_dist.benchmarks import KNOWN, Benchmark, parse_folders
 from n2s_dist.datasets.catalogue import find_dataset
+from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark, parse_folders
 from n2s_dist.utils.errors import UserError
 
 COLOURS = {1: "grey", 3: "colour"}

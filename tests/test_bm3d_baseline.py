@@ -8,7 +8,7 @@ import pytest
 import skimage.data
 from scipy.stats import gamma, poisson
 
-from n2s_dist.bm3d_baseline import bm3d, stable_inverse, through_stable
+from n2s_dist.evaluation.bm3d import bm3d, stable_inverse, through_stable
 from n2s_dist.inference.tiling import Box
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.noise.base import NoiseModel

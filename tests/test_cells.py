@@ -7,12 +7,12 @@ from denoisers import UNIVERSAL, Spy, cell, network, save_network
 from PIL import Image
 
 from n2s_dist import evaluate
-from n2s_dist.benchmarks import KNOWN, Benchmark
-from n2s_dist.cells import SUITES, choose, product_cells, suite_cells
-from n2s_dist.methods import digest, of_network
+from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark
+from n2s_dist.evaluation.methods import digest, of_network
+from n2s_dist.evaluation.published import paper_db
+from n2s_dist.evaluation.suite import SUITES, choose, product_cells, suite_cells
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.specification import parse_noise
-from n2s_dist.paper import paper_db
 from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")

@@ -3,7 +3,8 @@
 import pytest
 import sample_results
 
-from n2s_dist.comparison import (
+from n2s_dist.evaluation.published import paper_db, remark
+from n2s_dist.reporting.comparison import (
     Figure,
     cell_title,
     compare,
@@ -13,7 +14,6 @@ from n2s_dist.comparison import (
     noise_title,
     way_titles,
 )
-from n2s_dist.paper import paper_db, remark
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import sample_results
 from PIL import Image
 
 from n2s_dist.config.schema import Config
-from n2s_dist.curves import BENCHMARK_MEASURES, OPTIONAL, SECTIONS, curve, training_hours
 from n2s_dist.reporting import wandb_results
+from n2s_dist.reporting.curves import BENCHMARK_MEASURES, OPTIONAL, SECTIONS, curve, training_hours
 from n2s_dist.training import tracking
 
 KEYS = {key for panels in SECTIONS.values() for panel in panels for key in panel.keys}

@@ -15,21 +15,21 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from n2s_dist import evaluate
-from n2s_dist.benchmarks import Benchmark, Task
-from n2s_dist.cells import Cell
+from n2s_dist.evaluation.benchmarks import Benchmark, Task
+from n2s_dist.evaluation.methods import of_network
+from n2s_dist.evaluation.partition import Piece, cut
+from n2s_dist.evaluation.results import MEASURES
+from n2s_dist.evaluation.suite import Cell
+from n2s_dist.evaluation.worker import Bench, image_row
 from n2s_dist.images.files import list_images
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.tiling import Reach, denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled
-from n2s_dist.measure import Bench, image_row
-from n2s_dist.methods import of_network
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.specification import format_noise
-from n2s_dist.shares import Piece, cut
-from n2s_dist.tables import MEASURES
 from n2s_dist.utils.hashing import frozen_rng, name_key
 
 pytestmark = pytest.mark.usefixtures("cpu")

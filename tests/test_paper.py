@@ -2,8 +2,8 @@
 
 import pytest
 
+from n2s_dist.evaluation.published import method_name, paper_db, read_paper, remark
 from n2s_dist.noise.specification import format_noise, parse_noise
-from n2s_dist.paper import method_name, paper_db, read_paper, remark
 
 BENCHMARKS = ("bsd68", "set12", "cbsd68", "kodak24")
 # Table 2 as it is printed: known, unknown, supervised; in the order of BENCHMARKS.

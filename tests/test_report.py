@@ -14,8 +14,10 @@ import pytest
 import sample_results
 from PIL import Image
 
-from n2s_dist import comparison, exhibits, figures, report
-from n2s_dist.curves import run_names
+from n2s_dist import report
+from n2s_dist.reporting import comparison, examples, figures
+from n2s_dist.reporting.curves import run_names
+from n2s_dist.reporting.page import Run, render
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -153,7 +155,7 @@ def test_training_configuration_and_machine_are_told(page):
 def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
     lines = [json.dumps({"samples_seen": n, "loss": float(n)}) + "\n" for n in range(1, 5001)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    points = report.Run(tmp_path, "a").curve("loss")
+    points = Run(tmp_path, "a").curve("loss")
     assert len(points) == 600 and points[0] == [1, 1.0] and points[-1] == [5000, 5000.0]
 
 
@@ -202,7 +204,7 @@ def test_the_figures_are_pictures_for_a_page_of_paper(written):
 def test_results_alone_make_a_page_and_no_figure_of_another_evaluation_stays(results_dir, tmp_path):
     results = json.loads((results_dir / "results.json").read_text())
     results["cells"] = [cell for cell in results["cells"] if cell.get("missing") or cell["benchmark"] == "real"]
-    text = report.render(results, [], exhibits.choose(tmp_path, results["cells"]))
+    text = render(results, [], examples.choose(tmp_path, results["cells"]))
     page, data = parse(text)
     assert data["pictures"] == [] and "Training" not in page.text and len(text) < 60_000
     (tmp_path / "pictures.png").write_bytes(b"of another")
@@ -254,13 +256,13 @@ def test_a_run_that_is_none_is_named(run, results_dir, tmp_path):
 
 
 def test_uncertainty_is_coloured_from_zero_to_its_largest_value():
-    colours = exhibits.heat(np.array([[0, 10], [20, 40]], np.uint8)).astype(int).sum(-1)
+    colours = examples.heat(np.array([[0, 10], [20, 40]], np.uint8)).astype(int).sum(-1)
     assert colours[0, 0] < 10 and colours[1, 1] > 600 and (np.diff(colours.ravel()) > 0).all()
-    assert (exhibits.heat(np.zeros((2, 2), np.uint8)) < 10).all()
+    assert (examples.heat(np.zeros((2, 2), np.uint8)) < 10).all()
 
 
 def test_the_script_names_only_elements_that_the_page_has():
-    folder = Path(report.__file__).parent
+    folder = Path(report.__file__).parent / "reporting"
     script = "".join(path.read_text() for path in folder.glob("report*.js"))
     template = (folder / "report.html").read_text()
     names = set(re.findall(r'\$\("([a-z-]+)"\)', script))

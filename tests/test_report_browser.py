@@ -9,8 +9,9 @@ import sample_results
 from browser import PROGRAM, Browser
 from PIL import Image
 
-from n2s_dist import figures, report
-from n2s_dist.exhibits import choose
+from n2s_dist.reporting import figures
+from n2s_dist.reporting.examples import choose
+from n2s_dist.reporting.page import Run, render
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium: apt-get install chromium")
 
@@ -30,7 +31,7 @@ def page(tmp_path_factory):
     (runs / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (runs / "config.yaml").write_text("a_long_line: " + "x" * 300)
     path = folder / "report.html"
-    text = report.render(results, [report.Run(runs, "a-run")], choose(folder, results["cells"]))
+    text = render(results, [Run(runs, "a-run")], choose(folder, results["cells"]))
     path.write_text(text, encoding="utf-8")
     return path
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2s_dist.benchmarks import Benchmark, Task
-from n2s_dist.cells import Cell
+from n2s_dist.evaluation.benchmarks import Benchmark, Task
+from n2s_dist.evaluation.methods import Denoiser, Estimator
+from n2s_dist.evaluation.partition import Piece, cut, cut_cell, share_out
+from n2s_dist.evaluation.suite import Cell
 from n2s_dist.images.files import ImageFile
 from n2s_dist.inference.tiling import TILE, Reach
-from n2s_dist.methods import Denoiser, Estimator
-from n2s_dist.shares import Piece, cut, cut_cell, share_out
 
 
 def sized(benchmark: str, sizes: list[tuple[int, int]]) -> list[Task]:

@@ -11,16 +11,16 @@ from denoisers import Spy, cell, network
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from n2s_dist.benchmarks import Benchmark
-from n2s_dist.cells import Cell
 from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.evaluation.benchmarks import Benchmark
+from n2s_dist.evaluation.methods import Estimator
+from n2s_dist.evaluation.resume import FOLDER
+from n2s_dist.evaluation.runner import sweep
+from n2s_dist.evaluation.suite import Cell
 from n2s_dist.images.files import to_uint8
-from n2s_dist.journal import FOLDER
-from n2s_dist.methods import Estimator
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.specification import format_noise, parse_noise
-from n2s_dist.sweep import sweep
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from n2s_dist.paper import paper_db
-from n2s_dist.tables import format_table, to_csv, to_markdown
+from n2s_dist.evaluation.published import paper_db
+from n2s_dist.reporting.tables import format_table, to_csv, to_markdown
 
 
 def computed(benchmark: str = "cbsd68", method: str = "n2s", level: str = "known", **changes: object) -> dict:

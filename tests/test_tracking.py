@@ -12,8 +12,8 @@ import sample_results
 
 from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
-from n2s_dist.exhibits import caption, choose, strip
 from n2s_dist.reporting import wandb_results
+from n2s_dist.reporting.examples import caption, choose, strip
 from n2s_dist.reporting.wandb_results import log_results, summary_of
 from n2s_dist.training.tracking import NullTracker, Tracker, open_tracker
 
@@ -80,7 +80,7 @@ def test_wandb_without_a_key_goes_offline_and_keeps_its_id(tmp_path, environment
 import pathlib, sys
 import numpy as np
 from n2s_dist.config.schema import Config
-from n2s_dist.exhibits import caption, choose, strip
+from n2s_dist.reporting.examples import caption, choose, strip
 from n2s_dist.training.tracking import open_tracker
 run_dir = pathlib.Path(sys.argv[1])
 for samples_seen in (0, 40):

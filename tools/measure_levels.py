@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from n2s_dist.evaluation.worker import check_channels
 from n2s_dist.images.files import ImageFile, list_images, read_image
 from n2s_dist.inference.noise_estimation import estimate_noise, scan_total_variation
 from n2s_dist.inference.tiling import denoise_tiled
-from n2s_dist.measure import check_channels
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.base import FAMILIES, NoiseModel

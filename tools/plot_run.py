@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from n2s_dist.curves import SECTIONS, Panel, curve, read_metrics, run_names
+from n2s_dist.reporting.curves import SECTIONS, Panel, curve, read_metrics, run_names
 from n2s_dist.utils.errors import UserError, run_command
 
 _COLUMNS = 4

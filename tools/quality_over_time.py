@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from n2s_dist.benchmarks import Benchmark, parse_folders
-from n2s_dist.cells import product_cells
-from n2s_dist.curves import read_metrics, run_names, training_hours
 from n2s_dist.distributed.ranks import Ranks
-from n2s_dist.evaluate import write
-from n2s_dist.methods import of_network
+from n2s_dist.evaluation.benchmarks import Benchmark, parse_folders
+from n2s_dist.evaluation.methods import of_network
+from n2s_dist.evaluation.published import paper_db
+from n2s_dist.evaluation.runner import sweep
+from n2s_dist.evaluation.suite import product_cells
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.specification import format_noise, parse_noise
-from n2s_dist.paper import paper_db
-from n2s_dist.sweep import sweep
+from n2s_dist.reporting.curves import read_metrics, run_names, training_hours
+from n2s_dist.reporting.result_files import write
 from n2s_dist.utils.errors import UserError, run_command
 
 _LEVELS_DB = (28.0, 29.0, 30.0, 30.5)

@@ -19,17 +19,17 @@ from bench import machine
 from PIL import Image
 from torch import Tensor
 
-from n2s_dist.benchmarks import Benchmark
-from n2s_dist.cells import product_cells
 from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.evaluation.benchmarks import Benchmark
+from n2s_dist.evaluation.methods import of_network
+from n2s_dist.evaluation.runner import sweep
+from n2s_dist.evaluation.suite import product_cells
 from n2s_dist.images.files import list_images, read_image
-from n2s_dist.methods import of_network
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
-from n2s_dist.sweep import sweep
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import run_command
 

@@ -22,12 +22,12 @@ import safetensors.torch
 from torch import Tensor
 
 from n2s_dist.config.schema import to_dict
-from n2s_dist.curves import read_metrics, training_hours
 from n2s_dist.datasets.catalogue import find_dataset, known_names
 from n2s_dist.images.files import KINDS
 from n2s_dist.inference.reference_photographs import largest_difference_db, measure_photographs
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import format_training_noise
+from n2s_dist.reporting.curves import read_metrics, training_hours
 from n2s_dist.utils.errors import UserError, run_command
 
 MOST_DIFFERENCE_DB = 0.001

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from n2s_dist.config.schema import TrackingConfig
-from n2s_dist.curves import BENCHMARK_MEASURES, SECTIONS
+from n2s_dist.reporting.curves import BENCHMARK_MEASURES, SECTIONS
 from n2s_dist.training.tracking import has_key
 from n2s_dist.utils.errors import UserError, run_command
 

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from n2s_dist.config.schema import Config
-from n2s_dist.tables import MEASURES, Cell, difference
+from n2s_dist.evaluation.results import MEASURES, ResultCell
+from n2s_dist.reporting.tables import difference
 from n2s_dist.training.tracking import open_wandb
 
 
-def log_results(config: Config, run_dir: Path, cells: list[Cell], pictures: list[tuple[str, np.ndarray]]) -> None:
+def log_results(config: Config, run_dir: Path, cells: list[ResultCell], pictures: list[tuple[str, np.ndarray]]) -> None:
     """Add an evaluation's means, tables and pictures to the wandb run that training began, if it began one.
 
     cells: of results.json, those that were computed by this run's network. pictures: captions and uint8 [H, W, 3].
@@ -29,7 +30,7 @@ def log_results(config: Config, run_dir: Path, cells: list[Cell], pictures: list
     run.finish()
 
 
-def tables_of(cells: list[Cell]) -> dict[str, tuple[list[str], list[list[Any]]]]:
+def tables_of(cells: list[ResultCell]) -> dict[str, tuple[list[str], list[list[Any]]]]:
     """Columns and rows of `cells`, the means beside the published figures, and of `results`, a row an image."""
     names = ["noise", "level", "method", "protocol", "benchmark"]
     computed = [(cell, [cell[name] for name in names]) for cell in cells if not cell.get("missing")]
@@ -45,7 +46,7 @@ def tables_of(cells: list[Cell]) -> dict[str, tuple[list[str], list[list[Any]]]]
     }
 
 
-def summary_of(cells: list[Cell], config: Config) -> dict[str, float]:
+def summary_of(cells: list[ResultCell], config: Config) -> dict[str, float]:
     """The means as BENCHMARK/MEASURE for the network at work on what it was trained on.
 
     What is different of any other cell follows the benchmark: "cbsd68,gaussian:50,unknown/psnr_db".

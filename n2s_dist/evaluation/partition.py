@@ -9,10 +9,10 @@ measured does not either.
 import heapq
 from dataclasses import dataclass, replace
 
-from n2s_dist.benchmarks import Task
-from n2s_dist.cells import Cell
+from n2s_dist.evaluation.benchmarks import Task
+from n2s_dist.evaluation.methods import Estimator
+from n2s_dist.evaluation.suite import Cell
 from n2s_dist.inference.tiling import TILE, Box, Reach
-from n2s_dist.methods import Estimator
 from n2s_dist.metrics.ssim import SSIM_RADIUS
 
 

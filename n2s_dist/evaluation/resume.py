@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from n2s_dist.shares import Piece
+from n2s_dist.evaluation.partition import Piece
 
 FOLDER = ".pieces"
 

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from n2s_dist import comparison
-from n2s_dist.comparison import Mark
-from n2s_dist.curves import SECTIONS, Panel, curve
-from n2s_dist.exhibits import Exhibit
-from n2s_dist.tables import Cell
+from n2s_dist.evaluation.results import ResultCell
+from n2s_dist.reporting import comparison
+from n2s_dist.reporting.comparison import Mark
+from n2s_dist.reporting.curves import SECTIONS, Panel, curve
+from n2s_dist.reporting.examples import Exhibit
 
 CURVES: tuple[Panel, ...] = (SECTIONS["training"][0], *SECTIONS["validation"])  # of the page as well
 LABELS = {
@@ -28,7 +28,7 @@ _TITLES = {"clean": "clean", "noisy": "noisy", "denoised": "denoised", "std": "u
 
 
 def draw_all(
-    folder: Path, cells: list[Cell], runs: dict[str, list[dict[str, Any]]], shown: list[Exhibit]
+    folder: Path, cells: list[ResultCell], runs: dict[str, list[dict[str, Any]]], shown: list[Exhibit]
 ) -> list[Path]:
     """Write the figures that there is something to draw for; their paths."""
     from matplotlib import rc_context
@@ -91,7 +91,7 @@ def _look(index: int, filled: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def draw_scatter(cells: list[Cell]) -> Figure:
+def draw_scatter(cells: list[ResultCell]) -> Figure:
     """For each benchmark, PSNR of each image denoised against noisy: the first way that each noise was denoised in."""
     benchmarks = list(dict.fromkeys(cell["benchmark"] for cell in cells))
     noises = list(dict.fromkeys(cell["noise"] for cell in cells))

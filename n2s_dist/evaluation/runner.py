@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from n2s_dist.cells import Cell
 from n2s_dist.distributed.ranks import Ranks
-from n2s_dist.journal import Earlier, Journal, forget, read_earlier
-from n2s_dist.measure import Bench, has_pictures, image_row, posterior_figures, shown_cells
-from n2s_dist.methods import Estimator
+from n2s_dist.evaluation.methods import Estimator
+from n2s_dist.evaluation.partition import Piece, cut_cell, share_out
+from n2s_dist.evaluation.protocols import describe
+from n2s_dist.evaluation.results import MEASURES
+from n2s_dist.evaluation.resume import Earlier, Journal, forget, read_earlier
+from n2s_dist.evaluation.suite import Cell
+from n2s_dist.evaluation.worker import Bench, has_pictures, image_row, posterior_figures, shown_cells
 from n2s_dist.models import checkpoint
-from n2s_dist.protocols import describe
-from n2s_dist.shares import Piece, cut_cell, share_out
-from n2s_dist.tables import MEASURES
 from n2s_dist.utils.errors import UserError
 
 

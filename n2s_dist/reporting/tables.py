@@ -6,13 +6,11 @@ from collections import defaultdict
 from textwrap import wrap
 from typing import Any
 
-from n2s_dist.paper import method_name, paper_db, read_paper, remark
-
-Cell = dict[str, Any]  # of results.json
-MEASURES = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")  # of an image, and their means of a cell
+from n2s_dist.evaluation.published import method_name, paper_db, read_paper, remark
+from n2s_dist.evaluation.results import ResultCell
 
 
-def difference(cell: Cell) -> float | None:
+def difference(cell: ResultCell) -> float | None:
     """PSNR in dB above the method's published figure."""
     computed, published = cell.get("psnr_db"), cell["paper_db"]
     return None if computed is None or published is None else computed - published
@@ -21,7 +19,7 @@ def difference(cell: Cell) -> float | None:
 def format_table(results: dict[str, Any]) -> str:
     """The computed cells beside the paper's own figures, at most 80 columns wide, and why others are missing."""
     lines, heading = ["PSNR in dB; paper: of the same method; above: how far this is above that"], ""
-    missing: dict[str, list[Cell]] = defaultdict(list)
+    missing: dict[str, list[ResultCell]] = defaultdict(list)
     several = len(_networks(results["cells"])) > 1
     for cell in _by_network(results["cells"]) if several else results["cells"]:
         if "missing" in cell:
@@ -49,12 +47,12 @@ def format_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _networks(cells: list[Cell]) -> list[str]:
+def _networks(cells: list[ResultCell]) -> list[str]:
     """Checkpoints that figures are of; methods without one are not among them."""
     return list(dict.fromkeys(cell["checkpoint"] for cell in cells if cell.get("checkpoint") and "missing" not in cell))
 
 
-def _by_network(cells: list[Cell]) -> list[Cell]:
+def _by_network(cells: list[ResultCell]) -> list[ResultCell]:
     """Each network's cells of a noise together."""
     places, noises = [*_networks(cells), None], list(dict.fromkeys(cell["noise"] for cell in cells))
     return sorted(cells, key=lambda cell: (noises.index(cell["noise"]), places.index(cell.get("checkpoint"))))
@@ -100,7 +98,7 @@ def _in_brackets(value: float, other: float | None) -> str:
     return "" if other is None else f" ({value - other:+.2f})"
 
 
-def _computed(cells: list[Cell], notes: _Notes) -> dict[str, dict[str, str]]:
+def _computed(cells: list[ResultCell], notes: _Notes) -> dict[str, dict[str, str]]:
     """This evaluation's lines: by title, each with its figures by benchmark."""
     rows: dict[str, dict[str, str]] = defaultdict(dict)
     for cell in cells:
@@ -126,7 +124,7 @@ def _title(method: str) -> str:
     return " + ".join([method_name(name), *further])
 
 
-def _published(noise: str, benchmarks: list[str], cells: list[Cell], notes: _Notes) -> dict[str, dict[str, str]]:
+def _published(noise: str, benchmarks: list[str], cells: list[ResultCell], notes: _Notes) -> dict[str, dict[str, str]]:
     """Every published method's lines."""
     ours = {(c["level"], c["benchmark"]): c.get("psnr_db") for c in reversed(cells) if c["method"] == "n2s"}
     rows: dict[str, dict[str, str]] = defaultdict(dict)

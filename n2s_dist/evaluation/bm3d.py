@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy.special import digamma, polygamma
 
+from n2s_dist.evaluation.methods import Denoiser
 from n2s_dist.inference.tiling import Box
-from n2s_dist.methods import Denoiser
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from n2s_dist.paper import method_name, paper_db, read_paper, remark
-from n2s_dist.tables import Cell, difference
+from n2s_dist.evaluation.published import method_name, paper_db, read_paper, remark
+from n2s_dist.evaluation.results import ResultCell
+from n2s_dist.reporting.tables import difference
 
 _BENCHMARKS = {
     "bsd68": "BSD68", "set12": "Set12", "cbsd68": "CBSD68", "kodak24": "Kodak24", "kodak_full": "Kodak, whole",
@@ -66,13 +67,13 @@ def method_title(method: str) -> str:
     return ", ".join([method_name(name), *("self-ensemble" if each == "ensemble" else each for each in further)])
 
 
-def way_title(cell: Cell) -> str:
+def way_title(cell: ResultCell) -> str:
     """How a cell's images were denoised: "Noise2Score, unknown level"."""
     words = [method_title(cell["method"]), f"{cell['level']} level", _protocol(cell)]
     return ", ".join(filter(None, words))
 
 
-def way_titles(cells: list[Cell]) -> list[str]:
+def way_titles(cells: list[ResultCell]) -> list[str]:
     """Of each cell, with its checkpoint where several cells differ in nothing else."""
     named = [(cell["noise"], cell["benchmark"], way_title(cell)) for cell in cells]
     count = Counter(named)
@@ -82,7 +83,7 @@ def way_titles(cells: list[Cell]) -> list[str]:
     ]
 
 
-def cell_title(cell: Cell, way: str | None = None) -> str:
+def cell_title(cell: ResultCell, way: str | None = None) -> str:
     """All that tells a cell from others. way: how its images were denoised, where more is to be said of that."""
     return " · ".join([noise_title(cell["noise"]), benchmark_title(cell["benchmark"]), way or way_title(cell)])
 
@@ -92,12 +93,12 @@ def signed(db: float) -> str:
     return f"{db:+.2f}".replace("-", "−")
 
 
-def has_figures(cell: Cell) -> bool:
+def has_figures(cell: ResultCell) -> bool:
     """Whether it was computed, on images whose clean version is known."""
     return cell.get("psnr_db") is not None
 
 
-def compare(cells: list[Cell]) -> tuple[list[str], list[Group]]:
+def compare(cells: list[ResultCell]) -> tuple[list[str], list[Group]]:
     """Benchmarks, the columns, in the paper's order; and for each noise its lines, computed ones first."""
     shown = [cell for cell in cells if has_figures(cell) or cell.get("missing")]
     benchmarks = _ordered((cell["benchmark"] for cell in shown), list(_BENCHMARKS))
@@ -115,22 +116,22 @@ def _ordered(names: Iterable[str], first: list[str]) -> list[str]:
     return sorted(unique, key=lambda name: first.index(name) if name in first else len(first))
 
 
-def _protocol(cell: Cell) -> str:
+def _protocol(cell: ResultCell) -> str:
     protocol = str(cell.get("protocol", "float"))
     return _PROTOCOLS.get(protocol, protocol)
 
 
-def _noisy(cells: list[Cell]) -> list[Row]:
+def _noisy(cells: list[ResultCell]) -> list[Row]:
     rows: dict[str, dict[str, Figure]] = {}
     for cell in filter(has_figures, cells):
         rows.setdefault(_protocol(cell), {}).setdefault(cell["benchmark"], Figure(cell["psnr_noisy_db"]))
     return [Row("noisy", detail, "noisy", figures) for detail, figures in rows.items()]
 
 
-def _computed(cells: list[Cell]) -> list[Row]:
+def _computed(cells: list[ResultCell]) -> list[Row]:
     """One line a method, level and protocol; checkpoints are told apart where a benchmark has several."""
 
-    def line(cell: Cell) -> tuple[str, str, str]:
+    def line(cell: ResultCell) -> tuple[str, str, str]:
         return cell["method"], _protocol(cell), cell["level"]
 
     crowded = {key[:3] for key, count in Counter((*line(c), c["benchmark"]) for c in cells).items() if count > 1}
@@ -197,7 +198,7 @@ class Headline(NamedTuple):
     detail: str
 
 
-def headlines(cells: list[Cell]) -> list[Headline]:
+def headlines(cells: list[ResultCell]) -> list[Headline]:
     """What a hurried reader should know; only what the cells can tell."""
     computed = [cell for cell in cells if not cell.get("missing")]
     images = sum(cell["num_images"] for cell in computed)
@@ -227,13 +228,13 @@ def headlines(cells: list[Cell]) -> list[Headline]:
 class Estimate(NamedTuple):
     """How well an unknown level was found over a benchmark, and what that cost against knowing it."""
 
-    cell: Cell
+    cell: ResultCell
     error: float | None  # mean |estimated / true - 1| over images whose family was found
     family_found: float  # share of images
     gained_db: float | None  # on the cell of known level; below zero as a rule
 
 
-def estimates(cells: list[Cell]) -> list[Estimate]:
+def estimates(cells: list[ResultCell]) -> list[Estimate]:
     """A line for each computed cell of unknown level whose images say what was estimated."""
     known = {_twin(cell): cell["psnr_db"] for cell in cells if cell["level"] == "known" and has_figures(cell)}
     rows = []
@@ -250,7 +251,7 @@ def estimates(cells: list[Cell]) -> list[Estimate]:
     return rows
 
 
-def _twin(cell: Cell) -> tuple[str, ...]:
+def _twin(cell: ResultCell) -> tuple[str, ...]:
     """What a cell of known and one of unknown level have in common."""
     return cell["noise"], cell["benchmark"], cell["method"], cell.get("protocol", "float")
 

@@ -8,13 +8,13 @@ import json
 from dataclasses import dataclass
 from hashlib import sha256
 
-from n2s_dist.benchmarks import KNOWN, Benchmark
+from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark
+from n2s_dist.evaluation.methods import Denoiser
+from n2s_dist.evaluation.published import paper_db
 from n2s_dist.images.files import KINDS
-from n2s_dist.methods import Denoiser
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
-from n2s_dist.paper import paper_db
 from n2s_dist.utils.errors import UserError
 
 LEVELS = ("known", UNKNOWN)

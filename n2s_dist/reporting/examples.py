@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from n2s_dist.comparison import cell_title
-from n2s_dist.tables import Cell
+from n2s_dist.evaluation.results import ResultCell
+from n2s_dist.reporting.comparison import cell_title
 from n2s_dist.utils.errors import UserError
 
 KINDS = ("clean", "noisy", "denoised", "std")
@@ -27,7 +27,7 @@ _LARGEST, _SMALL = 512, 192
 class Exhibit(NamedTuple):
     """What is shown of one image: the same rectangle of each kind that there is, uint8 [h, w] or [h, w, C]."""
 
-    cell: Cell
+    cell: ResultCell
     row: dict[str, Any]
     top: int
     left: int
@@ -51,7 +51,7 @@ def stem_of(name: str) -> str:
     return name.rsplit(".", 1)[0]
 
 
-def choose(results_dir: Path, cells: list[Cell]) -> list[Exhibit]:
+def choose(results_dir: Path, cells: list[ResultCell]) -> list[Exhibit]:
     """Exhibits of all cells that have pictures, each cell's worst image first; as much as a page can hold.
 
     Raises UserError for pictures that can't be read, or differ in size.
@@ -65,16 +65,16 @@ def choose(results_dir: Path, cells: list[Cell]) -> list[Exhibit]:
     ]
 
 
-def owners(cells: list[Cell]) -> list[Cell]:
+def owners(cells: list[ResultCell]) -> list[ResultCell]:
     """The cells that pictures belong to: one for each noise, level and benchmark."""
-    owner: dict[tuple[str, ...], Cell] = {}
+    owner: dict[tuple[str, ...], ResultCell] = {}
     for cell in sorted(cells, key=lambda cell: cell["method"] != "n2s"):
         if not cell.get("missing"):
             owner.setdefault((cell["noise"], cell["level"], cell["benchmark"]), cell)
     return [cell for cell in cells if any(cell is each for each in owner.values())]
 
 
-def find(results_dir: Path, cell: Cell) -> dict[str, dict[str, Path]]:
+def find(results_dir: Path, cell: ResultCell) -> dict[str, dict[str, Path]]:
     """Of each image that has at least a noisy and a denoised picture, the picture files by kind."""
     folder = f"{cell['noise'].replace(':', '_')}-{cell['level']}"
     found = {}
@@ -112,7 +112,7 @@ def select(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return ranked[:worst] + [ranked[index] for index in spread]
 
 
-def show(cell: Cell, row: dict[str, Any], paths: dict[str, Path], side: int) -> Exhibit:
+def show(cell: ResultCell, row: dict[str, Any], paths: dict[str, Path], side: int) -> Exhibit:
     """Cut the most telling rectangle of at most side x side pixels from all kinds; all of an image no larger."""
     pictures = {kind: _read(path) for kind, path in paths.items()}
     sizes = {picture.shape[:2] for picture in pictures.values()}

@@ -18,19 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from n2s_dist.benchmarks import Task
-from n2s_dist.cells import Cell
+from n2s_dist.evaluation.benchmarks import Task
+from n2s_dist.evaluation.methods import Estimator
+from n2s_dist.evaluation.partition import Piece
+from n2s_dist.evaluation.protocols import read_pair
+from n2s_dist.evaluation.results import MEASURES
+from n2s_dist.evaluation.suite import Cell
 from n2s_dist.images.files import KINDS, ImageFile, read_image, to_uint8, write_image
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import std_picture
-from n2s_dist.methods import Estimator
 from n2s_dist.metrics.psnr import psnr_of_error, squared_error
 from n2s_dist.metrics.ssim import SSIM_RADIUS, ssim_map
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.specification import format_noise
-from n2s_dist.protocols import read_pair
-from n2s_dist.shares import Piece
-from n2s_dist.tables import MEASURES
 from n2s_dist.utils.errors import UserError
 
 
