@@ -29,6 +29,7 @@ from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import format_training_noise
 from n2s_dist.reporting.curves import read_metrics, training_hours
 from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.files import atomic_write
 
 MOST_DIFFERENCE_DB = 0.001
 
@@ -190,9 +191,8 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         (about_file, (json.dumps(about, indent=1) + "\n").encode()),
         (about_file.with_suffix(".md"), card.encode()),
     ):
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(written)
-        partial.replace(path)
+        with atomic_write(path) as partial:
+            partial.write_bytes(written)
     return about
 
 

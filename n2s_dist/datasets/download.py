@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from n2s_dist import __version__
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import atomic_write
 
 LARGEST_BYTES = 64 * 2**30  # of a download, and of what an archive unpacks to; DIV2K's has 3.5 GB
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better the next time
@@ -245,10 +246,8 @@ def _read_state(part: Path) -> _State | None:
 
 
 def _write_state(part: Path, state: _State) -> None:
-    new = part.with_name(f"{part.name}.json.new")
-    with _disk_errors():
+    with _disk_errors(), atomic_write(_state_path(part)) as new:
         new.write_text(json.dumps(asdict(state)))
-        new.replace(_state_path(part))
 
 
 def _progress(part: Path, have: int, total: int | None) -> tqdm:

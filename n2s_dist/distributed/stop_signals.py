@@ -27,6 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Protocol
 
+from n2s_dist.utils.files import atomic_write
+
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 LOOK_SEC = 0.5  # between two looks at whether some rank was asked to stop
 _received = 0
@@ -89,9 +91,8 @@ class Agreement:
 
 def leave_note(run_dir: Path, samples_seen: int, signal_name: str) -> None:
     """Tell whoever started the launcher that the run stopped because it was asked to."""
-    partial = run_dir / ".stopped.partial"
-    partial.write_text(json.dumps({"samples_seen": samples_seen, "signal": signal_name}) + "\n")
-    partial.replace(run_dir / "stopped")
+    with atomic_write(run_dir / "stopped") as partial:
+        partial.write_text(json.dumps({"samples_seen": samples_seen, "signal": signal_name}) + "\n")
 
 
 def remove_note(run_dir: Path) -> None:

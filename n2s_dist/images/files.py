@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import atomic_write
 
 KINDS = {1: "grey", 3: "colour"}  # by their number of channels, as people call them
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -234,11 +235,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write uint8 [H, W, C], C = 1 or 3, under a temporary name first, so that it appears whole."""
+    """Write uint8 [H, W, C], C = 1 or 3, so that the file appears whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    try:
+    with atomic_write(path) as partial:
         Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from n2s_dist.images.files import ImageFile, damage_named, is_turned, loses_bits, open_image, refuse_pages
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import atomic_write
 
 # Two of a channel's bytes, as Pillow unpacks them to 8 bits: the high one, and the low one by the other byte order.
 _OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B"}
@@ -103,7 +104,7 @@ def upright(opened: Image.Image) -> np.ndarray:
 
 
 def write_picture(path: Path, picture: Picture) -> None:
-    """Write a file under a temporary name first, so that it appears whole.
+    """Write a file, so that it appears whole.
 
     16 bits become 8 where the format has no more. Raises UserError for transparency in a JPEG or BMP.
     """
@@ -114,8 +115,7 @@ def write_picture(path: Path, picture: Picture) -> None:
     if channels.dtype == np.uint16 and suffix not in _DEEP:
         channels = np.round(channels / 257).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    try:
+    with atomic_write(path) as partial:
         if channels.dtype == np.uint16 and suffix == ".png":
             partial.write_bytes(_png(channels))
         elif channels.dtype == np.uint16:
@@ -125,9 +125,6 @@ def write_picture(path: Path, picture: Picture) -> None:
             tifffile.imwrite(partial, flat, photometric=kind, planarconfig="contig", extrasamples=extra)
         else:
             Image.fromarray(channels[:, :, 0] if channels.shape[2] == 1 else channels).save(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _png(channels: np.ndarray) -> bytes:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from n2s_dist.reporting.tables import to_csv, to_markdown
+from n2s_dist.utils.files import atomic_write
 
 
 def write(out: Path, results: dict[str, Any]) -> list[Path]:
@@ -16,7 +17,6 @@ def write(out: Path, results: dict[str, Any]) -> list[Path]:
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        partial_file = out / f".{name}.partial"
-        partial_file.write_text(text)
-        partial_file.replace(out / name)
+        with atomic_write(out / name) as partial:
+            partial.write_text(text)
     return [out / name for name in texts]

@@ -23,6 +23,7 @@ from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.losses.objectives import Batch, method_loss
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.utils.files import atomic_write
 
 # What differs between a run and its repeat; all else that is logged follows from configuration and samples_seen.
 CLOCKS = frozenset(
@@ -220,9 +221,8 @@ class Watch:
 
     def _write_trace(self, profiler: torch.profiler.profile) -> None:
         self._trace.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._trace.with_suffix(".partial")
-        profiler.export_chrome_trace(str(partial))
-        partial.replace(self._trace)
+        with atomic_write(self._trace) as partial:
+            profiler.export_chrome_trace(str(partial))
         self._profiler = None
         print(f"wrote {self._trace}")
 

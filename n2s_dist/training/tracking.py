@@ -18,6 +18,7 @@ from urllib.parse import ParseResult, urlparse
 import numpy as np
 
 from n2s_dist.config.schema import Config, to_dict
+from n2s_dist.utils.files import atomic_write
 
 _INIT_TIMEOUT_SEC = 60
 _CONNECT_TIMEOUT_SEC = 5
@@ -108,9 +109,8 @@ def forget_after(path: Path, samples_seen: int) -> None:
             continue
         if row["samples_seen"] <= samples_seen:
             kept.append(line)
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(f"{line}\n" for line in kept))
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text("".join(f"{line}\n" for line in kept))
 
 
 def open_tracker(config: Config, run_dir: Path, samples_seen: int, is_main: bool, job: str = "train") -> NullTracker:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from n2s_dist.utils.errors import RunFailed, UserError
-from n2s_dist.utils.files import sync
+from n2s_dist.utils.files import atomic_write
 
 T = TypeVar("T")
 
@@ -80,11 +80,8 @@ class Crew:
 
     def bring(self, phase: str, mine: Any) -> None:
         """Write down this node's part of a phase, and go on."""
-        path = self.file(phase, self.node)
-        unfinished = path.with_suffix(".partial")
-        unfinished.write_text(json.dumps(mine))
-        sync(unfinished)
-        unfinished.replace(path)
+        with atomic_write(self.file(phase, self.node), durable=True) as partial_file:
+            partial_file.write_text(json.dumps(mine))
 
     def wait_for(self, node: int, look: Callable[[], T | None], what: str) -> T:
         """What `look` returns once it is something; RunFailed when the node that it depends on is silent for long."""
