@@ -15,7 +15,7 @@ from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.utils.errors import UserError
 
 Precision = Literal["no", "bf16", "fp16"]
-CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
+CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Method = Literal["ardae", "supervised", "noise2noise", "noise2void", "sure", "r2r"]
 Beside = Literal["clean", "noisy"]
 
@@ -127,7 +127,8 @@ class TrainConfig:
         global_batch_size: crops in one optimizer step, over all ranks
         device_batch_size: most crops one rank holds at a time; gradient accumulation makes up the rest
         mixed_precision: no, bf16 or fp16; auto is bf16 where the device calculates in it, else no
-        compile: no, or how torch.compile runs the model: default, reduce-overhead (CUDA graphs) or max-autotune
+        compile: no, or how torch.compile runs the model: default, max-autotune-no-cudagraphs, or, on one rank that holds
+            its batches whole, with CUDA graphs: reduce-overhead, max-autotune
         channels_last: keep images and weights with channels innermost, as tensor cores read them
         num_threads: CPU threads a rank computes with; 0 shares the machine's cores among its ranks
         checkpoint_every_samples: how often to save

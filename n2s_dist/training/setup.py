@@ -78,7 +78,7 @@ def start(config: Config, laps: Laps | None = None) -> Run:
 
     laps.lap("shards and checkpoint")
     # Where launchers say how many ranks there are, all find what is wrong with that before any can lose another.
-    portion_size(config, int(os.environ.get("WORLD_SIZE", "1")))
+    check_compile(config, int(os.environ.get("WORLD_SIZE", "1")))
     ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
     laps.lap("ranks")
     micro_batch = portion_size(config, ranks.world_size)
@@ -186,6 +186,28 @@ def portion_size(config: Config, world_size: int) -> int:
             f"take a multiple of {world_size}"
         )
     return next(size for size in range(min(config.train.device_batch_size, share), 0, -1) if share % size == 0)
+
+
+def check_compile(config: Config, world_size: int) -> None:
+    """UserError for CUDA graphs where gradients would be wrong.
+
+    A graph's backward pass writes gradients to memory of its own, which the next portion's pass overwrites before they
+    are added up; and exchanges between ranks, which run while gradients are made, are not part of a graph.
+    """
+    size, mode = portion_size(config, world_size), config.train.compile
+    if mode not in ("reduce-overhead", "max-autotune"):
+        return
+    share = config.train.global_batch_size // world_size
+    if world_size > 1:
+        raise UserError(
+            f"train.compile {mode} takes CUDA graphs, which are for one rank, and this run has {world_size}: "
+            "give default or max-autotune-no-cudagraphs"
+        )
+    if size < share:
+        raise UserError(
+            f"train.compile {mode} takes CUDA graphs, which are for batches held whole: give train.device_batch_size "
+            f"{share}, or train.compile default or max-autotune-no-cudagraphs"
+        )
 
 
 def check_same_run(config: Config, before: Config, run_dir: Path) -> None:

@@ -217,6 +217,7 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
     functions: dict[str, Callable] = {
         "is_available": lambda: True,
         "current_device": lambda: 0,
+        "current_stream": lambda *_: None,
         "device_count": lambda: 1,
         "get_device_properties": lambda *_: properties,
         "get_device_name": lambda *_: "fake",

@@ -33,6 +33,7 @@ from n2s_dist import (
     distributed,
     ensemble,
     levels,
+    loader,
     objectives,
     observe,
     saving,
@@ -146,20 +147,27 @@ FAULTS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
 # --- training ---------------------------------------------------------------------------------------
 
 
-class _Loader:
-    """What the loader gives on a GPU. Its own operators are DALI's, which this does not rehearse."""
+class _Pipeline:
+    """DALI's graph on a GPU, whose operators are not rehearsed: it takes what the host makes, and gives a shape."""
 
-    def __init__(self, shards, positions, batch_size, crop_size, noise, seed, *, device, beside=None, **_) -> None:  # type: ignore[no-untyped-def]
-        assert device == DEVICE
-        self._positions = positions
-        self._shape = [batch_size, *([2] if beside else []), shards.manifest.channels, crop_size, crop_size]
+    def __init__(self, source, crop_size, noise, device, stored, beside, *, batch_size, device_id, **_) -> None:  # type: ignore[no-untyped-def]
+        assert device == "gpu" and device_id == DEVICE.index
+        self._source, self._size, self._batch_size, self._views = source, crop_size, batch_size, [2] if beside else []
 
-    def __iter__(self) -> "_Loader":
+    def build(self) -> None:
+        pass
+
+    def run(self, stream: object) -> tuple["_Pipeline"]:
+        tiles = self._source()[0]
+        assert len(tiles) == self._batch_size
+        self._channels = tiles[0].shape[2]
+        return (self,)
+
+    def as_tensor(self) -> "_Pipeline":
         return self
 
-    def __next__(self) -> torch.Tensor:
-        next(self._positions)
-        return torch.empty(self._shape, device=DEVICE)
+    def shape(self) -> list[int]:
+        return [self._batch_size, *self._views, self._channels, self._size, self._size]
 
 
 def _generators(seed: int, positions: np.ndarray, device: torch.device) -> Iterator[torch.Generator]:
@@ -196,7 +204,8 @@ def train(arguments: list[str], shards: Path, step_alone: bool = False) -> dict[
         config = read_config([*arguments, *given])
         with (
             fake_cuda(),
-            mock.patch.object(loop_module, "CropLoader", _Loader),
+            mock.patch.object(loader, "crop_pipeline", _Pipeline),
+            mock.patch.object(loader, "feed_ndarray", lambda crops, tensor, cuda_stream: tensor),
             mock.patch.object(loop_module, "run_ahead", lambda items: items),
             mock.patch.object(ardae, "generators", _generators),
             mock.patch.object(objectives, "generators", _generators),
