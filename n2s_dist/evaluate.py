@@ -33,7 +33,7 @@ def main() -> None:
     # What is missing, empty or not what it says is found before ranks start.
     paths = list(dict.fromkeys(checkpoint.locate(text, args.which) for text in chosen))
     sources = open_benchmarks(args)
-    ranks = Ranks()
+    ranks = Ranks(device=args.device)
     denoisers = open_denoisers(args, paths, ranks.device)
     cells = choose_cells(args, sources, denoisers)
     results = sweep(cells, args.seed, ranks, args.out, SCORE_ESTIMATOR, args.pictures, args.fresh)

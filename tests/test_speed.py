@@ -157,7 +157,7 @@ def test_ways_to_compile_that_are_right(tiny, mode, ranks, portion):
 def test_auto_is_bf16_where_the_processor_calculates_in_it(bf16, amx, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert choose_precision("auto") == ("bf16" if bf16 or amx else "no")
-    assert (choose_precision("bf16"), choose_precision("no")) == ("bf16", "no")
+    assert choose_precision("auto", False) == ("bf16" if bf16 or amx else "no")
+    assert (choose_precision("bf16", False), choose_precision("no", False)) == ("bf16", "no")
     with pytest.raises(UserError, match="fp16 needs a GPU"):
-        choose_precision("fp16")
+        choose_precision("fp16", False)

@@ -16,6 +16,7 @@ from n2s_dist.utils.errors import UserError
 
 Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+DeviceChoice = Literal["auto", "gpu", "cpu"]
 Method = Literal["ardae", "supervised", "noise2noise", "noise2void", "sure", "r2r"]
 Beside = Literal["clean", "noisy"]
 
@@ -126,6 +127,7 @@ class TrainConfig:
         total_samples: crops to train on, rounded up to whole batches
         global_batch_size: crops in one optimizer step, over all ranks
         device_batch_size: most crops one rank holds at a time; gradient accumulation makes up the rest
+        device: auto is GPUs where there are any; gpu ends where there is none
         mixed_precision: no, bf16 or fp16; auto is bf16 where the device calculates in it, else no
         compile: no, or how torch.compile runs the model: default, max-autotune-no-cudagraphs, or, on one rank that holds
             its batches whole, with CUDA graphs: reduce-overhead, max-autotune
@@ -145,6 +147,7 @@ class TrainConfig:
     total_samples: int = 40_000
     global_batch_size: int = 16
     device_batch_size: int = 16
+    device: DeviceChoice = "auto"
     mixed_precision: Precision | Literal["auto"] = "no"
     compile: CompileMode = "no"
     channels_last: bool = False

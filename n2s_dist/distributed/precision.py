@@ -6,13 +6,12 @@ from n2s_dist.config.schema import Precision
 from n2s_dist.utils.errors import UserError
 
 
-def choose_precision(wanted: str) -> Precision:
-    """What train.mixed_precision means on this machine.
+def choose_precision(wanted: str, on_gpu: bool) -> Precision:
+    """What train.mixed_precision means on this machine's GPU, or on its processor.
 
     A CPU without instructions for bf16 can emulate it, slower than float32: auto leaves it alone there.
     Raises UserError for a precision that the device does not have.
     """
-    on_gpu = torch.cuda.is_available()
     if wanted == "fp16" and not on_gpu:
         raise UserError("train.mixed_precision fp16 needs a GPU: use auto, bf16 or no on this machine")
     if wanted in ("no", "fp16"):

@@ -11,6 +11,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
+from n2s_dist.config.schema import DeviceChoice
+from n2s_dist.distributed.devices import choose_device
 from n2s_dist.distributed.precision import choose_precision
 from n2s_dist.utils.errors import RankFailed
 
@@ -18,13 +20,13 @@ from n2s_dist.utils.errors import RankFailed
 class Ranks:
     """This process's place among its equals, and what they do together.
 
-    CUDA when there is a device, else the CPU (gloo between ranks). Every method but the properties is
+    On GPUs where there are any, else on the CPU (gloo between ranks). Every method but the properties is
     a collective: all ranks call it in the same order.
     """
 
-    def __init__(self, mixed_precision: str = "no", num_threads: int = 0) -> None:
-        on_gpu = torch.cuda.is_available()
-        self.precision = choose_precision(mixed_precision)
+    def __init__(self, mixed_precision: str = "no", num_threads: int = 0, device: DeviceChoice = "auto") -> None:
+        on_gpu = choose_device(device) == "cuda"
+        self.precision = choose_precision(mixed_precision, on_gpu)
         # Buffers say which weights are copies of which, and are the same on all ranks from the start.
         alike = DistributedDataParallelKwargs(broadcast_buffers=False)
         self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision, kwargs_handlers=[alike])

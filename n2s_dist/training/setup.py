@@ -44,6 +44,7 @@ _MAY_CHANGE = (
     "train.validate_every_samples",
     "train.validation_tiles",
     "train.log_every_samples",
+    "train.device",
     "train.mixed_precision",
     "train.compile",
     "train.channels_last",
@@ -79,7 +80,7 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     laps.lap("shards and checkpoint")
     # Where launchers say how many ranks there are, all find what is wrong with that before any can lose another.
     check_compile(config, int(os.environ.get("WORLD_SIZE", "1")))
-    ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
+    ranks = Ranks(config.train.mixed_precision, config.train.num_threads, config.train.device)
     laps.lap("ranks")
     micro_batch = portion_size(config, ranks.world_size)
     torch.manual_seed(int(hashing.hash64(config.seed, hashing.STREAM_WEIGHTS)) >> 1)
