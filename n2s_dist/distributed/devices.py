@@ -58,8 +58,8 @@ def _why_unusable() -> str:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
     return (
-        f"torch {torch.__version__}, built for CUDA {torch.version.cuda}, can't use it ({reason}): update the driver, or "
-        "install a build for an older CUDA version"
+        f"torch {torch.__version__}, built for CUDA {torch.version.cuda}, can't use it ({reason}): update the driver, "
+        "or install a build for an older CUDA version"
     )
 
 

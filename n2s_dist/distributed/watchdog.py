@@ -16,6 +16,11 @@ _FIRST_SEC = 600.0  # at least, for the first step: shards may have to come, a n
 _LINGER_SEC = 3.0  # for the other ranks to write their stacks before a launcher sees that one has ended
 
 
+def longest_sec(limit_sec: float) -> float:
+    """How long a process may take for a step, its first included, until a Watchdog of this limit ends it."""
+    return max(limit_sec, _FIRST_SEC) + _LINGER_SEC
+
+
 class Watchdog:
     """Ends this process when `beat` was not called for limit_sec (ten minutes before it first is); 0 never does.
 

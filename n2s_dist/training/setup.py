@@ -6,6 +6,7 @@ follows from samples_seen.
 
 import copy
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import torch
 import yaml
 
 from n2s_dist.config.schema import Config, to_dict
-from n2s_dist.distributed import stop_signals
-from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.distributed import stop_signals, watchdog
+from n2s_dist.distributed.ranks import FOREVER, Ranks
 from n2s_dist.loading import windowed_order
 from n2s_dist.loading.crop_pipeline import check_crop_size, check_noise
 from n2s_dist.loading.remote_cache import open_store
@@ -31,6 +32,7 @@ from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.stopwatch import Laps
 
+_AFTER_WATCHDOG_SEC = 60.0
 # What may change when a run is continued; anything else would make it another run.
 _MAY_CHANGE = (
     "run_dir",
@@ -80,7 +82,9 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     laps.lap("shards and checkpoint")
     # Where launchers say how many ranks there are, all find what is wrong with that before any can lose another.
     check_compile(config, int(os.environ.get("WORLD_SIZE", "1")))
-    ranks = Ranks(config.train.mixed_precision, config.train.num_threads, config.train.device)
+    ranks = Ranks(
+        config.train.mixed_precision, config.train.num_threads, config.train.device, patience_of(config.train.hang_sec)
+    )
     laps.lap("ranks")
     micro_batch = portion_size(config, ranks.world_size)
     torch.manual_seed(int(hashing.hash64(config.seed, hashing.STREAM_WEIGHTS)) >> 1)
@@ -118,6 +122,13 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     laps.lap("model")
     run.laps = laps
     return run
+
+
+def patience_of(hang_sec: float) -> timedelta:
+    """How long ranks wait for each other: longer than the watchdog, which says what all of them were doing."""
+    if not hang_sec:
+        return FOREVER
+    return min(timedelta(seconds=watchdog.longest_sec(hang_sec) + _AFTER_WATCHDOG_SEC), FOREVER)
 
 
 def build_optimizer(config: Config, model: ScoreModel) -> torch.optim.Optimizer:
