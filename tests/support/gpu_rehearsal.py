@@ -25,28 +25,23 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from fake_cuda import DEVICE, Observed, Observer, build_library, fake_cuda, load_library, values_read
 from tqdm import tqdm
 
-from n2s_dist import (
-    ardae,
-    checkpoint,
-    consistency,
-    denoise,
-    distributed,
-    ensemble,
-    levels,
-    loader,
-    objectives,
-    observe,
-    saving,
-    uncertainty,
-    validation,
-)
-from n2s_dist import run as run_module
-from n2s_dist import train as loop_module
-from n2s_dist.command_line import read_config
-from n2s_dist.denoiser import Denoiser
-from n2s_dist.noise import parse_noise
-from n2s_dist.score import ScoreModel, build_score_model
-from n2s_dist.tracking import NullTracker
+from n2s_dist.config.command_line import read_config
+from n2s_dist.distributed import consistency
+from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.inference import noise_estimation, tiling, uncertainty
+from n2s_dist.inference.denoiser import Denoiser
+from n2s_dist.loading import crop_pipeline
+from n2s_dist.losses import ardae, objectives
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import ScoreModel, build_score_model
+from n2s_dist.models.self_ensemble import SelfEnsemble
+from n2s_dist.noise.specification import parse_noise
+from n2s_dist.training import batches as batches_module
+from n2s_dist.training import checkpoint_writer, setup, telemetry, validation
+from n2s_dist.training.ema import update_ema
+from n2s_dist.training.metrics import write_metrics
+from n2s_dist.training.step import train_step
+from n2s_dist.training.tracking import NullTracker
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _BF16 = ["--train.mixed_precision=bf16"]
@@ -60,9 +55,6 @@ VARIANTS: dict[str, list[str]] = {
     "adamw, poisson": [*_GAUSSIAN25, *_BF16, "--optimizer.name=adamw", "--noise=poisson:0.01"],
     "adam, gamma": [*_GAUSSIAN25, *_BF16, "--optimizer.name=adam", "--noise=gamma:100"],
     "wide": [*_GAUSSIAN25, *_BF16, "--network.widths=[128,256,512]"],
-    "overstated, constant areas": [
-        f"--config={CONFIGS / 'gaussian.yaml'}", *_BF16, "--ardae.overstated=0.2", "--ardae.constant=0.2",
-    ],
 }  # fmt: skip
 PRETRAINED = ("universal-color", "gaussian-color")
 
@@ -84,15 +76,15 @@ def _cpu_tensor() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _norm_looked_at() -> Iterator[None]:
-    original = distributed.Ranks.gradient_norm
+    original = Ranks.gradient_norm
 
-    def norm(self: distributed.Ranks, model: torch.nn.Module, clip_norm: float) -> torch.Tensor:
+    def norm(self: Ranks, model: torch.nn.Module, clip_norm: float) -> torch.Tensor:
         found = original(self, model, 0)
         if found > clip_norm:
             torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, found)
         return found
 
-    with mock.patch.object(distributed.Ranks, "gradient_norm", norm):
+    with mock.patch.object(Ranks, "gradient_norm", norm):
         yield
 
 
@@ -101,7 +93,7 @@ def _drawn_on_the_cpu() -> Iterator[None]:
     def draw(method: str, seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> torch.Tensor:
         return torch.randn(shape).to(device)
 
-    with mock.patch.object(loop_module, "draw", draw):
+    with mock.patch.object(batches_module, "draw", draw):
         yield
 
 
@@ -112,7 +104,7 @@ def _drawn_one_by_one() -> Iterator[None]:
             : len(positions)
         ]
 
-    with mock.patch.object(loop_module, "draw", draw):
+    with mock.patch.object(batches_module, "draw", draw):
         yield
 
 
@@ -130,7 +122,7 @@ def _full_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _channels_first() -> Iterator[None]:
-    with mock.patch.object(run_module, "place", lambda model, device, channels_last: model.to(device)):
+    with mock.patch.object(setup, "place", lambda model, device, channels_last: model.to(device)):
         yield
 
 
@@ -204,30 +196,30 @@ def train(arguments: list[str], shards: Path, step_alone: bool = False) -> dict[
         config = read_config([*arguments, *given])
         with (
             fake_cuda(),
-            mock.patch.object(loader, "crop_pipeline", _Pipeline),
-            mock.patch.object(loader, "feed_ndarray", lambda crops, tensor, cuda_stream: tensor),
-            mock.patch.object(loop_module, "run_ahead", lambda items: items),
+            mock.patch.object(crop_pipeline, "crop_pipeline", _Pipeline),
+            mock.patch.object(crop_pipeline, "feed_ndarray", lambda crops, tensor, cuda_stream: tensor),
+            mock.patch.object(batches_module, "run_ahead", lambda items: items),
             mock.patch.object(ardae, "generators", _generators),
             mock.patch.object(objectives, "generators", _generators),
-            mock.patch.object(observe, "matmul_peak", lambda *_: 1e15),
-            mock.patch.object(observe, "flops_per_sample", lambda *_: 1e9),
+            mock.patch.object(telemetry, "matmul_peak", lambda *_: 1e15),
+            mock.patch.object(telemetry, "flops_per_sample", lambda *_: 1e9),
         ):
-            run = run_module.start(config)
-            batches = loop_module.open_batches(run)
+            run = setup.start(config)
+            batches = batches_module.open_batches(run)
             with values_read(Observer()):
-                loop_module.train_step(run, batches)  # which makes the optimizer's state
+                train_step(run, batches)  # which makes the optimizer's state
             with _observed(report, "step"):
-                loop_module.train_step(run, batches)
-                loop_module.update_ema(run)
+                train_step(run, batches)
+                update_ema(run)
             if step_alone or report["step"]["error"]:
                 return report
             with _observed(report, "metrics"):
-                loop_module.write_metrics(run, NullTracker(), tqdm(disable=True))
+                write_metrics(run, NullTracker(), tqdm(disable=True))
             with _observed(report, "validation"):
                 assert run.validation is not None
                 validation.validate(config.method, run.ema, run.validation, 1, 0, run.ranks, config.aim)
             with _observed(report, "checkpoint"):
-                state = saving.copied(run.state())
+                state = checkpoint_writer.copied(run.state())
                 tensors = dict(consistency.tensors_of(state, [str(i) for i in range(10_000)]))
                 assert not any(tensor.is_cuda for tensor in tensors.values())
             with _observed(report, "comparison of ranks"):
@@ -250,11 +242,11 @@ def infer(name: str) -> dict[str, dict]:
         denoiser = Denoiser(replace(loaded, model=model))
         tensor = torch.empty(2, 3, 64, 64, device=DEVICE)
         ways: dict[str, Callable[[], object]] = {
-            "whole": lambda: denoise.denoise_whole(model, small, noise),
-            "tiled": lambda: denoise.denoise_tiled(model, image, noise, 512),
+            "whole": lambda: tiling.denoise_whole(model, small, noise),
+            "tiled": lambda: tiling.denoise_tiled(model, image, noise, 512),
             "posterior": lambda: uncertainty.posterior_tiled(model, image, noise, 512),
-            "estimate": lambda: levels.estimate_noise(model, small),
-            "ensemble": lambda: denoise.denoise_whole(ensemble.SelfEnsemble(model).eval(), small, noise),
+            "estimate": lambda: noise_estimation.estimate_noise(model, small),
+            "ensemble": lambda: tiling.denoise_whole(SelfEnsemble(model).eval(), small, noise),
             "denoiser": lambda: denoiser(tensor, "gaussian:25"),
         }
         for way, call in ways.items():
