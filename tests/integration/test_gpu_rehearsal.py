@@ -31,8 +31,8 @@ FAULTS = {
 }
 NETWORKS = ("universal-color", "gaussian-color")
 
-# The functions that may copy from the host to the GPU, how often for a portion of a batch, and those that may fetch from
-# it beside a step.
+# The functions that may copy from the host to the GPU, how often for each portion of a batch, and those that may fetch
+# from it beside a step.
 TO_GPU = {
     "training.batches:open_batches.<locals>.make": 1,  # sigma_a
     "noise.conditioning:NoiseBatch.of": 2,

@@ -134,38 +134,35 @@ class Observer(TorchDispatchMode):
         return out
 
 
-def _value(tensor: Tensor) -> Any:
-    """The code asks whether values are finite, which these are."""
-    if tensor.dtype == torch.bool:
-        return True
-    return 0.5 if tensor.is_floating_point() else 0
+def _array(tensor: Tensor, number: float) -> np.ndarray:
+    value = True if tensor.dtype == torch.bool else number  # what is asked is whether values are finite
+    return np.full(tuple(tensor.shape), value, _NUMPY[tensor.dtype])
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return np.full(tuple(tensor.shape), _value(tensor), _NUMPY[tensor.dtype])
-
-
-_READS: dict[str, Callable[[Tensor], Any]] = {
-    "numpy": _array,
-    "tolist": lambda tensor: _array(tensor).tolist(),
-    "item": _value,
-    "__float__": lambda tensor: float(_value(tensor)),
-    "__int__": lambda tensor: int(_value(tensor)),
-    "__bool__": lambda tensor: bool(_value(tensor)),
+_READS: dict[str, Callable[[np.ndarray], Any]] = {
+    "numpy": lambda values: values,
+    "tolist": lambda values: values.tolist(),
+    "item": lambda values: values.item(),
+    "__float__": float,
+    "__int__": int,
+    "__bool__": bool,
 }
 
 
 @contextlib.contextmanager
-def values_read(observer: Observer) -> Iterator[None]:
-    """Fake tensors give some value where the host reads one, so that what follows runs; reads of a GPU are noted."""
+def values_read(observer: Observer, number: float) -> Iterator[None]:
+    """Fake tensors give some value where the host reads one, so that what follows runs. Reads of a GPU are noted.
 
-    def reading(name: str, give: Callable[[Tensor], Any], original: Callable) -> Callable:
+    number: what the GPU's tensors hold; the CPU's hold 0.5.
+    """
+
+    def reading(name: str, give: Callable[[np.ndarray], Any], original: Callable) -> Callable:
         def read(self: Tensor, *args: Any, **kwargs: Any) -> Any:
             if not isinstance(self, FakeTensor):
                 return original(self, *args, **kwargs)
             if self.is_cuda:
                 observer.seen.host_reads.append((name, _place()))
-            return give(self)
+            return give(_array(self, number if self.is_cuda else 0.5))
 
         return read
 

@@ -169,11 +169,11 @@ def _generators(seed: int, positions: np.ndarray, device: torch.device) -> Itera
 
 
 @contextlib.contextmanager
-def _observed(report: dict[str, dict], part: str) -> Iterator[None]:
+def _observed(report: dict[str, dict], part: str, number: float = 0.0) -> Iterator[None]:
     """Add to a report what is seen meanwhile; an error is a part of it."""
     observer = Observer()
     try:
-        with values_read(observer), observer:
+        with values_read(observer, number), observer:
             yield
     except Exception as error:
         observer.seen.error = f"{type(error).__name__}: {error} {traceback.format_exc(limit=-6)}"
@@ -206,7 +206,7 @@ def train(arguments: list[str], shards: Path, step_alone: bool = False) -> dict[
         ):
             run = setup.start(config)
             batches = batches_module.open_batches(run)
-            with values_read(Observer()):
+            with values_read(Observer(), 0.0):
                 train_step(run, batches)  # which makes the optimizer's state
             with _observed(report, "step"):
                 train_step(run, batches)
@@ -250,7 +250,7 @@ def infer(name: str) -> dict[str, dict]:
             "denoiser": lambda: denoiser(tensor, "gaussian:25"),
         }
         for way, call in ways.items():
-            with _observed(report, way):
+            with _observed(report, way, 0.5):
                 call()
     return report
 
