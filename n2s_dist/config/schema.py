@@ -128,9 +128,10 @@ class TrainConfig:
         global_batch_size: crops in one optimizer step, over all ranks
         device_batch_size: most crops one rank holds at a time; gradient accumulation makes up the rest
         device: auto is GPUs where there are any; gpu ends where there is none
-        mixed_precision: no, bf16 or fp16; auto is bf16 where the device calculates in it, else no
-        compile: no, or how torch.compile runs the model: default, max-autotune-no-cudagraphs, or, on one rank that holds
-            its batches whole, with CUDA graphs: reduce-overhead, max-autotune
+        mixed_precision: no, bf16 or fp16; auto is bf16 where the device calculates in it, else no. With no, a GPU
+            rounds what training convolves to TF32's 11 bits, as PyTorch does by default; inference keeps all bits
+        compile: no, or how torch.compile runs the model: default, max-autotune-no-cudagraphs, or with CUDA graphs, on
+            one rank that holds its batches whole: reduce-overhead, max-autotune
         channels_last: keep images and weights with channels innermost, as tensor cores read them
         num_threads: CPU threads a rank computes with; 0 shares the machine's cores among its ranks
         checkpoint_every_samples: how often to save

@@ -1,4 +1,7 @@
-"""Mixed precision: what a device calculates in."""
+"""What a device calculates in: mixed precision in training, all of float32 where small differences count."""
+
+import contextlib
+import threading
 
 import torch
 
@@ -23,3 +26,30 @@ def choose_precision(wanted: str, on_gpu: bool) -> Precision:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if native or wanted == "bf16" else "no"
+
+
+class _FullPrecision(contextlib.ContextDecorator):
+    """Convolutions of float32 on a GPU keep all 24 bits in here. PyTorch's default rounds their inputs to 11 (TF32).
+
+    That rounding moves a PSNR by 0.001 dB, but an estimated noise level by 1 % and a posterior's deviation, which is
+    made from small differences, by 3 to 15 %. The process has one such setting: the last thread to leave restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, ""
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = torch.backends.cudnn.conv.fp32_precision
+                torch.backends.cudnn.conv.fp32_precision = "ieee"
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.backends.cudnn.conv.fp32_precision = self._before
+
+
+full_precision = _FullPrecision()

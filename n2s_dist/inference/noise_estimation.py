@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from n2s_dist.distributed.precision import full_precision
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import PureNoise
 from n2s_dist.noise.gamma import Gamma
@@ -49,6 +50,7 @@ _NORMAL_MAD = 0.6745  # median of |n|, n ~ N(0, 1)
 _DARK, _DIM = 0.5 / 255, 0.1
 
 
+@full_precision
 def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = None) -> PureNoise:
     """The noise of one image, of `family` or, where None, of the likeliest of the families that the model knows.
 
@@ -191,6 +193,7 @@ def objective(model: ScoreModel, y: Tensor, noise: PureNoise) -> float:
     return float(torch.where(inside, score_u**2 / 2 + divergence_u, 0).detach().mean())
 
 
+@full_precision
 def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, levels: int = 50) -> PureNoise:
     """The way of Noise2Score (Kim & Ye 2021): of evenly spaced levels, the one whose denoised image varies least.
 
