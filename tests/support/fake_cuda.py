@@ -223,6 +223,8 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
         "empty_cache": lambda: None,
         "reset_peak_memory_stats": lambda *_: None,
         "max_memory_allocated": lambda *_: 0,
+        "memory_reserved": lambda *_: 0,
+        "mem_get_info": lambda *_: (2**36, 2**37),
         "Event": _Event,
     }
     with FakeTensorMode(shape_env=ShapeEnv()) as mode, contextlib.ExitStack() as stack:
