@@ -19,7 +19,7 @@ import torch
 from n2s_dist import train as training
 from n2s_dist.distributed import stop_signals
 from n2s_dist.training import loop, step
-from n2s_dist.training.state import Run
+from n2s_dist.training.state import TrainState
 from n2s_dist.utils.errors import run_command
 
 # What tests of stops and kills train: 150 steps, a checkpoint every 20.
@@ -43,23 +43,23 @@ def free_port() -> int:
 # --- what goes wrong on one rank, after the step that ends at `at` ---------------------------------------
 
 
-def raises(run: Run) -> None:
+def raises(run: TrainState) -> None:
     raise ZeroDivisionError("a mistake in the program")
 
 
-def hangs_here(run: Run) -> None:
+def hangs_here(run: TrainState) -> None:
     time.sleep(1_000)
 
 
-def flips_a_bit(run: Run) -> None:
+def flips_a_bit(run: TrainState) -> None:
     weight = next(run.model.network.parameters())
     weight.data.view(torch.int32).view(-1)[0] ^= 1
 
 
-def fills_the_disk(run: Run) -> None:
+def fills_the_disk(run: TrainState) -> None:
     """After the checkpoint that is being written beside the loop."""
-    if run.saver._pending is not None:
-        run.saver._pending.exception()  # waits
+    if run.checkpoint_writer._pending is not None:
+        run.checkpoint_writer._pending.exception()  # waits
 
     def no_space(descriptor: int) -> None:
         raise OSError(28, "No space left on device", str(run.run_dir))
@@ -67,7 +67,7 @@ def fills_the_disk(run: Run) -> None:
     os.fsync = no_space
 
 
-def turns_a_loss_into_nan(run: Run) -> None:
+def turns_a_loss_into_nan(run: TrainState) -> None:
     """Of the second crop in this rank's next portion."""
     true_loss = step.method_loss
 
@@ -79,14 +79,14 @@ def turns_a_loss_into_nan(run: Run) -> None:
     step.method_loss = broken
 
 
-def sets_the_clock_back(run: Run) -> None:
+def sets_the_clock_back(run: TrainState) -> None:
     """By an hour, and again with each look at it."""
     begin, looks = time.time(), iter(range(1, 10**9))
     time.time = lambda: begin - 3_600 * next(looks)
     time.time_ns = lambda: int(time.time() * 1e9)
 
 
-FAULTS: dict[str, Callable[[Run], None]] = {
+FAULTS: dict[str, Callable[[TrainState], None]] = {
     f.__name__: f for f in (raises, hangs_here, flips_a_bit, fills_the_disk, turns_a_loss_into_nan, sets_the_clock_back)
 }
 
@@ -105,7 +105,7 @@ def _rank(variables: dict[str, str], arguments: list[str], written: Path, fault:
     record = os.open(written.with_suffix(".steps"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     true_step = loop.train_step
 
-    def recorded_step(run: Run, batches) -> None:
+    def recorded_step(run: TrainState, batches) -> None:
         before = len(run.interval.positions)
         true_step(run, batches)
         positions = [int(p) for portion in run.interval.positions[before:] for p in portion]
@@ -115,7 +115,7 @@ def _rank(variables: dict[str, str], arguments: list[str], written: Path, fault:
 
     loop.train_step = recorded_step
     sys.argv = ["program", *arguments]
-    stop_signals.LOOK_SEC = 0.02  # runs of a second can be stopped in their middle as well
+    stop_signals.POLL_INTERVAL_SEC = 0.02  # runs of a second can be stopped in their middle as well
     stop_signals.listen()  # as the program does first of all
     run_command(training.main)
 

@@ -11,7 +11,7 @@ from archives import contents
 from PIL import Image
 
 from n2s_dist import train as training
-from n2s_dist.images.user_files import Picture, write_picture
+from n2s_dist.images.user_files import DecodedImage, write_picture
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
@@ -38,7 +38,7 @@ def measured(photographs: Path, folder: Path, noise, dtype: type, gray: bool = F
         clean = (clean[:, :, None] if gray else clean)[:128, :128] / 255
         noisy = np.clip(noise.corrupt(clean, np.random.default_rng(number)), 0, 1)
         pixels = np.round(noisy * full_scale).astype(dtype)
-        write_picture(folder / f"{path.stem}.png", Picture(pixels, None))
+        write_picture(folder / f"{path.stem}.png", DecodedImage(pixels, None))
         written[f"{path.stem}.png"] = pixels / full_scale
     return written
 
@@ -90,7 +90,7 @@ def test_12_bits_in_files_of_16_are_divided_by_what_white_is(photographs, cli, l
         (tmp_path / name).mkdir()
         for path in photographs.glob("*.png"):
             pixels = np.round(np.asarray(Image.open(path)).astype(float) * scale).astype(np.uint16)
-            write_picture(tmp_path / name / path.name, Picture(pixels, None))
+            write_picture(tmp_path / name / path.name, DecodedImage(pixels, None))
     few = cli(main, tmp_path / "few", "--out", tmp_path / "few-out", *options, "--white=4095")
     assert few.code == 0 == cli(main, tmp_path / "all", "--out", tmp_path / "all-out", *options).code, few.err
     few_set, all_set = (ShardSet(tmp_path / f"{name}-out") for name in ("few", "all"))
@@ -137,7 +137,7 @@ def test_what_can_not_be_is_refused(photographs, cli, load_tool, tmp_path):
     )
     shutil.rmtree(tmp_path / "in")
     (tmp_path / "in").mkdir()
-    see_through = Picture(np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 1), 9, np.uint8))
+    see_through = DecodedImage(np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 1), 9, np.uint8))
     write_picture(tmp_path / "in/a.png", see_through)
     assert "a.png has an alpha channel" in refusal("--noise=gaussian:25")
     with pytest.raises(UserError, match="noise"):

@@ -73,7 +73,7 @@ def test_a_flat_image_comes_back_without_bias_through_any_method_for_white_noise
 
     noisy = noise.corrupt(np.full((200, 200, 3), 0.4), frozen_rng(0)).astype(np.float32)
     estimate = through_stable(white, noisy, noise)
-    assert estimate.mean() == pytest.approx(0.4, abs=5 * noise.deviation(0.4) / 200 / 3**0.5)
+    assert estimate.mean() == pytest.approx(0.4, abs=5 * noise.std(0.4) / 200 / 3**0.5)
     ((ratio, low, high),) = told
     assert ratio == pytest.approx(1, abs=0.03) and (low, high) == pytest.approx((0, 1))
 

@@ -9,7 +9,7 @@ from n2s_dist.reporting.comparison import (
     cell_title,
     compare,
     estimates,
-    glance,
+    gap_summary,
     headlines,
     noise_title,
     way_titles,
@@ -114,7 +114,7 @@ def test_headlines_tell_the_mean_difference_and_how_many_cells_are_above():
 
 
 def test_the_glance_measures_everything_from_the_papers_known_level():
-    marks = glance(*compare([cell(psnr_db=31.0), cell(level="unknown", psnr_db=30.0), cell(benchmark="mine")]))
+    marks = gap_summary(*compare([cell(psnr_db=31.0), cell(level="unknown", psnr_db=30.0), cell(benchmark="mine")]))
     assert marks.keys() == {"cbsd68"}
     assert {label: round(db, 2) for label, _, db in marks["cbsd68"]["gaussian:25"]} == {
         "Noise2Score, known level": 0.15,

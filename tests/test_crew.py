@@ -14,7 +14,7 @@ import pytest
 from archives import contents
 
 from n2s_dist.shards.build import staging
-from n2s_dist.shards.build.build_group import Crew
+from n2s_dist.shards.build.build_group import BuildGroup
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.verify import verify_shards
@@ -116,8 +116,8 @@ def together(work: list[Callable[[], object]]) -> list[object]:
 
 def test_an_unreadable_image_stops_all_nodes_with_its_name(source, tmp_path):
     """Node 0 has the first image of three, the damaged one falls to node 2."""
-    crews = [Crew(node, 3, "a", patience_sec=30) for node in range(3)]
-    found = together([lambda c=c: build_shards([str(source)], tmp_path / "out", OPTIONS, 1, crew=c) for c in crews])
+    groups = [BuildGroup(node, 3, "a", patience_sec=30) for node in range(3)]
+    found = together([lambda c=c: build_shards([str(source)], tmp_path / "out", OPTIONS, 1, group=c) for c in groups])
     assert [type(each) for each in found] == [UserError] * 3
     assert all("2.png" in str(each) for each in found) and not (tmp_path / "out").exists()
 
@@ -125,11 +125,11 @@ def test_an_unreadable_image_stops_all_nodes_with_its_name(source, tmp_path):
 def test_nodes_that_see_other_images_are_told(source, tmp_path):
     fewer = tmp_path / "source"
     shutil.copytree(source, fewer, ignore=shutil.ignore_patterns("3*.png"))
-    sources, crews = [source, fewer], [Crew(node, 2, "a", patience_sec=30) for node in (0, 1)]
+    sources, groups = [source, fewer], [BuildGroup(node, 2, "a", patience_sec=30) for node in (0, 1)]
     found = together(
         [
             lambda s=s, c=c: build_shards([str(s)], tmp_path / "out", OPTIONS, 1, "skip", c)
-            for s, c in zip(sources, crews, strict=True)
+            for s, c in zip(sources, groups, strict=True)
         ]
     )
     assert all(isinstance(each, UserError) and "other images or options" in str(each) for each in found), found
@@ -138,22 +138,22 @@ def test_nodes_that_see_other_images_are_told(source, tmp_path):
 def test_a_node_that_never_comes_is_not_waited_for_without_end(source, tmp_path):
     started = time.monotonic()
     with pytest.raises(RunFailed, match=r"node 1 of 2 gave no sign of life for 0\.5 s"):
-        build_shards([str(source)], tmp_path / "out", OPTIONS, 1, "skip", Crew(0, 2, "a", patience_sec=0.5))
+        build_shards([str(source)], tmp_path / "out", OPTIONS, 1, "skip", BuildGroup(0, 2, "a", patience_sec=0.5))
     assert time.monotonic() - started < 10
 
 
 def test_a_slow_node_that_lives_is_waited_for_and_a_dead_one_is_not(tmp_path, monkeypatch):
     """patience is 0.6 s; a node that beats four times as often brings its part after 2 s."""
     monkeypatch.setattr("n2s_dist.shards.build.build_group._HEARTBEAT_SEC", 0.15)
-    waits, slow = (Crew(node, 2, "a", patience_sec=0.6, place=tmp_path) for node in (0, 1))
+    waits, slow = (BuildGroup(node, 2, "a", patience_sec=0.6, place=tmp_path) for node in (0, 1))
 
     def bring() -> list:
-        with slow.living():
+        with slow.heartbeat():
             time.sleep(2)
             return slow.exchange("phase", {"slow": [1]})
 
     def wait() -> list:
-        with waits.living():
+        with waits.heartbeat():
             return waits.exchange("phase", "quick")
 
     assert together([wait, bring]) == [["quick", {"slow": [1]}]] * 2
@@ -164,12 +164,12 @@ def test_a_slow_node_that_lives_is_waited_for_and_a_dead_one_is_not(tmp_path, mo
 def test_what_an_earlier_session_brought_is_not_read(tmp_path):
     (tmp_path / "old.phase.1-of-2.json").write_text(json.dumps("stale"))
     with pytest.raises(RunFailed):
-        Crew(0, 2, "new", patience_sec=0.2, place=tmp_path).exchange("phase", "mine")
+        BuildGroup(0, 2, "new", patience_sec=0.2, place=tmp_path).exchange("phase", "mine")
 
 
 def test_shares_are_all_of_the_work_once():
     for nodes in (1, 2, 3, 7):
-        shares = [Crew(node, nodes, "a").share(list(range(20))) for node in range(nodes)]
+        shares = [BuildGroup(node, nodes, "a").share(list(range(20))) for node in range(nodes)]
         assert sorted(number for share in shares for number in share) == list(range(20))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -184,15 +184,15 @@ def test_a_second_process_of_one_node_and_a_build_of_one_are_kept_away(source, t
 
     monkeypatch.setattr(staging.Layout, "create", hold)
     out = tmp_path / "out"
-    crews = [Crew(node, 2, "a", patience_sec=30) for node in (0, 1)]
+    groups = [BuildGroup(node, 2, "a", patience_sec=30) for node in (0, 1)]
     both = threading.Thread(
         target=together,
-        args=([lambda c=c: build_shards([str(source)], out, OPTIONS, 1, "skip", c) for c in crews],),
+        args=([lambda c=c: build_shards([str(source)], out, OPTIONS, 1, "skip", c) for c in groups],),
     )
     both.start()
     assert entered.wait(60)
     with pytest.raises(UserError, match="another process is building"):
-        build_shards([str(source)], out, OPTIONS, 1, "skip", crews[1])
+        build_shards([str(source)], out, OPTIONS, 1, "skip", groups[1])
     with pytest.raises(UserError, match="another process is building"):
         build_shards([str(source)], out, OPTIONS, 1, "skip")
     go.set()

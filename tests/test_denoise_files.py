@@ -12,7 +12,7 @@ from PIL import Image
 
 from n2s_dist import denoise, load_denoiser
 from n2s_dist.images.files import ImageFile, read_image, to_uint8
-from n2s_dist.images.user_files import Picture, read_picture, write_picture
+from n2s_dist.images.user_files import DecodedImage, read_picture, write_picture
 from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled, std_picture
 from n2s_dist.models import checkpoint, pretrained
@@ -118,7 +118,7 @@ def test_the_console_command_is_installed():
 # --- depth, transparency, uncertainty ---------------------------------------------------------------------
 
 
-def read(path: Path) -> Picture:
+def read(path: Path) -> DecodedImage:
     return read_picture(ImageFile(path.parent, path.name, path.stat().st_size))
 
 
@@ -127,7 +127,7 @@ def deep(photographs, tmp_path) -> np.ndarray:
     """in.png: 16 bits a channel, of which the low ones are not those of any 8-bit image, half transparent."""
     pixels = np.asarray(Image.open(photographs / "coffee.png")).astype(np.uint16) * 256
     values = np.concatenate([pixels + 77, np.full((*pixels.shape[:2], 1), 30_000, np.uint16)], axis=2)
-    write_picture(tmp_path / "in.png", Picture.of(values))
+    write_picture(tmp_path / "in.png", DecodedImage.of(values))
     return values
 
 
@@ -151,7 +151,7 @@ def test_formats_that_hold_less(run, deep, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["webp", "png"])
 def test_grey_keeps_its_transparency(tmp_path, suffix):
-    grey = Picture(np.full((8, 9, 1), 70, np.uint8), np.arange(72, dtype=np.uint8).reshape(8, 9, 1))
+    grey = DecodedImage(np.full((8, 9, 1), 70, np.uint8), np.arange(72, dtype=np.uint8).reshape(8, 9, 1))
     write_picture(tmp_path / f"a.{suffix}", grey)
     with Image.open(tmp_path / f"a.{suffix}") as opened:
         np.testing.assert_array_equal(np.asarray(opened.convert("RGBA"))[:, :, 3:], grey.alpha)
@@ -231,8 +231,8 @@ def test_a_damaged_image_can_be_skipped(run, photographs, tmp_path):
 def test_12_bits_in_files_of_16(run, photographs, tmp_path):
     """Told what white is, it does what it does with the same image in the whole of 16 bits; untold it says so."""
     pixels = np.asarray(Image.open(photographs / "coffee.png")).astype(np.uint16) * 16
-    write_picture(tmp_path / "few.tif", Picture(pixels, None))
-    write_picture(tmp_path / "all.tif", Picture(np.round(pixels * (65535 / 4095)).astype(np.uint16), None))
+    write_picture(tmp_path / "few.tif", DecodedImage(pixels, None))
+    write_picture(tmp_path / "all.tif", DecodedImage(np.round(pixels * (65535 / 4095)).astype(np.uint16), None))
     done = run(tmp_path / "few.tif", tmp_path / "few-out.tif", "--white=4095", "--uncertainty")
     assert done.code == 0 and "say --white" not in done.out
     done = run(tmp_path / "all.tif", tmp_path / "all-out.tif", "--uncertainty")

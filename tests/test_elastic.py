@@ -35,8 +35,8 @@ def test_a_run_on_one_then_two_then_one_rank_trains_on_every_position_once(fleet
         said.append(fleets[-1].text())
     assert fleets[-1].wait() == whole.wait() == [0]
 
-    for portions, text in zip((4, 2, 4), said, strict=True):
-        assert f"each {portions} x 2 crops a step" in text
+    for micro_batches, text in zip((4, 2, 4), said, strict=True):
+        assert f"each {micro_batches} x 2 crops a step" in text
     assert 100 <= starts[1] < starts[2] < TOTAL
     assert trained_positions(fleets, starts) == trained_positions([whole], [0]) == list(range(TOTAL))
 

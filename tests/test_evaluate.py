@@ -17,13 +17,13 @@ from skimage.metrics import peak_signal_noise_ratio
 from n2s_dist import evaluate
 from n2s_dist.evaluation.benchmarks import Benchmark, Task
 from n2s_dist.evaluation.methods import of_network
-from n2s_dist.evaluation.partition import Piece, cut
+from n2s_dist.evaluation.partition import WorkUnit, cut
 from n2s_dist.evaluation.results import MEASURES
 from n2s_dist.evaluation.suite import Cell
-from n2s_dist.evaluation.worker import Bench, image_row
+from n2s_dist.evaluation.worker import EvaluationWorker, image_row
 from n2s_dist.images.files import list_images
 from n2s_dist.inference.noise_estimation import estimate_noise
-from n2s_dist.inference.tiling import Reach, denoise_whole
+from n2s_dist.inference.tiling import ReceptiveField, denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models import checkpoint, pretrained
@@ -66,13 +66,13 @@ def run(cli, trained, tmp_path):
 # --- tiles ------------------------------------------------------------------------------------------------
 
 
-def measured(trained: Path, task: Task, pieces: list[Piece], pictures: Path) -> dict:
+def measured(trained: Path, task: Task, pieces: list[WorkUnit], pictures: Path) -> dict:
     """An image's row from its pieces, measured backwards by two benches as on two ranks."""
     denoiser = of_network(checkpoint.load(checkpoint.locate(trained)))
     cells = [Cell("gaussian:25", "known", "n2s", "a", Benchmark("a", "float", (task,), 3), denoiser)]
     sums = []
     for share in (pieces[::2], pieces[1::2]):
-        bench = Bench(cells, 0, share, None, pictures, {0})
+        bench = EvaluationWorker(cells, 0, share, None, pictures, {0})
         sums += [bench.measure(piece) for piece in share[::-1]]
     if len(pieces) > 1:
         bench.join(pieces)
@@ -84,7 +84,7 @@ def test_an_image_in_tiles_gets_the_row_and_the_pictures_of_the_whole(trained, p
     """Of 101 x 67 pixels, the smallest tiles with last rows narrower than SSIM's window."""
     Image.open(photographs / "coffee.png").crop((0, 0, 101, 67)).save(tmp_path / "odd.png")
     task = Task("a", list_images(tmp_path)[0], 67, 101)
-    tiles = cut(task, Reach.of(checkpoint.load(checkpoint.locate(trained)).model), tile)
+    tiles = cut(task, ReceptiveField.of(checkpoint.load(checkpoint.locate(trained)).model), tile)
     assert len(tiles) >= 2
     whole = measured(trained, task, cut(task, None), tmp_path / "whole")
     parts = measured(trained, task, tiles, tmp_path / "tiles")

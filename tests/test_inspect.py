@@ -18,7 +18,7 @@ from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.shards import preview
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
-from n2s_dist.shards.preview import Sheet, contact_sheet, summary
+from n2s_dist.shards.preview import ContactSheet, contact_sheet, summary
 from n2s_dist.shards.reader import ShardSet
 
 SEED = 5
@@ -62,7 +62,7 @@ def numbers(line: str) -> list[float]:
     return [float(word.replace(",", "")) for word in line.split() if re.fullmatch(r"[\d,]+(\.\d+)?", word)]
 
 
-def parts(sheet: Sheet, shards: ShardSet) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def parts(sheet: ContactSheet, shards: ShardSet) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Of each tile on the sheet: the tile, and what is drawn at its clean and its noisy place."""
     out = []
     for index, *corners in zip(sheet.indices, sheet.clean_corners, sheet.noisy_corners, strict=True):
@@ -112,7 +112,7 @@ def test_lines_fit_a_terminal_and_long_lists_are_shortened(gray, tmp_path):
     images = {f"{n}.png": rng.integers(0, 256, (512, 512, 3), dtype=np.uint8) for n in range(10)}
     many = build(tmp_path, images, shard_mib=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preview, "_MOST_SHARDS", 4)
+        patch.setattr(preview, "_MAX_SHARDS", 4)
         lines = preview.summary(many, "train")
     begin = next(n for n, line in enumerate(lines) if line.startswith("shards of train"))
     names = [f"train-{n:06d}.tar" for n in (0, 1, 7)]

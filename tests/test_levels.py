@@ -175,7 +175,7 @@ def test_the_scan_hears_the_same_score_whatever_the_level(guess, noise):
     """A score of y goes to the guess's stable coordinates by derivatives of T, and comes back in y or in counts."""
     y = torch.linspace(0.05, 1.2, 100, dtype=torch.float64, requires_grad=True)
     score = -(y - 0.5) / 0.04
-    (slope,) = torch.autograd.grad(guess.stable(y).sum(), y, create_graph=True)
+    (slope,) = torch.autograd.grad(guess.stabilize(y).sum(), y, create_graph=True)
     bend = torch.autograd.grad(slope.sum(), y)[0] if slope.requires_grad else torch.zeros_like(y)
     stable = (score / slope - bend / slope**2).detach()
     expected = score * noise.zeta if isinstance(noise, Poisson) else score

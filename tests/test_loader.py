@@ -318,7 +318,7 @@ def test_stored_noise_is_neither_mixed_with_another_nor_resampled(tmp_path):
 @pytest.mark.parametrize("noise", NOISES, ids=format_noise)
 def test_a_clean_crop_beside_the_noisy_one(shards, noise):
     positions = np.arange(32)
-    both = load(shards, positions, noise, beside="clean")
+    both = load(shards, positions, noise, extra_view="clean")
     np.testing.assert_array_equal(both[:, 0], load(shards, positions, noise))
     np.testing.assert_array_equal(both[:, 1], load(shards, positions, None))
 
@@ -332,9 +332,9 @@ def test_a_second_noisy_crop_beside_the_first(constant_shards, resample):
         return loaded.reshape(len(positions), -1) if not options else loaded.reshape(len(positions), 2, -1)
 
     positions = np.arange(8)  # two epochs of four images
-    both = crops(positions, beside="noisy")
+    both = crops(positions, extra_view="noisy")
     np.testing.assert_array_equal(both[:, 0], crops(positions))
-    np.testing.assert_array_equal(both, crops(positions, beside="noisy"))
+    np.testing.assert_array_equal(both, crops(positions, extra_view="noisy"))
     fields = both[:4].reshape(8, -1) - np.float32(128 / 255)
     assert np.abs(np.corrcoef(fields)[np.triu_indices(8, 1)]).max() < 5 / np.sqrt(fields.shape[1])
     assert np.abs(fields.std(axis=1) / 0.1 - 1).max() < 0.01 and np.abs(fields.mean(axis=1)).max() < 0.001
@@ -356,14 +356,14 @@ def backends(schema_name: str) -> list[str]:
         *((noise, CLEAN, None) for noise in NOISES),
         (None, CLEAN, None),
         *((None, encoding(noise), None) for noise in NOISES),
-        *((NOISES[0], CLEAN, beside) for beside in ("clean", "noisy")),
+        *((NOISES[0], CLEAN, extra_view) for extra_view in ("clean", "noisy")),
     ],
     ids=lambda value: getattr(value, "family", getattr(value, "dtype", str(value))),
 )
-def test_every_operator_has_a_gpu_backend(noise, stored, beside, device):
+def test_every_operator_has_a_gpu_backend(noise, stored, extra_view, device):
     """The GPU's graph can be laid out, if not run, on a machine without one: all but its sources runs there."""
     graph = crop_pipeline(
-        lambda: None, CROP, noise, device, stored, beside, batch_size=2, num_threads=1,
+        lambda: None, CROP, noise, device, stored, extra_view, batch_size=2, num_threads=1,
         device_id=0 if device == "gpu" else None,
     )  # fmt: skip
     graph._build_graph()

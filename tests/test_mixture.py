@@ -77,8 +77,8 @@ def test_a_batch_transforms_each_image_by_its_own_noise():
     batch = NoiseBatch.of_images(mixture(), KEYS[:64], 5, y.device)
     one_by_one = [mixture().of_image(int(key), 5) for key in KEYS[:64]]
     assert {type(noise) for noise in one_by_one} == set(FAMILIES)
-    expected = torch.stack([noise.stable(image) for noise, image in zip(one_by_one, y, strict=True)])
-    torch.testing.assert_close(batch.stable(y), expected)
+    expected = torch.stack([noise.stabilize(image) for noise, image in zip(one_by_one, y, strict=True)])
+    torch.testing.assert_close(batch.stabilize(y), expected)
     alone = torch.cat([NoiseBatch.same(noise, y.device).condition() for noise in one_by_one])
     torch.testing.assert_close(batch.condition(), alone)
 

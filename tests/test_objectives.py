@@ -99,10 +99,10 @@ def make_batch(method: str, samples: int) -> Batch:
     y, second = (x + SIGMA * rng.standard_normal(x.shape) for _ in range(2))
     positions, noisy = np.arange(samples), torch.from_numpy(y).float()
     if method in ("supervised", "noise2noise"):
-        extra = torch.from_numpy(x if method == "supervised" else second).float()
+        aux = torch.from_numpy(x if method == "supervised" else second).float()
     else:
-        extra = draw(method, 0, positions, noisy.shape, CPU)
-    return Batch(positions, noisy, Gaussian(SIGMA), extra, torch.zeros(samples, 1, 1, 1))
+        aux = draw(method, 0, positions, noisy.shape, CPU)
+    return Batch(positions, noisy, Gaussian(SIGMA), aux, torch.zeros(samples, 1, 1, 1))
 
 
 class Toy:
@@ -132,7 +132,7 @@ class Toy:
     def known(self) -> tuple[tuple[np.ndarray, np.ndarray], float, float]:
         """A and b, E t^2 and what the method's loss adds, in units of sigma^2."""
         if self.method == "noise2void":
-            return blind_moments(self.batch.extra), CLEAN[0, 0] + SIGMA**2, 0.0
+            return blind_moments(self.batch.aux), CLEAN[0, 0] + SIGMA**2, 0.0
         variance = SIGMA**2 * (1 + ALPHA**2) if self.method == "r2r" else SIGMA**2
         added = {"supervised": 0.0, "noise2noise": 1.0, "sure": 0.0, "r2r": 1 + 1 / ALPHA**2}[self.method]
         return filter_moments(variance), CLEAN[0, 0], added
@@ -201,13 +201,13 @@ def test_a_noisy_target_ranks_denoisers_as_a_clean_one_does(noise, method):
     for h in (np.eye(9)[CENTRE], np.full(9, 1 / 9)):
         model.network.taps.data = torch.from_numpy(h).float()
         with torch.no_grad():
-            extra = second if method == "noise2noise" else spots
-            batch = Batch(positions, y, noise, extra, torch.zeros(samples, 1, 1, 1))
+            aux = second if method == "noise2noise" else spots
+            batch = Batch(positions, y, noise, aux, torch.zeros(samples, 1, 1, 1))
             noisy_losses.append(method_loss(method, model, model, batch).double())
             errors = ((model.denoise(y if method == "noise2noise" else seen, noise) - clean) ** 2).double()
             weights = torch.ones_like(errors) if method == "noise2noise" else masked
             sums = (errors * weights).flatten(1).sum(1) / weights.flatten(1).sum(1)
-            clean_losses.append(sums / noise.deviation(0.5) ** 2)
+            clean_losses.append(sums / noise.std(0.5) ** 2)
     noisy_gain, clean_gain = noisy_losses[0] - noisy_losses[1], clean_losses[0] - clean_losses[1]
     apart = noisy_gain - clean_gain
     assert abs(apart.mean()) < 4 * apart.std() / math.sqrt(samples)
@@ -297,9 +297,9 @@ def test_tiles_with_their_noise_in_them_are_refused_where_more_is_asked_for(tiny
     options = BuildOptions(tile_size=64, noise="gaussian:25", validation_fraction=0)
     build_shards([str(photographs)], stored, options, workers=1)
     arguments = [*tiny, f"--data.shards={stored}", "--run_dir", tmp_path / "run", "--train.total_samples=8"]
-    for method, beside in (("supervised", "clean pixels"), ("noise2noise", "a second noisy version")):
+    for method, extra_view in (("supervised", "clean pixels"), ("noise2noise", "a second noisy version")):
         line = cli(training.main, *arguments, f"--method={method}").error(2)
-        assert f"method {method} sees {beside}" in line and str(stored) in line and "--noise" in line
+        assert f"method {method} sees {extra_view}" in line and str(stored) in line and "--noise" in line
     assert cli(training.main, *arguments, "--method=noise2void").code == 0
 
 
@@ -312,7 +312,7 @@ def test_baselines_take_one_noise_level_in_stable_coordinates(method):
 
 
 def test_only_two_methods_see_more_than_noisy_pixels():
-    asked = {method: read_config([f"--method={method}"]).beside for method in ["ardae", *BASELINES]}
+    asked = {method: read_config([f"--method={method}"]).extra_view for method in ["ardae", *BASELINES]}
     nothing = dict.fromkeys(["ardae", "noise2void", "sure", "r2r"])
     assert asked == nothing | {"supervised": "clean", "noise2noise": "noisy"}
 

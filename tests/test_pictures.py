@@ -9,7 +9,7 @@ from PIL import Image
 from test_images import write_16_bit_png
 
 from n2s_dist.images.files import list_images
-from n2s_dist.images.user_files import Picture, read_picture, write_picture
+from n2s_dist.images.user_files import DecodedImage, read_picture, write_picture
 from n2s_dist.utils.errors import UserError
 
 HEIGHT, WIDTH = 21, 34
@@ -19,7 +19,7 @@ def channels(count: int, dtype=np.uint16) -> np.ndarray:
     return np.random.default_rng(count).integers(0, np.iinfo(dtype).max + 1, (HEIGHT, WIDTH, count)).astype(dtype)
 
 
-def read(path: Path) -> Picture:
+def read(path: Path) -> DecodedImage:
     (image,) = list_images(path.parent)
     return read_picture(image)
 
@@ -55,7 +55,7 @@ def test_what_is_written_is_read_again(tmp_path, suffix, count, dtype):
     """And by others: tifffile reads the TIFFs, and Pillow the high bytes of the PNGs."""
     values = channels(count, dtype)
     path = tmp_path / "new" / f"a{suffix}"
-    write_picture(path, Picture.of(values))
+    write_picture(path, DecodedImage.of(values))
     np.testing.assert_array_equal(read(path).joined(), values)
     assert [found.name for found in path.parent.iterdir()] == [path.name]
     if suffix != ".png":
@@ -67,7 +67,7 @@ def test_what_is_written_is_read_again(tmp_path, suffix, count, dtype):
 
 def test_grey_with_transparency(tmp_path):
     values = channels(2, np.uint8)
-    write_picture(tmp_path / "a.png", Picture.of(values))
+    write_picture(tmp_path / "a.png", DecodedImage.of(values))
     np.testing.assert_array_equal(read(tmp_path / "a.png").joined(), values)
     write_16_bit_png(tmp_path / "a.png", channels(2))
     with pytest.raises(UserError, match=r"a\.png has 16 bits"):
@@ -76,10 +76,10 @@ def test_grey_with_transparency(tmp_path):
 
 def test_other_formats_get_8_bits_and_no_transparency(tmp_path):
     wide = np.full((16, 16, 3), 129 * 257 + 100, np.uint16)
-    write_picture(tmp_path / "a.bmp", Picture(wide, None))
+    write_picture(tmp_path / "a.bmp", DecodedImage(wide, None))
     assert (read(tmp_path / "a.bmp").joined() == 129).all()
     with pytest.raises(UserError, match=r"b\.jpg can't hold.*\.png"):
-        write_picture(tmp_path / "b.jpg", Picture.of(channels(4, np.uint8)))
+        write_picture(tmp_path / "b.jpg", DecodedImage.of(channels(4, np.uint8)))
     assert [path.name for path in tmp_path.iterdir()] == ["a.bmp"]
 
 
@@ -127,7 +127,7 @@ def test_other_pixel_types_are_refused_by_name(tmp_path, dtype):
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_broken_files_are_refused_by_name(tmp_path, deep):
-    write_picture(tmp_path / "a.png", Picture(channels(3, np.uint16 if deep else np.uint8), None))
+    write_picture(tmp_path / "a.png", DecodedImage(channels(3, np.uint16 if deep else np.uint8), None))
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"a\.png can't be decoded"):

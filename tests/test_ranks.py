@@ -205,7 +205,7 @@ def test_damage_that_one_rank_meets_alone_is_named(shards, tiny, launch, tmp_pat
 def test_the_launch_file_starts_two_ranks(tiny, environment, tmp_path):
     """accelerate starts one process, without a word, for the settings that look right for two on a CPU.
 
-    Each rank takes its share in two portions: gradients must be exchanged, once, after the second.
+    Each rank takes its share in two micro-batches: gradients must be exchanged, once, after the second.
     """
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
     arguments = [*tiny, "--train.device_batch_size=2", "--run_dir", str(tmp_path / "two")]

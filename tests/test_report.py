@@ -17,7 +17,7 @@ from PIL import Image
 from n2s_dist import report
 from n2s_dist.reporting import comparison, examples, figures
 from n2s_dist.reporting.curves import run_names
-from n2s_dist.reporting.page import Run, render
+from n2s_dist.reporting.page import TrainingRun, render
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -155,7 +155,7 @@ def test_training_configuration_and_machine_are_told(page):
 def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
     lines = [json.dumps({"samples_seen": n, "loss": float(n)}) + "\n" for n in range(1, 5001)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    points = Run(tmp_path, "a").curve("loss")
+    points = TrainingRun(tmp_path, "a").curve("loss")
     assert len(points) == 600 and points[0] == [1, 1.0] and points[-1] == [5000, 5000.0]
 
 
@@ -173,10 +173,10 @@ def test_pictures_on_the_page_are_the_evaluations(page, results_dir):
         assert ((given - found) ** 2).mean() < 6**2  # the noise: 25**2
     assert "std" in shown["pictures"]
     clean = {
-        exhibit["pictures"].get("clean")
+        example["pictures"].get("clean")
         for cell in data["cells"]
-        for exhibit in cell["exhibits"]
-        if exhibit["name"] == "coffee.png"
+        for example in cell["exhibits"]
+        if example["name"] == "coffee.png"
     }
     assert len(clean) == 1
     assert [cell["exhibits"][0]["pictures"].keys() for cell in data["cells"] if "real" in cell["title"]] == [

@@ -11,7 +11,7 @@ from PIL import Image
 
 from n2s_dist.reporting import figures
 from n2s_dist.reporting.examples import choose
-from n2s_dist.reporting.page import Run, render
+from n2s_dist.reporting.page import TrainingRun, render
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium: apt-get install chromium")
 
@@ -31,7 +31,7 @@ def page(tmp_path_factory):
     (runs / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (runs / "config.yaml").write_text("a_long_line: " + "x" * 300)
     path = folder / "report.html"
-    text = render(results, [Run(runs, "a-run")], choose(folder, results["cells"]))
+    text = render(results, [TrainingRun(runs, "a-run")], choose(folder, results["cells"]))
     path.write_text(text, encoding="utf-8")
     return path
 

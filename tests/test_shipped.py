@@ -51,7 +51,7 @@ def test_shipped_networks_give_the_recorded_figures():
             largest_difference_db(recorded, measure_photographs(loaded.model, loaded.channels, loaded.config.aim))
             < 0.01
         )
-        assert weights.stat().st_size <= pretrained.MOST_BYTES and about.with_suffix(".md").is_file()
+        assert weights.stat().st_size <= pretrained.MAX_BYTES and about.with_suffix(".md").is_file()
 
 
 def test_a_run_is_shipped_and_found_by_its_name(ship, folder, trained, tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ def test_the_budget_is_that_of_all_runs_that_followed_each_other(ship, folder, t
 
 
 def test_weights_that_float16_would_hurt_stay_float32(ship, folder, trained, tool, monkeypatch):
-    monkeypatch.setattr(tool, "MOST_DIFFERENCE_DB", 0)
+    monkeypatch.setattr(tool, "MAX_DIFFERENCE_DB", 0)
     assert ship(trained, "--name=exact").code == 0
     shipped_model, model = (checkpoint.load(checkpoint.locate(path)).model for path in ("exact", trained))
     assert json.loads((folder / "exact.json").read_text())["storage"] == "float32"
@@ -155,7 +155,7 @@ def test_what_users_do_wrong_is_named(ship, folder, trained, tmp_path, monkeypat
     assert "no figures of another" in ship(trained, "--name=another", f"--results={tmp_path / 'empty.json'}").error()
     (tmp_path / "old.json").write_text('{"benchmarks": {}}')
     assert "old.json is not" in ship(trained, "--name=another", f"--results={tmp_path / 'old.json'}").error()
-    monkeypatch.setattr(pretrained, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(pretrained, "MAX_BYTES", 1_000)
     assert "MB as float16" in ship(trained, "--name=another").error()
     assert pretrained.names() == ["tiny-color"]
     weights = folder / "tiny-color.safetensors"

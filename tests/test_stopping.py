@@ -94,10 +94,10 @@ def test_a_signal_while_the_program_is_still_importing_stops_after_one_step(envi
     (line,) = [line for line in out.splitlines() if line.startswith("first step after")]
     total = float(line.split()[3])
     parts = dict(part.rsplit(" ", 1) for part in line[line.index("(") + 1 : -1].split(", "))
-    laps = ["imports", "settings", "shards and checkpoint", "ranks", "model", "tracking", "data", "first step"]
-    assert "imports" in parts and list(parts) == [lap for lap in laps if lap in parts]
+    stopwatch = ["imports", "settings", "shards and checkpoint", "ranks", "model", "tracking", "data", "first step"]
+    assert "imports" in parts and list(parts) == [lap for lap in stopwatch if lap in parts]
     unsaid = total - sum(map(float, parts.values()))  # of laps under half a second each
-    assert -0.45 < unsaid < 0.5 * (len(laps) - len(parts)) + 0.45 and total < took
+    assert -0.45 < unsaid < 0.5 * (len(stopwatch) - len(parts)) + 0.45 and total < took
 
 
 def test_a_signal_to_the_launcher_stops_all_ranks_within_its_grace(environment, tiny, tmp_path):
@@ -132,7 +132,7 @@ class Slowest:
     def __init__(self, step_sec: float) -> None:
         self.step_sec, self.looks = step_sec, 0
 
-    def maxima(self, values: list[float]) -> list[float]:
+    def all_reduce_max(self, values: list[float]) -> list[float]:
         self.looks += 1
         return [*values[:2], max(values[2], self.step_sec)]
 
@@ -140,7 +140,7 @@ class Slowest:
 @pytest.mark.parametrize("step_sec", [0.001, 0.1, 3.0])
 def test_ranks_look_about_twice_a_second_at_the_same_steps(step_sec):
     """Even where this rank's own clock says that steps take no time. At most twice as many steps as before."""
-    ranks, agreement, between = Slowest(step_sec), stop_signals.Agreement(), [0]
+    ranks, agreement, between = Slowest(step_sec), stop_signals.StopCoordinator(), [0]
     for _ in range(5_000):
         looks = ranks.looks
         agreement.after_step(ranks)

@@ -27,9 +27,9 @@ from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training import step
-from n2s_dist.training.batches import open_batches, portions
+from n2s_dist.training.batches import micro_batches, open_batches
 from n2s_dist.training.loop import loop, train
-from n2s_dist.training.setup import portion_size, start
+from n2s_dist.training.setup import choose_micro_batch_size, start
 from n2s_dist.training.telemetry import CLOCKS
 from n2s_dist.training.tracking import NullTracker
 from n2s_dist.utils.errors import RunFailed, UserError
@@ -96,7 +96,7 @@ def test_one_seed_gives_one_result_and_another_another(configure):
 
 @pytest.mark.parametrize("device_batch_size", [4, 3, 1])
 def test_gradient_accumulation_changes_rounding_alone(configure, device_batch_size):
-    """3 does not divide the batch of 8, so portions of 2 are taken. Relative to how far the weights moved.
+    """3 does not divide the batch of 8, so micro-batches of 2 are taken. Relative to how far the weights moved.
 
     Of a plain network: of a symmetric one this small, one layer with gradients of 2e-5 moves 2e-4 apart, the others
     less than 1e-6.
@@ -109,10 +109,10 @@ def test_gradient_accumulation_changes_rounding_alone(configure, device_batch_si
 
 
 def test_portions_divide_the_share_of_the_batch(configure):
-    sizes = [portion_size(configure(f"--train.device_batch_size={most}"), 2) for most in (100, 4, 3, 2, 1)]
+    sizes = [choose_micro_batch_size(configure(f"--train.device_batch_size={most}"), 2) for most in (100, 4, 3, 2, 1)]
     assert sizes == [4, 4, 2, 2, 1]
     with pytest.raises(UserError, match=r"train\.global_batch_size 8 does not divide over 3 ranks"):
-        portion_size(configure(), 3)
+        choose_micro_batch_size(configure(), 3)
 
 
 def test_total_samples_is_rounded_up_to_whole_batches(configure):
@@ -401,7 +401,7 @@ def test_training_sees_no_clean_pixel(configure, monkeypatch):
 
     monkeypatch.setattr("n2s_dist.training.batches.CropLoader", Recorded)
     run = start(configure())
-    batches, clean = open_batches(run), CropLoader(run.shards, portions(run), 8, 32, None, 0)
+    batches, clean = open_batches(run), CropLoader(run.shards, micro_batches(run), 8, 32, None, 0)
     residual = torch.stack([next(batches).noisy - next(clean) for _ in range(10)])
     assert asked == [Gaussian(25 / 255)]
     assert residual.std() == pytest.approx(25 / 255, rel=0.01)

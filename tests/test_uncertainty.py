@@ -151,7 +151,7 @@ def test_conjugate_priors(noise, level):
 
     # The score in z that gives this mean, as a table: z is a function of y, pixel by pixel.
     y = torch.from_numpy(noisy).float()
-    z, wanted = noise.stable(y).flatten(), noise.stable(target).flatten()
+    z, wanted = noise.stabilize(y).flatten(), noise.stabilize(target).flatten()
     places = torch.argsort(z)
     polynomial = np.polynomial.Polynomial.fit(z[places].numpy(), (wanted - z)[places].numpy(), 5)
 
@@ -169,10 +169,10 @@ def test_conjugate_priors(noise, level):
 def test_slope_and_noise_variance(noise):
     """The slope is the noise's deviation, for Poisson but at the darkest; the variance estimate has the right mean."""
     x = torch.linspace(0.3, 1, 5)
-    deviation = torch.tensor([noise.deviation(float(value)) for value in x])
+    deviation = torch.tensor([noise.std(float(value)) for value in x])
     torch.testing.assert_close(slope(noise, x), deviation, rtol=0.04, atol=0)
     noisy = torch.from_numpy(noise.corrupt(np.full(400_000, 0.5), np.random.default_rng(0)))
-    assert abs(noise_variance(noise, noisy).mean().item() / noise.deviation(0.5) ** 2 - 1) < 0.01
+    assert abs(noise_variance(noise, noisy).mean().item() / noise.std(0.5) ** 2 - 1) < 0.01
     dark = slope(noise, torch.tensor([-0.1, 0.0, 1e-4]))
     assert torch.isfinite(dark).all() and (dark > 0).all()
 

@@ -33,17 +33,17 @@ from n2s_dist.training.batches import open_batches
 from n2s_dist.training.compilation import compile_model, place
 from n2s_dist.training.loop import loop
 from n2s_dist.training.setup import build_optimizer, start
-from n2s_dist.training.state import Run
+from n2s_dist.training.state import TrainState
 from n2s_dist.training.tracking import Tracker
 from n2s_dist.utils.errors import run_command
 
 
-def bare_steps(run: Run, noisy: torch.Tensor, steps: int) -> None:
+def bare_steps(run: TrainState, noisy: torch.Tensor, steps: int) -> None:
     """Forward, backward, optimizer step, and nothing else."""
     w, condition = run.model.given(noisy, run.noise_of(run.image_keys(np.zeros(1, np.int64))))
     u, sigma_a = torch.randn_like(w), torch.full((len(w), 1, 1, 1), 0.5, device=w.device)
     for _ in range(steps):
-        ardae_loss(run.wrapped, w, u, sigma_a, condition).mean().backward()
+        ardae_loss(run.ddp_model, w, u, sigma_a, condition).mean().backward()
         run.optimizer.step()
         run.optimizer.zero_grad()
     if w.is_cuda:

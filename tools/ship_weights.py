@@ -31,7 +31,7 @@ from n2s_dist.reporting.curves import read_metrics, training_hours
 from n2s_dist.utils.errors import UserError, run_command
 from n2s_dist.utils.files import atomic_write
 
-MOST_DIFFERENCE_DB = 0.001
+MAX_DIFFERENCE_DB = 0.001
 
 CARD = """\
 # {name}
@@ -87,7 +87,7 @@ def stored(loaded: checkpoint.Loaded) -> tuple[dict[str, Tensor], str, list[dict
     halves = {name: tensor.half() for name, tensor in weights.items()}
     model.load_state_dict(halves)
     rounded = measure_photographs(model, loaded.channels, loaded.config.aim)
-    if largest_difference_db(exact, rounded) < MOST_DIFFERENCE_DB:
+    if largest_difference_db(exact, rounded) < MAX_DIFFERENCE_DB:
         return halves, "float16", rounded
     model.load_state_dict(weights)
     return weights, "float32", exact
@@ -155,8 +155,8 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
     loaded = checkpoint.load(checkpoint.locate(run_dir))
     weights, storage, recorded = stored(loaded)
     content = safetensors.torch.save(weights)
-    if len(content) > pretrained.MOST_BYTES:
-        most = pretrained.MOST_BYTES // 1_000_000
+    if len(content) > pretrained.MAX_BYTES:
+        most = pretrained.MAX_BYTES // 1_000_000
         raise UserError(f"{loaded.path} takes {len(content) / 1e6:.1f} MB as {storage}: shipped are at most {most} MB")
     about = json.loads((loaded.path / checkpoint.ABOUT).read_text()) | {
         "config": scrubbed(loaded),

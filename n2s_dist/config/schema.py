@@ -17,7 +17,7 @@ from n2s_dist.utils.errors import UserError
 Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 Method = Literal["ardae", "supervised", "noise2noise", "noise2void", "sure", "r2r"]
-Beside = Literal["clean", "noisy"]
+ExtraView = Literal["clean", "noisy"]
 
 
 @dataclass(frozen=True)
@@ -210,9 +210,9 @@ class Config:
         return parse_training_noise(self.ardae.focus or self.noise)
 
     @property
-    def beside(self) -> Beside | None:
+    def extra_view(self) -> ExtraView | None:
         """What the method sees beside a noisy crop: the clean one, another noisy one, or nothing."""
-        besides: dict[Method, Beside] = {"supervised": "clean", "noise2noise": "noisy"}
+        besides: dict[Method, ExtraView] = {"supervised": "clean", "noise2noise": "noisy"}
         return besides.get(self.method)
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.special import digamma, polygamma
 
-from n2s_dist.evaluation.methods import Denoiser
+from n2s_dist.evaluation.methods import EvaluatedMethod
 from n2s_dist.inference.tiling import Box
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.gamma import Gamma
@@ -26,7 +26,7 @@ _PASSES = 40.0
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def bm3d() -> Denoiser:
+def bm3d() -> EvaluatedMethod:
     """BM3D at known levels. Raises UserError where the package is missing."""
     try:
         import bm3d
@@ -44,7 +44,7 @@ def bm3d() -> Denoiser:
     def denoise(noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
         return box.of_array(through_stable(white, noisy, noise))
 
-    return Denoiser("bm3d", denoise, f"bm3d {version('bm3d')} bm4d {version('bm4d')}", passes=_PASSES)
+    return EvaluatedMethod("bm3d", denoise, f"bm3d {version('bm3d')} bm4d {version('bm4d')}", passes=_PASSES)
 
 
 def through_stable(
@@ -56,7 +56,7 @@ def through_stable(
         raise UserError(f"an image of {width} x {height} pixels is too small for BM3D, whose blocks have 8 x 8")
     if isinstance(noise, Gaussian):
         return white(noisy.astype(np.float64), noise.sigma)
-    stable = noise.stable(torch.from_numpy(noisy.astype(np.float64))).numpy()
+    stable = noise.stabilize(torch.from_numpy(noisy.astype(np.float64))).numpy()
     deviation = math.sqrt(noise.k * polygamma(1, noise.k)) if isinstance(noise, Gamma) else 1.0
     low, scale = stable.min(), max(np.ptp(stable), deviation)  # its constants are for images on the 0-1 scale
     return stable_inverse(white((stable - low) / scale, deviation / scale) * scale + low, noise)
@@ -70,4 +70,4 @@ def stable_inverse(mean: np.ndarray, noise: NoiseModel) -> np.ndarray:
     if isinstance(noise, Gamma):
         return np.exp(mean / math.sqrt(noise.k) - digamma(noise.k) + math.log(noise.k))
     black = torch.zeros(mean.shape, dtype=torch.float64)
-    return noise.posterior_mean_stable(black, torch.from_numpy(mean) - noise.stable(black)).numpy()
+    return noise.posterior_mean_stable(black, torch.from_numpy(mean) - noise.stabilize(black)).numpy()

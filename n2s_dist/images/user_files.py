@@ -24,7 +24,7 @@ _DEEP = (".png", ".tif", ".tiff")
 _NO_ALPHA = (".jpg", ".jpeg", ".bmp")
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """What an image file shows."""
 
     pixels: np.ndarray  # uint8 or uint16 [H, W, C], C = 1 or 3
@@ -51,12 +51,16 @@ class Picture(NamedTuple):
         return self.pixels if self.alpha is None else np.concatenate([self.pixels, self.alpha], axis=-1)
 
     @staticmethod
-    def of(channels: np.ndarray) -> "Picture":
+    def of(channels: np.ndarray) -> "DecodedImage":
         """From what `joined` gives, [..., H, W, 1 to 4]."""
-        return Picture(channels, None) if channels.shape[-1] % 2 else Picture(channels[..., :-1], channels[..., -1:])
+        return (
+            DecodedImage(channels, None)
+            if channels.shape[-1] % 2
+            else DecodedImage(channels[..., :-1], channels[..., -1:])
+        )
 
 
-def read_picture(image: ImageFile) -> Picture:
+def read_picture(image: ImageFile) -> DecodedImage:
     """Decode a file, upright, at its own depth. CMYK and palettes become RGB, two levels become grey.
 
     Raises UserError by name for what is no readable image, for pixels of other types, such as floating point, and for
@@ -76,8 +80,8 @@ def read_picture(image: ImageFile) -> Picture:
                     low = upright(again)
                 stream.seek(0)
                 with open_image(stream, path) as again:
-                    return Picture.of(upright(again).astype(np.uint16) << 8 | low)
-            return Picture.of(upright(opened))
+                    return DecodedImage.of(upright(again).astype(np.uint16) << 8 | low)
+            return DecodedImage.of(upright(opened))
 
 
 def _low_bytes(tile: Any, path: Path) -> Any:
@@ -103,7 +107,7 @@ def upright(opened: Image.Image) -> np.ndarray:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def write_picture(path: Path, picture: Picture) -> None:
+def write_picture(path: Path, picture: DecodedImage) -> None:
     """Write a file, so that it appears whole.
 
     16 bits become 8 where the format has no more. Raises UserError for transparency in a JPEG or BMP.

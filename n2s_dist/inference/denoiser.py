@@ -90,7 +90,7 @@ class Denoiser:
 
     def denoise_with(
         self,
-        images: arrays.Images,
+        images: arrays.ImageBatch,
         noises: list[NoiseModel],
         estimated: bool,
         uncertainty: bool,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from n2s_dist.images.files import SUFFIXES, ImageFile, list_images
-from n2s_dist.images.user_files import Picture, read_picture, write_picture
+from n2s_dist.images.user_files import DecodedImage, read_picture, write_picture
 from n2s_dist.inference.denoiser import Denoiser, Info
 from n2s_dist.inference.network_choice import ShippedDenoiser
 from n2s_dist.inference.uncertainty import std_picture
@@ -52,7 +52,7 @@ def remark(info: Info) -> str:
     return f"{words} (estimated)" if info.estimated else ""
 
 
-def remark_white(picture: Picture) -> str:
+def remark_white(picture: DecodedImage) -> str:
     """Advice for files of 16 bits that look as if they held fewer; empty for others."""
     if picture.pixels.dtype != np.uint16:
         return ""
@@ -86,8 +86,8 @@ def denoise_file(
     if white is not None:
         highest = max(scale, picture.pixels.max())
         x_hat = np.rint(np.clip(x_hat * scale, 0, highest)).astype(picture.pixels.dtype)
-    write_picture(target, Picture(x_hat, picture.alpha))
+    write_picture(target, DecodedImage(x_hat, picture.alpha))
     if info.std is not None:
-        write_picture(std_path(target), Picture(std_picture(info.std), None))
+        write_picture(std_path(target), DecodedImage(std_picture(info.std), None))
     remarks = remark(info), remark_white(picture) if white is None else ""
     return [said for said in remarks if said]

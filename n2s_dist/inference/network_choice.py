@@ -51,7 +51,7 @@ class ShippedDenoiser:
             raise UserError(
                 f"no network for {KINDS[channels]} images comes with this installation: give one you trained"
             )
-        return sorted(found, key=lambda each: each.loaded.breadth)
+        return sorted(found, key=lambda each: each.loaded.specificity)
 
 
 def load_denoiser(

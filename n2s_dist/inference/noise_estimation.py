@@ -38,7 +38,7 @@ SMALLEST_SIDE = 32  # in pixels
 _WHOLE, _PIECE = 192, 96  # sides up to which an image is taken whole, and of the pieces of larger ones
 _PROBE = 0.05  # step of finite differences, in noise standard deviations
 _CORRECTIONS = 3  # of the level: they end within a hundredth of where more would
-_LEAST_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
+_MIN_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
 _SEED = 0x6C6576656C
 # How a level grows with the variance of the noise, and the levels that parse_noise takes.
 _POWER = {Gaussian: 0.5, Poisson: 1.0, Gamma: -1.0}
@@ -161,7 +161,7 @@ def _correct(model: ScoreModel, y: Tensor, noise: PureNoise, rounds: int) -> Pur
         missing = power * math.log(expected / found)
         slope = 1.0
         if before is not None and place != before[0]:
-            slope = min(max((before[1] - missing) / (place - before[0]), _LEAST_SLOPE), 1 / _LEAST_SLOPE)
+            slope = min(max((before[1] - missing) / (place - before[0]), _MIN_SLOPE), 1 / _MIN_SLOPE)
         before = place, missing
         place = float(np.clip(place + missing / slope, low, high))
     return kind(math.exp(place))
@@ -184,7 +184,7 @@ def objective(model: ScoreModel, y: Tensor, noise: PureNoise) -> float:
         """d/du of a function of y."""
         return speed * torch.autograd.grad(values.sum(), y, create_graph=True)[0]
 
-    q = slope(noise.stable(y))
+    q = slope(noise.stabilize(y))
     bend = slope(torch.log(q))
     score_u = q * score + bend
     divergence_u = q**2 * divergence + slope(q) * score + slope(bend)

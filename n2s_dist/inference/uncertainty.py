@@ -32,7 +32,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from n2s_dist.inference.tiling import TILE, Box, Reach
+from n2s_dist.inference.tiling import TILE, Box, ReceptiveField
 from n2s_dist.models.base import from_batch, to_batch
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
@@ -45,7 +45,7 @@ _SMOOTHING_REACH = 8  # where scipy cuts that Gaussian off
 _STEP = (
     0.03  # of the difference, in noise deviations; smaller ones lose to rounding, larger ones to the network's kinks
 )
-_LEAST_SHARE = 0.01  # of the noise's variance that a posterior keeps
+_MIN_SHARE = 0.01  # of the noise's variance that a posterior keeps
 _DARKEST = 0.002  # on the 0-1 scale; Gamma's transform is flat below that
 _TRUST = 0.3  # how far off the network's own variances are, before Stein's risk corrects them
 _WHITE = 0.125  # the standard deviation that is white in a picture
@@ -78,14 +78,14 @@ def slope(noise: NoiseModel, x: Tensor) -> Tensor:
     """dx/dz: the noise's deviation around x, as the transform T to stable coordinates has it."""
     with torch.enable_grad():
         x = x.detach().clamp(min=_DARKEST).requires_grad_()
-        return 1 / torch.autograd.grad(noise.stable(x).sum(), x)[0]  # the transform is elementwise
+        return 1 / torch.autograd.grad(noise.stabilize(x).sum(), x)[0]  # the transform is elementwise
 
 
 def noise_variance(noise: NoiseModel, noisy: Tensor) -> Tensor:
     """Unbiased estimate of the noise's variance from noisy values alone."""
     if isinstance(noise, Gamma):
         return noisy**2 / (noise.k + 1)  # y^2 / k is too large by 1 + 1/k on average
-    return torch.zeros_like(noisy) + noise.deviation(noisy.clamp(min=0)) ** 2  # type: ignore[arg-type]
+    return torch.zeros_like(noisy) + noise.std(noisy.clamp(min=0)) ** 2  # type: ignore[arg-type]
 
 
 def random_signs(box: Box, channels: int, probe: int) -> np.ndarray:
@@ -116,14 +116,14 @@ def _of_box(
     """Estimate and posterior variance [h, w, C] of one tile, before calibration, and the sums for that."""
     size, device = noisy.shape[:2], next(model.parameters()).device
     smoothed = box.grown(_SMOOTHING_REACH, size)
-    wide = Reach.of(model).around(smoothed, size)
+    wide = ReceptiveField.of(model).around(smoothed, size)
     signs = [to_batch(random_signs(wide, noisy.shape[2], probe), device) for probe in range(probes)]
     y = to_batch(wide.of_array(noisy), device)
     estimate, bare = remaining_share(model, y, noise, signs)
     smooth = smoothed.of_array(from_batch(bare)[0], wide)
     smooth = gaussian_filter(smooth, (_SMOOTHING, _SMOOTHING, 0), radius=(_SMOOTHING_REACH, _SMOOTHING_REACH, 0))
     share = np.zeros_like(wide.of_array(noisy), np.float32)
-    smoothed.of_array(share, wide)[:] = np.maximum(smooth, _LEAST_SHARE)
+    smoothed.of_array(share, wide)[:] = np.maximum(smooth, _MIN_SHARE)
     worth = slope(noise, estimate) ** 2
     variance = worth * to_batch(share, device)
     of_noise = noise_variance(noise, y)
@@ -140,7 +140,7 @@ def posterior_tiled(
 
     noisy: float [H, W, C] on the 0-1 scale, with this noise. Costs 1 + `probes` denoisings.
     """
-    side = Reach.of(model).on_grid(tile)
+    side = ReceptiveField.of(model).on_grid(tile)
     estimate, variance = np.empty(noisy.shape, np.float32), np.empty(noisy.shape, np.float32)
     sums = []
     for box in Box.of(noisy.shape[:2]).tiles(side, side):

@@ -21,7 +21,7 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline, do_not_convert
 from torch import Tensor
 
-from n2s_dist.config.schema import Beside
+from n2s_dist.config.schema import ExtraView
 from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.loading.dali_math import dali_math
 from n2s_dist.loading.sample_order import order_blocks
@@ -39,7 +39,7 @@ _DALI_TYPES = {"uint8": types.UINT8, "uint16": types.UINT16, "float16": types.FL
 _PREFETCH = 2
 # Small batches are made several at a time, in one run of the graph: on a CPU that is busy training, handing
 # work from thread to thread costs more than the work itself.
-_MOST_TOGETHER, _VALUES_TOGETHER = 16, 2**22
+_MAX_TOGETHER, _VALUES_TOGETHER = 16, 2**22
 # Types, dimensions and layouts of what crop_inputs yields after tiles: corner, three flips; keys down and across.
 _CROP_INPUTS = [(types.INT32, 1, ""), *[(types.INT32, 0, "")] * 2, (types.BOOL, 0, "")]
 _KEY_INPUTS = [(types.UINT32, 3, "")] * 2
@@ -61,7 +61,7 @@ def crop_inputs(
     noisy: bool = True,
     resample_noise: bool = False,
     windows: windowed_order.WindowedOrder | None = None,
-    beside: Beside | None = None,
+    extra_view: ExtraView | None = None,
 ) -> Iterator[tuple]:
     """What the graph needs for each batch of global positions; a pure function of (seed, position).
 
@@ -87,7 +87,7 @@ def crop_inputs(
             if resample_noise:
                 image_keys = hashing.hash64(image_keys, at)
             arrays += crop_keys(samples, image_keys, corners, flips, crop_size, seed)
-            if beside == "noisy":
+            if extra_view == "noisy":
                 second = hashing.hash64(image_keys, hashing.STREAM_SECOND_NOISE)
                 arrays += crop_keys(samples, second, corners, flips, crop_size, seed)
         for begin in range(0, len(at), batch_size):
@@ -144,14 +144,14 @@ def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
 @pipeline_def(enable_conditionals=True)
 def crop_pipeline(
     source: Any, crop_size: int, noise: NoiseModel | None, device: str, stored: Encoding = CLEAN,
-    beside: Beside | None = None,
+    extra_view: ExtraView | None = None,
 ):  # fmt: skip
     """Build the graph. device: "cpu" or "gpu"; every operator in it has both backends.
 
     source: what feeds DALI's external source with `crop_inputs`. noise: what to add, or None. stored:
-    how tiles hold values on the 0-1 scale. beside: what to make of each crop besides, if noise is added.
+    how tiles hold values on the 0-1 scale. extra_view: what to make of each crop besides, if noise is added.
     """
-    noises = 0 if noise is None else 2 if beside == "noisy" else 1
+    noises = 0 if noise is None else 2 if extra_view == "noisy" else 1
     inputs = [(_DALI_TYPES[stored.dtype], 3, "HWC"), *_CROP_INPUTS, *_KEY_INPUTS * noises]
     tile, corner, left_right, up_down, transposed, *keys = fn.external_source(
         source=source,
@@ -173,9 +173,9 @@ def crop_pipeline(
     else:
         crop = fn.transpose(crop, perm=[2, 0, 1], transpose_layout=False)
     made = [do_not_convert(_corrupt)(noise, crop, *keys[2 * i : 2 * i + 2]) for i in range(noises)]
-    if noise is None or beside == "clean":
+    if noise is None or extra_view == "clean":
         made.append(fn.cast(crop, dtype=types.FLOAT) * stored.scale + stored.offset)
-    return fn.stack(*made) if beside else made[0]
+    return fn.stack(*made) if extra_view else made[0]
 
 
 def _corrupt(noise: NoiseModel, crop: Any, down_keys: Any, across_keys: Any) -> Any:
@@ -186,7 +186,7 @@ def _corrupt(noise: NoiseModel, crop: Any, down_keys: Any, across_keys: Any) -> 
 class CropLoader:
     """Float32 batches [B, C, S, S] on a device, for a given sequence of positions.
 
-    noise: added to clean tiles; None gives what the tiles hold, clean or noisy. beside: with each noisy crop the
+    noise: added to clean tiles; None gives what the tiles hold, clean or noisy. extra_view: with each noisy crop the
     clean one, or one with a second noise, independent and as frozen as the first; batches are then [B, 2, C, S, S],
     the usual one first. `positions` yields one int64 array a batch, all of one length; an endless one makes an
     endless loader. Raises UserError when a tile is smaller than the crop.
@@ -205,18 +205,18 @@ class CropLoader:
         device: torch.device = _CPU,
         num_threads: int = 2,
         windows: windowed_order.WindowedOrder | None = None,
-        beside: Beside | None = None,
+        extra_view: ExtraView | None = None,
     ) -> None:
         check_crop_size(shards, crop_size)
-        assert noise is not None or beside is None, "only clean tiles can give more than one noisy version"
+        assert noise is not None or extra_view is None, "only clean tiles can give more than one noisy version"
         assert noise is None or shards.noise is None, "tiles that hold noise get no more of it"
         stored = encoding(parse_training_noise(shards.noise)) if shards.noise else CLEAN
-        values = batch_size * shards.manifest.channels * crop_size**2 * (2 if beside else 1)
-        together = max(1, min(_MOST_TOGETHER, _VALUES_TOGETHER // values))
+        values = batch_size * shards.manifest.channels * crop_size**2 * (2 if extra_view else 1)
+        together = max(1, min(_MAX_TOGETHER, _VALUES_TOGETHER // values))
         self._batch_size, self._made = batch_size, deque[Tensor]()
         inputs = crop_inputs(
             shards, map(np.concatenate, batched(positions, together)), crop_size, seed,
-            noisy=noise is not None, resample_noise=resample_noise, windows=windows, beside=beside,
+            noisy=noise is not None, resample_noise=resample_noise, windows=windows, extra_view=extra_view,
         )  # fmt: skip
         # DALI reads the host arrays in place while batches are in flight: keep them until it has done so.
         in_flight: deque = deque(maxlen=2 * _PREFETCH + 1)
@@ -227,7 +227,7 @@ class CropLoader:
 
         on_gpu = device.type == "cuda"
         self._pipeline: Pipeline = crop_pipeline(
-            source, crop_size, noise, "gpu" if on_gpu else "cpu", stored, beside,
+            source, crop_size, noise, "gpu" if on_gpu else "cpu", stored, extra_view,
             batch_size=together * batch_size, num_threads=num_threads,
             device_id=(device.index or 0) if on_gpu else None, prefetch_queue_depth=_PREFETCH,
         )  # fmt: skip

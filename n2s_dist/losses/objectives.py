@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     positions: np.ndarray  # int64 [B], global
     noisy: Tensor  # y: [B, C, S, S] on the 0-1 scale
     noise: NoiseModel | NoiseBatch
-    extra: Tensor  # [B, C, S, S]: x (supervised), y_2 (noise2noise), or what `draw` gives the method
+    aux: Tensor  # [B, C, S, S]: x (supervised), y_2 (noise2noise), or what `draw` gives the method
     sigma_a: Tensor  # [B, 1, 1, 1], AR-DAE's alone
 
 
@@ -85,18 +85,18 @@ def method_loss(method: Method, model: ScoreModel, run: Callable[..., Tensor], b
 
     run: what computes the score, the model itself or the same behind data parallelism.
     """
-    _, noisy, noise, extra, sigma_a = batch
+    _, noisy, noise, aux, sigma_a = batch
     w, condition = model.given(noisy, noise)
     if method == "ardae":
-        return ardae_loss(run, w, extra, sigma_a, condition)
+        return ardae_loss(run, w, aux, sigma_a, condition)
     assert not isinstance(noise, NoiseBatch), "the configuration allows it for ardae alone"
     if method == "sure" or method == "r2r":
         loss = sure_loss if method == "sure" else r2r_loss
-        return loss(lambda z: run(z, z.new_zeros(1, 1, 1, 1), condition), w, extra)
-    unit = noise.deviation(0.5) ** 2
+        return loss(lambda z: run(z, z.new_zeros(1, 1, 1, 1), condition), w, aux)
+    unit = noise.std(0.5) ** 2
     if method == "noise2void":
-        return noise2void_loss(lambda y: model.denoise(y, noise, run), noisy, extra) / unit
-    return regression_loss(model.denoise(noisy, noise, run), extra) / unit
+        return noise2void_loss(lambda y: model.denoise(y, noise, run), noisy, aux) / unit
+    return regression_loss(model.denoise(noisy, noise, run), aux) / unit
 
 
 def regression_loss(x_hat: Tensor, target: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_noise
-from n2s_dist.utils.errors import UserError, say
+from n2s_dist.utils.errors import UserError, print_rank0
 from n2s_dist.utils.files import sha256_file, sync
 
 WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"
@@ -55,10 +55,10 @@ class Loaded:
     model: ScoreModel
 
     @property
-    def breadth(self) -> tuple[int, float]:
-        """How much it is to be good at: Mixture.breadth; 0 for a single level."""
+    def specificity(self) -> tuple[int, float]:
+        """How much it is to be good at: Mixture.specificity; 0 for a single level."""
         aim = self.config.aim
-        return aim.breadth if isinstance(aim, Mixture) else (0, 0.0)
+        return aim.specificity if isinstance(aim, Mixture) else (0, 0.0)
 
     @property
     def is_universal(self) -> bool:
@@ -151,7 +151,7 @@ def newest_valid(run_dir: Path) -> Path | None:
         problem = damage(path)
         if problem is None:
             return path
-        say(f"passing over {path}: {problem}")
+        print_rank0(f"passing over {path}: {problem}")
     return None
 
 

@@ -56,7 +56,7 @@ class ScoreModel(nn.Module):
             assert not isinstance(noise, NoiseBatch | PoissonGaussian)
             w = noise.natural(noisy)
         else:
-            w = noise.stable(noisy)
+            w = noise.stabilize(noisy)
         if not isinstance(self.noise, Mixture):
             return w, w.new_zeros(1, 1, 1, 1)
         told = noise if isinstance(noise, NoiseBatch) else NoiseBatch.same(noise, w.device)

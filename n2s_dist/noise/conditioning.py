@@ -13,7 +13,7 @@ from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 
 CONDITIONS = len(FAMILIES) + 1
 # The deviation at which the level's channel is 0: that of noise of average strength.
-_USUAL_DEVIATION = 0.1
+_USUAL_STD = 0.1
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class NoiseBatch:
             out = torch.where(self.family == number, value, out)
         return out
 
-    def stable(self, y: Tensor) -> Tensor:
+    def stabilize(self, y: Tensor) -> Tensor:
         """z = T(y), each image by its own noise's transform."""
-        return self._choose([noise.stable(y) for noise in self._models()])
+        return self._choose([noise.stabilize(y) for noise in self._models()])
 
     def condition(self) -> Tensor:
         """What a network is told: its family, one channel each, and the level, as a strength that families share.
@@ -63,5 +63,5 @@ class NoiseBatch:
         That strength is the logarithm of the noise's standard deviation at middle grey. float32 [B, CONDITIONS, 1, 1].
         """
         one_hot = [(self.family == number).float() for number in range(len(FAMILIES))]
-        deviation = self._choose([noise.deviation(0.5) for noise in self._models()])
-        return torch.cat([*one_hot, torch.log(deviation / _USUAL_DEVIATION)], dim=1)
+        std = self._choose([noise.std(0.5) for noise in self._models()])
+        return torch.cat([*one_hot, torch.log(std / _USUAL_STD)], dim=1)

@@ -102,13 +102,13 @@ def shuffled(table: np.ndarray, key: int) -> np.ndarray:
     return out
 
 
-def bin_means(below: np.ndarray, mean: float, deviation: float) -> np.ndarray:
+def bin_means(below: np.ndarray, mean: float, std: float) -> np.ndarray:
     """Means of a distribution in 65,536 equally likely bins, spread a little to its own standard deviation.
 
     below: its partial means E[X; X < x] at the bins' borders, float64 [65537].
     """
     means = TABLE_SIZE * np.diff(below)
-    return mean + (means - mean) * (deviation / means.std())
+    return mean + (means - mean) * (std / means.std())
 
 
 def draw_sum(tables: tuple[np.ndarray, np.ndarray], bits: PixelBits, math: ArrayMath) -> Any:

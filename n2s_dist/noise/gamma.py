@@ -26,7 +26,7 @@ class Gamma:
     def level(self) -> float:
         return self.k
 
-    def deviation(self, x: float) -> float:
+    def std(self, x: float) -> float:
         """Standard deviation of the noise on a clean value x."""
         return x / self.k**0.5
 
@@ -44,7 +44,7 @@ class Gamma:
         """
         return self.k * y / ((self.k - 1) - y * score).clamp(min=self.k / 10)
 
-    def stable(self, y: Tensor) -> Tensor:
+    def stabilize(self, y: Tensor) -> Tensor:
         """z = sqrt(k) log y."""
         return self.k**0.5 * y.clamp(min=_GAMMA_FLOOR).log()
 

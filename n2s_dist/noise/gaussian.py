@@ -23,7 +23,7 @@ class Gaussian:
     def level(self) -> float:
         return self.sigma
 
-    def deviation(self, x: float) -> float:
+    def std(self, x: float) -> float:
         """Standard deviation of the noise on a clean value x."""
         return self.sigma
 
@@ -38,7 +38,7 @@ class Gaussian:
         """x_hat = y + sigma^2 s(y) (Robbins 1956; Efron 2011): exact."""
         return y + self.sigma**2 * score
 
-    def stable(self, y: Tensor) -> Tensor:
+    def stabilize(self, y: Tensor) -> Tensor:
         """z = y / sigma."""
         return y / self.sigma
 

@@ -33,7 +33,7 @@ class Mixture:
         return type(self.ranges[which[0]][0])(float(level[0]))
 
     @property
-    def breadth(self) -> tuple[int, float]:
+    def specificity(self) -> tuple[int, float]:
         """How much it asks of one network: how many families, and how far their ranges go, in logarithms."""
         return len(self.ranges), sum(float(np.log(high.level / low.level)) for low, high in self.ranges)
 
@@ -45,12 +45,12 @@ class Mixture:
         """
         which, level = self.draw(image_keys, seed)
         ends = np.array([[noise.level for noise in ends] for ends in into.ranges])[which].T
-        weakest, strongest = np.sort([self._log_deviation(which, end) for end in ends], axis=0)
-        return weakest + (strongest - weakest) * share - self._log_deviation(which, level)
+        weakest, strongest = np.sort([self._log_std(which, end) for end in ends], axis=0)
+        return weakest + (strongest - weakest) * share - self._log_std(which, level)
 
-    def _log_deviation(self, which: np.ndarray, level: np.ndarray) -> np.ndarray:
+    def _log_std(self, which: np.ndarray, level: np.ndarray) -> np.ndarray:
         """Logarithm of the noise's standard deviation at middle grey, for what `draw` returns: float64 [N]."""
-        return np.log(np.choose(which, [type(low)(level).deviation(0.5) for low, _ in self.ranges]))  # type: ignore[arg-type]
+        return np.log(np.choose(which, [type(low)(level).std(0.5) for low, _ in self.ranges]))  # type: ignore[arg-type]
 
     def is_end(self, noise: NoiseModel) -> bool:
         """Whether a level is an end of its family's range, to rounding."""

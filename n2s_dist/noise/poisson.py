@@ -25,7 +25,7 @@ class Poisson:
     def level(self) -> float:
         return self.zeta
 
-    def deviation(self, x: float) -> float:
+    def std(self, x: float) -> float:
         """Standard deviation of the noise on a clean value x."""
         return (x * self.zeta) ** 0.5
 
@@ -41,10 +41,10 @@ class Poisson:
         """x_hat = (y + zeta / 2) exp(s_n), s_n the score in counts: the paper's approximation."""
         return (y + self.zeta / 2) * score.exp()
 
-    def stable(self, y: Tensor) -> Tensor:
+    def stabilize(self, y: Tensor) -> Tensor:
         """z = 2 sqrt(y / zeta + 3/8) (Anscombe 1948); smooth at zero counts, held below minus a quarter."""
         return 2 * ((y / self.zeta).clamp(min=-1 / 4) + 3 / 8).sqrt()
 
     def posterior_mean_stable(self, y: Tensor, score: Tensor) -> Tensor:
         """Gaussian Tweedie in z, d = z + s_z, then the exact unbiased inverse of Anscombe's transform."""
-        return self.zeta * inverse_anscombe(self.stable(y) + score)
+        return self.zeta * inverse_anscombe(self.stabilize(y) + score)

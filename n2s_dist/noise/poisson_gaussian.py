@@ -34,7 +34,7 @@ class PoissonGaussian:
         """Of the sensor's noise, in photons squared."""
         return (self.sigma / self.zeta) ** 2
 
-    def deviation(self, x: float) -> float:
+    def std(self, x: float) -> float:
         """Standard deviation of the noise on a clean value x."""
         return (x * self.zeta + self.sigma**2) ** 0.5
 
@@ -47,7 +47,7 @@ class PoissonGaussian:
         """What z is less than the transform: black becomes what it is without the sensor's noise."""
         return 2 * (self._read_variance + 3 / 8) ** 0.5 - 2 * (3 / 8) ** 0.5
 
-    def stable(self, y: Tensor) -> Tensor:
+    def stabilize(self, y: Tensor) -> Tensor:
         """z = 2 sqrt(y / zeta + 3/8 + (sigma / zeta)^2), less a constant (Murtagh, Starck & Bijaoui 1995)."""
         photons = (y / self.zeta + 3 / 8 + self._read_variance).clamp(min=0)
         return 2 * photons.sqrt() - self._shift
@@ -57,5 +57,5 @@ class PoissonGaussian:
 
         It is Anscombe's, less the sensor's variance.
         """
-        counts = inverse_anscombe(self.stable(y) + self._shift + score) - self._read_variance
+        counts = inverse_anscombe(self.stabilize(y) + self._shift + score) - self._read_variance
         return self.zeta * counts.clamp(min=0)

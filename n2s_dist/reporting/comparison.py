@@ -172,7 +172,7 @@ class Mark(NamedTuple):
     difference_db: float
 
 
-def glance(benchmarks: list[str], groups: list[Group]) -> dict[str, dict[str, list[Mark]]]:
+def gap_summary(benchmarks: list[str], groups: list[Group]) -> dict[str, dict[str, list[Mark]]]:
     """By benchmark and noise, where the paper has a figure: what was computed, and the paper's other two columns."""
     out: dict[str, dict[str, list[Mark]]] = {name: {} for name in benchmarks}
     for name in benchmarks:

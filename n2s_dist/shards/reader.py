@@ -28,7 +28,7 @@ from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import RankError, UserError
 from n2s_dist.utils.hashing import name_key
 
-_MOST_DESCRIBED = 10_000  # samples of a shard whose description is kept in memory
+_MAX_DESCRIBED = 10_000  # samples of a shard whose description is kept in memory
 
 
 class Sample(NamedTuple):
@@ -109,7 +109,7 @@ class Shard:
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 reason = str(error)[:200] or type(error).__name__
                 raise RankError(f"{self.path}, sample {index} is damaged ({reason}): build the shards again") from None
-            if len(self._described) >= _MOST_DESCRIBED:
+            if len(self._described) >= _MAX_DESCRIBED:
                 self._described.clear()
             self._described[index] = described
         return self._described[index]

@@ -192,11 +192,11 @@ def write_index(folder: str | Path) -> Manifest:
     return manifest
 
 
-def _image(sample: tar_format.Sample) -> tar_members.Component:
+def _image(sample: tar_format.TarSample) -> tar_members.Component:
     return next(part for part in sample.components if part.suffix in tar_format.IMAGE_SUFFIXES)
 
 
-def _index(path: Path) -> list[tuple[tar_format.Sample, tuple[int, int, int]]]:
+def _index(path: Path) -> list[tuple[tar_format.TarSample, tuple[int, int, int]]]:
     """Samples and the shapes of their images, from headers alone."""
     try:
         samples = list(tar_format.walk(path))

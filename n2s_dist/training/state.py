@@ -19,9 +19,9 @@ from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.conditioning import NoiseBatch
 from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.shards.reader import ShardSet
-from n2s_dist.training.checkpoint_writer import Saver
-from n2s_dist.training.telemetry import Watch
-from n2s_dist.utils.stopwatch import Laps
+from n2s_dist.training.checkpoint_writer import AsyncCheckpointWriter
+from n2s_dist.training.telemetry import StepTelemetry
+from n2s_dist.utils.stopwatch import Stopwatch
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Interval:
 
 
 @dataclass
-class Run:
+class TrainState:
     """A training run in flight: what its configuration describes, made ready on this rank."""
 
     config: Config
@@ -47,18 +47,18 @@ class Run:
     validation: ShardSet | None
     model: ScoreModel
     ema: ScoreModel
-    wrapped: torch.nn.Module  # the model as accelerate runs it
+    ddp_model: torch.nn.Module  # the model as accelerate runs it
     optimizer: Any
-    micro_batch: int
+    micro_batch_size: int
     windows: windowed_order.WindowedOrder | None  # None shuffles the whole set
-    watch: Watch
+    telemetry: StepTelemetry
     samples_seen: int = 0
     last_validation: tuple[int, float] = (-1, 0.0)  # samples_seen, PSNR in dB
     interval: Interval = field(default_factory=Interval)
     saved_at: int = -1  # samples_seen of the newest checkpoint, which may still be on its way to the disk
-    saver: Saver = field(default_factory=Saver)
-    stops: stop_signals.Agreement = field(default_factory=stop_signals.Agreement)
-    laps: Laps = field(default_factory=Laps)  # from the command to the first step
+    checkpoint_writer: AsyncCheckpointWriter = field(default_factory=AsyncCheckpointWriter)
+    stops: stop_signals.StopCoordinator = field(default_factory=stop_signals.StopCoordinator)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)  # from the command to the first step
     watchdog: Watchdog | None = None
 
     def state(self) -> dict[str, Any]:

@@ -48,13 +48,13 @@ def validate(
             estimate = model.denoise(y, noise)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
             key = hashing.hash64(index) >> np.array([1], np.uint64)
             if method == "supervised":
-                extra = to_batch(clean, ranks.device)
+                aux = to_batch(clean, ranks.device)
             elif method == "noise2noise":
-                extra = to_batch(noise.corrupt(clean, rng), ranks.device)
+                aux = to_batch(noise.corrupt(clean, rng), ranks.device)
             else:
-                extra = draw(method, seed, key, y.shape, ranks.device)
+                aux = draw(method, seed, key, y.shape, ranks.device)
             sigma_a = torch.full((1, 1, 1, 1), _probe_sigma_a(model), device=ranks.device)
-            loss = float(method_loss(method, model, model, Batch(key, y, noise, extra, sigma_a)))
+            loss = float(method_loss(method, model, model, Batch(key, y, noise, aux, sigma_a)))
         sums = [a + b for a, b in zip(sums, [psnr_db(clean, estimate), psnr_db(clean, noisy), loss, 1.0], strict=True)]
         if index == 0:
             triptych = np.concatenate([to_uint8(noisy), to_uint8(estimate), sample.tile], axis=1)

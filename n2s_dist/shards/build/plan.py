@@ -235,7 +235,7 @@ def tiles_of_image(plan: SplitPlan, i: int) -> Tiles:
     return plan.tiles.pick(slice(plan.first[i], plan.first[i + 1]))
 
 
-def index_lines(tiles: Tiles) -> list[tar_format.Sample]:
+def index_lines(tiles: Tiles) -> list[tar_format.TarSample]:
     """What a shard's index says of its tiles, in the order of their numbers."""
     samples = []
     ordered = tiles.pick(np.argsort(tiles.number))
@@ -252,7 +252,7 @@ def index_lines(tiles: Tiles) -> list[tar_format.Sample]:
             at += tar_members.BLOCK
             parts.append(tar_members.Component(suffix, at, size, f"{key}.{suffix}"))
             at += tar_format.padded(size)
-        samples.append(tar_format.Sample(key, tuple(parts)))
+        samples.append(tar_format.TarSample(key, tuple(parts)))
     return samples
 
 
