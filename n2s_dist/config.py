@@ -60,12 +60,18 @@ class ArdaeConfig:
             for noise of several levels
         focus: with whole_range, the part of each range to draw from, such as gaussian:22-28, for a network that is
             best there; validation then is on such noise. Empty draws from all of it
+        overstated: with whole_range, the share of crops that are told a higher level than they have, up to the one drawn,
+            so that a level named too high does no harm
+        constant: the share of crops in which an area is made constant, clipped or a mosaic: it has no noise, whatever
+            level is told, and the network learns to leave it alone
     """
 
     coordinates: Coordinates = "stable"
     sigma_a: list[float] = field(default_factory=list)
     whole_range: bool = False
     focus: str = ""
+    overstated: float = 0.0
+    constant: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -272,6 +278,14 @@ def check(config: Config) -> None:
         raise UserError(
             f"data.lanes is {data.lanes}: it must divide train.global_batch_size, which is {train.global_batch_size}"
         )
+    for key in ("ardae.overstated", "ardae.constant"):
+        value = attrgetter(key)(config)
+        if not 0 <= value <= 1:
+            raise UserError(f"{key} is {value}: it must be a share of the crops, from 0 to 1")
+        if value and (config.method != "ardae" or config.ardae.coordinates == "image"):
+            raise UserError(f"{key} is {value}: it takes method ardae and ardae.coordinates stable")
+    if config.ardae.overstated and not config.ardae.whole_range:
+        raise UserError(f"ardae.overstated is {config.ardae.overstated}: it takes ardae.whole_range true")
     if not config.network.widths or min(config.network.widths) <= 0:
         raise UserError(f"network.widths is {config.network.widths}: give one positive width a level")
     if config.network.symmetric and config.network.name != "resunet":

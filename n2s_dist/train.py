@@ -25,9 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2s_dist import checkpoint, order, schedule, stopping
-from n2s_dist.ardae import raised, share_of_range, sigma_a_law
+from n2s_dist.ardae import excesses, is_overstated, part_of_raise, raised, share_of_range, sigma_a_law
 from n2s_dist.command_line import read_config
 from n2s_dist.config import Config
+from n2s_dist.constant_areas import make_constant
 from n2s_dist.distributed import lost_ranks_named
 from n2s_dist.errors import Stopped, UserError, run_command
 from n2s_dist.keeping import after_step, save, stop_if_not_finite
@@ -136,23 +137,36 @@ def open_batches(run: Run) -> Iterator[Batch]:
             noisy, extra = made, draw(config.method, config.seed, positions, made.shape, device)
         # One noise for all needs no look at the images.
         keys = run.image_keys(positions) if isinstance(run.model.noise, Mixture) else np.empty(0, np.uint64)
-        sigma_a = torch.tensor(perturbation_scales(run, positions, keys), dtype=torch.float32, device=device)
-        return Batch(positions, noisy, run.noise_of(keys), extra, sigma_a.view(-1, 1, 1, 1))
+        sigma_a, excess = (
+            torch.tensor(scales, dtype=torch.float32, device=device).view(-1, 1, 1, 1)
+            for scales in perturbation_scales(run, positions, keys)
+        )
+        noiseless = None
+        if config.ardae.constant:
+            noisy, noiseless = make_constant(noisy, config.seed, positions, config.ardae.constant)
+        told = excess if config.ardae.overstated else None
+        return Batch(positions, noisy, run.noise_of(keys), extra, sigma_a, told, noiseless)
 
     return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))
 
 
-def perturbation_scales(run: Run, positions: np.ndarray, image_keys: np.ndarray) -> np.ndarray:
-    """AR-DAE's sigma_a for the crops at some global positions, of images with these keys: float64 [B]."""
+def perturbation_scales(run: Run, positions: np.ndarray, image_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AR-DAE's sigma_a for the crops at some global positions, of images with these keys, and the excess of the level
+    that the network is told over theirs: float64 [B] each.
+    """
     config = run.config
     law = config.ardae.coordinates
     sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
     if not config.ardae.whole_range:
-        return sigma_a
+        return sigma_a, np.ones_like(sigma_a)
     mixture, aim = run.model.noise, config.aim
     assert isinstance(mixture, Mixture) and isinstance(aim, Mixture)
     share = share_of_range(config.seed, positions)
-    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share, aim))
+    log_raise = mixture.log_raise(image_keys, run.shards.manifest.seed, share, aim)
+    overstated = is_overstated(config.seed, positions, config.ardae.overstated)
+    part = np.where(overstated, part_of_raise(config.seed, positions), 1.0)
+    sigma_a = raised(sigma_a, part * log_raise)
+    return sigma_a, excesses(sigma_a, log_raise, overstated)
 
 
 def portions(run: Run) -> Iterator[np.ndarray]:
