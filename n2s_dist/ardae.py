@@ -100,8 +100,8 @@ def ardae_loss(
     the model is told, if anything. A model that knows
     nothing scores 1; the least value is below 1 by the share of u that can be told from the noise.
 
-    noiseless: bool [B, C, H, W], where w is known to hold no noise at all. Nothing is added there, and the score, in units
-    of the noise around, is to be 0.
+    noiseless: bool [B, C, H, W], where w is known to hold no noise at all. Nothing is added there, and the score, in
+    units of the noise around, is to be 0.
     """
     if noiseless is None:
         residual = u + sigma_a * model(w + sigma_a * u, sigma_a, *condition)

@@ -61,8 +61,8 @@ class ScoreModel(nn.Module):
     def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor, excess: Tensor | None = None) -> Tensor:
         """Score at w, [B, C, H, W] float32.
 
-        sigma_a: [B, 1, 1, 1], the perturbation's scale in units of w. condition: as given() makes it. excess: [B, 1, 1, 1],
-        at least 1, by how much the level that the network is told exceeds that of w; None is 1. Stable coordinates alone.
+        sigma_a: [B, 1, 1, 1], the perturbation's scale in units of w. condition: as given() makes it. excess:
+        [B, 1, 1, 1], in stable coordinates, how many times the level of w the network is told, at least 1; None is 1.
         """
         if self.coordinates == "image":
             return run_padded(self.network, w).float()
