@@ -4,6 +4,7 @@
 tools/ship_weights.py runs/universal --name universal-color --data bsd400 --hardware "one core of an AMD EPYC (Zen 5)"
 tools/ship_weights.py runs/universal --name universal-color --results runs/table2/results.json
 
+A network must leave alone what has no noise, whatever level it is told (acceptance.py), or it is refused.
 The averaged weights of the newest checkpoint are stored as float16 where that changes the PSNR on scikit-image's
 photographs by less than 0.001 dB, otherwise as float32. Those PSNRs are recorded beside them, for a test to compare
 with. --results adds to the card what `n2s_dist.evaluate --suite table2` found for this network, under its run directory
@@ -12,6 +13,7 @@ or under its name.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -21,10 +23,11 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from n2s_dist import checkpoint, shipped
+from n2s_dist import acceptance, checkpoint, shipped
 from n2s_dist.config import to_dict
 from n2s_dist.curves import read_metrics, training_hours
 from n2s_dist.datasets import find_dataset, known_names
+from n2s_dist.denoise import denoise_whole
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.images import KINDS
 from n2s_dist.mixture import format_training_noise
@@ -152,6 +155,8 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
     dataset = find_dataset(data)
     table = results_table(results, name, run_dir) if results else ""
     loaded = checkpoint.load(checkpoint.locate(run_dir))
+    if harm := acceptance.problems(functools.partial(denoise_whole, loaded.model), loaded.channels, loaded.config.aim):
+        raise UserError(f"{run_dir} is not shipped, it would harm images ({len(harm)} findings): {harm[0]}")
     weights, storage, recorded = stored(loaded)
     content = safetensors.torch.save(weights)
     if len(content) > shipped.MOST_BYTES:
