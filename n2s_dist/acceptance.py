@@ -93,7 +93,7 @@ def _spectrum(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]
 
 def _parts(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]:
     for number, name in enumerate(PHOTOGRAPHS):
-        clean = photograph(name, channels)[:_SIDE, :_SIDE] / 255
+        clean = photograph(name, channels)[_SIDE // 2 : -_SIDE // 2, _SIDE // 2 : -_SIDE // 2]
         noisy = told.corrupt(clean, frozen_rng(0, number))
         area = slice(_SIDE // 2, _SIDE)
         blocks = noisy[area, area].reshape(_SIDE // 16, 8, _SIDE // 16, 8, -1).mean((1, 3), keepdims=True)
