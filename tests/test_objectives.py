@@ -221,7 +221,7 @@ def test_losses_are_one_value_a_sample(method):
     with torch.no_grad():
         together = method_loss(method, model, model, batch)
         for i in range(3):
-            one = Batch(*(part if isinstance(part, Gaussian) else part[i : i + 1] for part in batch))
+            one = Batch(*(part if part is None or isinstance(part, Gaussian) else part[i : i + 1] for part in batch))
             torch.testing.assert_close(method_loss(method, model, model, one), together[i : i + 1])
 
 

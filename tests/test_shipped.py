@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from n2s_dist import train as training
+from n2s_dist.inference import acceptance
 from n2s_dist.inference.reference_photographs import (
     PHOTOGRAPHS,
     largest_difference_db,
@@ -36,7 +37,9 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def ship(cli, tool, folder):
+def ship(cli, tool, folder, monkeypatch):
+    """The tool, for networks that have hardly been trained: any of them is accepted."""
+    monkeypatch.setattr(acceptance, "problems", lambda *_: [])
     return lambda *arguments: cli(tool.main, *arguments)
 
 
@@ -79,6 +82,12 @@ def test_a_run_is_shipped_and_found_by_its_name(ship, folder, trained, tmp_path,
     (tmp_path / "tiny-color").mkdir()  # a folder of a user's own comes first
     with pytest.raises(UserError, match="tiny-color holds no checkpoint"):
         checkpoint.locate("tiny-color")
+
+
+def test_a_network_that_paints_into_flat_areas_is_not_shipped(cli, tool, folder, trained):
+    done = cli(tool.main, trained, "--name=tiny-color")
+    assert done.code == 2 and "it would harm images" in done.err and "a flat area of brightness 0.0" in done.err
+    assert not folder.exists() or not list(folder.iterdir())
 
 
 def test_nothing_of_the_machine_is_shipped(ship, folder, trained):

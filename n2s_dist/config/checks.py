@@ -60,6 +60,14 @@ def check(config: "Config") -> None:
         raise UserError(
             f"data.lanes is {data.lanes}: it must divide train.global_batch_size, which is {train.global_batch_size}"
         )
+    for key in ("ardae.overstated", "ardae.constant"):
+        value = attrgetter(key)(config)
+        if not 0 <= value <= 1:
+            raise UserError(f"{key} is {value}: it must be a share of the crops, from 0 to 1")
+        if value and (config.method != "ardae" or config.ardae.coordinates == "image"):
+            raise UserError(f"{key} is {value}: it takes method ardae and ardae.coordinates stable")
+    if config.ardae.overstated and not config.ardae.whole_range:
+        raise UserError(f"ardae.overstated is {config.ardae.overstated}: it takes ardae.whole_range true")
     if not config.network.widths or min(config.network.widths) <= 0:
         raise UserError(f"network.widths is {config.network.widths}: give one positive width a level")
     if config.network.symmetric and config.network.name != "resunet":

@@ -59,12 +59,18 @@ class ArdaeConfig:
             for noise of several levels
         focus: with whole_range, the part of each range to draw from, such as gaussian:22-28, for a network that is
             best there; validation then is on such noise. Empty draws from all of it
+        overstated: with whole_range, the share of crops that are told a higher level than they have, up to the one
+            drawn, so that a level named too high does no harm
+        constant: the share of crops in which an area is made constant, clipped or a mosaic: it has no noise, whatever
+            level is told, and the network learns to leave it alone
     """
 
     coordinates: Coordinates = "stable"
     sigma_a: list[float] = field(default_factory=list)
     whole_range: bool = False
     focus: str = ""
+    overstated: float = 0.0
+    constant: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,24 @@ def raised(sigma_a: np.ndarray, log_raise: np.ndarray) -> np.ndarray:
     return np.maximum(sigma_a, np.sqrt(np.expm1(2 * np.maximum(0, log_raise))))
 
 
+def excesses(sigma_a: np.ndarray, log_raise: np.ndarray, overstated: np.ndarray) -> np.ndarray:
+    """How many times as much noise the network is to be told as perturbed samples have: float64 [B], at least 1.
+
+    An overstated sample is told the level that log_raise would have raised it to; others are told what they have.
+    """
+    return np.where(overstated, np.exp(np.maximum(0, log_raise - 0.5 * np.log1p(sigma_a**2))), 1.0)
+
+
+def is_overstated(seed: int, positions: np.ndarray, share: float) -> np.ndarray:
+    """Which samples are told a higher level than they have: bool [B]."""
+    return _share(seed, positions, 3) < share
+
+
+def part_of_raise(seed: int, positions: np.ndarray) -> np.ndarray:
+    """How much of its raise, in logarithms, an overstated sample gets, uniform on [0, 1): float64 [B]."""
+    return _share(seed, positions, 4)
+
+
 def _share(seed: int, positions: np.ndarray, number: int) -> np.ndarray:
     """Uniform on [0, 1) for each global position, float64 [B]; another number, another draw."""
     return hashing.hash64(seed, hashing.STREAM_PERTURBATION, positions, number) / 2.0**64
@@ -67,13 +85,28 @@ def generators(seed: int, positions: np.ndarray, device: torch.device) -> Iterat
         yield generator.manual_seed(stream)
 
 
-def ardae_loss(model: Callable[..., Tensor], w: Tensor, u: Tensor, sigma_a: Tensor, *condition: Tensor) -> Tensor:
+def ardae_loss(
+    model: Callable[..., Tensor],
+    w: Tensor,
+    u: Tensor,
+    sigma_a: Tensor,
+    *condition: Tensor,
+    noiseless: Tensor | None = None,
+) -> Tensor:
     """AR-DAE loss, the mean over pixels of (u + sigma_a R(w + sigma_a u))^2: one value a sample, [B].
 
     model: w, sigma_a and condition to score, a ScoreModel or the same behind data parallelism. w: noisy in working
     coordinates, [B, C, H, W]. u: N(0, I) of the same shape. sigma_a: [B, 1, 1, 1]. condition: what else
     the model is told, if anything. A model that knows
     nothing scores 1; the least value is below 1 by the share of u that can be told from the noise.
+
+    noiseless: bool [B, C, H, W], where w is known to hold no noise at all. Nothing is added there, and the score, in
+    units of the noise around, is to be 0.
     """
-    residual = u + sigma_a * model(w + sigma_a * u, sigma_a, *condition)
+    if noiseless is None:
+        residual = u + sigma_a * model(w + sigma_a * u, sigma_a, *condition)
+    else:
+        u = u.masked_fill(noiseless, 0)
+        score = model(w + sigma_a * u, sigma_a, *condition)
+        residual = u + torch.where(noiseless, torch.sqrt(1 + sigma_a**2), sigma_a) * score
     return residual.square().flatten(1).mean(1)

@@ -53,6 +53,8 @@ class Batch(NamedTuple):
     noise: NoiseModel | NoiseBatch
     aux: Tensor  # [B, C, S, S]: x (supervised), y_2 (noise2noise), or what `draw` gives the method
     sigma_a: Tensor  # [B, 1, 1, 1], AR-DAE's alone
+    excess: Tensor | None = None  # [B, 1, 1, 1], of the told level over the present one; None is 1 for all
+    noiseless: Tensor | None = None  # bool [B, C, S, S], where y was made constant
 
 
 def draw(method: Method, seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:
@@ -85,10 +87,11 @@ def method_loss(method: Method, model: ScoreModel, run: Callable[..., Tensor], b
 
     run: what computes the score, the model itself or the same behind data parallelism.
     """
-    _, noisy, noise, aux, sigma_a = batch
+    _, noisy, noise, aux, sigma_a, excess, noiseless = batch
     w, condition = model.given(noisy, noise)
     if method == "ardae":
-        return ardae_loss(run, w, aux, sigma_a, condition)
+        told = (condition,) if excess is None else (condition, excess)
+        return ardae_loss(run, w, aux, sigma_a, *told, noiseless=noiseless)
     assert not isinstance(noise, NoiseBatch), "the configuration allows it for ardae alone"
     if method == "sure" or method == "r2r":
         loss = sure_loss if method == "sure" else r2r_loss

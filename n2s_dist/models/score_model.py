@@ -20,11 +20,12 @@ class ScoreModel(nn.Module):
     """Score of noisy images in working coordinates w (noise.py), and the denoised image it implies.
 
     image     s(w) = network(w): the paper's parametrisation.
-    stable    s(z + a u) = -F / r, r = sqrt(1 + a^2), F = network((z + a u) / r, 1, condition + log r).
+    stable    s(z + a u) = -e F / r, r = sqrt(1 + a^2), F = network((z + a u) / (e r), 1, condition + log(e r)).
               Divided by r, a perturbed image has noise of unit deviation again and looks like one of a level r times as
               high, and that level is what the network is told. F then estimates the noise, of unit variance, so the
               AR-DAE loss is an ordinary denoising regression; and what was learned of weak noise made strong serves
               images whose own noise is strong. The constant 1 stands in for the biases that the network lacks.
+              e, the excess, is 1 but in training: how many times as much noise the network is told as there is.
 
     Baselines (objectives.py) train F at a = 0, as an estimate of the noise in z: the same formulas then bring
     their clean image z - F back to the 0-1 scale.
@@ -62,17 +63,20 @@ class ScoreModel(nn.Module):
         told = noise if isinstance(noise, NoiseBatch) else NoiseBatch.same(noise, w.device)
         return w, told.condition()
 
-    def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor, excess: Tensor | None = None) -> Tensor:
         """Score at w, [B, C, H, W] float32.
 
-        sigma_a: [B, 1, 1, 1], the perturbation's scale in units of w. condition: as given() makes it.
+        sigma_a: [B, 1, 1, 1], the perturbation's scale in units of w. condition: as given() makes it. excess:
+        [B, 1, 1, 1], in stable coordinates, how many times the level of w the network is told, at least 1; None is 1.
         """
         if self.coordinates == "image":
             return run_padded(self.network, w).float()
         ratio = torch.sqrt(1 + sigma_a**2)
-        family, level = condition[:, :-1], condition[:, -1:] + torch.log(ratio)
+        told = ratio if excess is None else ratio * excess
+        family, level = condition[:, :-1], condition[:, -1:] + torch.log(told)
         constants = [part.expand(len(w), -1, *w.shape[2:]) for part in (torch.ones_like(ratio), family, level)]
-        return -run_padded(self.network, torch.cat([w / ratio, *constants], dim=1)).float() / ratio
+        noise = run_padded(self.network, torch.cat([w / told, *constants], dim=1)).float()
+        return -noise / ratio if excess is None else -noise * excess / ratio
 
     def unperturbed(self, w: Tensor, condition: Tensor, run: Callable[..., Tensor] | None = None) -> Tensor:
         """Score of noisy images themselves, [B, C, H, W] float32. run: what computes it, if not the model itself."""

@@ -37,12 +37,12 @@ class SelfEnsemble(ScoreModel):
         super().__init__(model.network, model.noise, model.coordinates)
         self.views = SHIFTS if symmetric_weights(model.network) else FLIPS
 
-    def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor, excess: Tensor | None = None) -> Tensor:
         """The mean score at w; arguments as ScoreModel's."""
         # Eight float32 add up in float64 without rounding, so their order, which flips change, does not matter.
         total = torch.zeros(w.shape, dtype=torch.float64, device=w.device)
         for view in self.views:
-            total += view.back(super().forward(view.there(w), sigma_a, condition))
+            total += view.back(super().forward(view.there(w), sigma_a, condition, excess))
         return (total / len(self.views)).float()
 
 
