@@ -1,6 +1,7 @@
 """Runs that are prolonged: the same weights as if their length had been known from the start."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from safetensors.torch import load_file
@@ -16,7 +17,7 @@ def test_the_rate_is_constant_between_warm_up_and_decay():
     assert shares[:100] == pytest.approx([seen / 100 for seen in range(100)])
     assert set(shares[100:801]) == {1.0}
     assert shares[850] == pytest.approx(0.5) and shares[1_000] == shares[1_009] == 0
-    assert all(after < before for before, after in zip(shares[800:1_000], shares[801:1_001], strict=True))
+    assert all(after < before for before, after in pairwise(shares[800:1_001]))
 
 
 @pytest.fixture(scope="module")
