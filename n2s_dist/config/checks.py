@@ -38,7 +38,8 @@ def check(config: "Config") -> None:
         raise UserError(f"ardae.coordinates image is for method ardae: give stable for method {config.method}")
     for key in (
         "data.cache_gib", "data.crop_size", "data.num_threads", "network.blocks", "optimizer.learning_rate",
-        "optimizer.step_every_samples", "optimizer.step_factor", "train.total_samples", "train.global_batch_size",
+        "optimizer.decay_samples", "optimizer.step_every_samples", "optimizer.step_factor",
+        "train.total_samples", "train.global_batch_size",
         "train.device_batch_size", "train.checkpoint_every_samples", "train.keep_checkpoints",
         "train.validate_every_samples", "train.validation_tiles", "train.log_every_samples",
     ):  # fmt: skip

@@ -101,8 +101,10 @@ class OptimizerConfig:
         betas: decay rates of Adam's two averages
         momentum: of muon
         weight_decay: of adamw and muon
-        schedule: cosine (linear warm-up, then half a cosine to zero) or step
-        warmup_samples: length of the cosine schedule's warm-up, at most a quarter of the run
+        schedule: cosine (linear warm-up, then half a cosine to zero), step, or wsd (linear warm-up, a constant rate, a
+            decay to zero), whose runs can be prolonged by a larger train.total_samples
+        warmup_samples: length of the warm-up of cosine, where it is at most a quarter of the run, and of wsd
+        decay_samples: length of wsd's decay at the end of the run
         step_every_samples: the step schedule multiplies the rate by step_factor this often
         step_factor: see step_every_samples
         clip_norm: largest gradient norm; 0 leaves gradients alone
@@ -114,8 +116,9 @@ class OptimizerConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     momentum: float = 0.95
     weight_decay: float = 0.01
-    schedule: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["cosine", "step", "wsd"] = "cosine"
     warmup_samples: int = 1_600
+    decay_samples: int = 8_000
     step_every_samples: int = 20_000
     step_factor: float = 0.1
     clip_norm: float = 1.0
