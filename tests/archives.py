@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 
-def png(seed: int, size: tuple[int, int] = (30, 40), grey: bool = False) -> bytes:
+def png(seed: int, size: tuple[int, int] = (30, 40), gray: bool = False) -> bytes:
     """A PNG of random pixels; size is (height, width)."""
-    pixels = np.random.default_rng(seed).integers(0, 256, size if grey else (*size, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, size if gray else (*size, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()

@@ -10,7 +10,7 @@ import torch
 
 from n2s_dist.config.schema import ArdaeConfig, Config, Method, NetworkConfig
 from n2s_dist.evaluation.benchmarks import Benchmark
-from n2s_dist.evaluation.methods import Denoiser, of_network
+from n2s_dist.evaluation.methods import EvaluatedMethod, of_network
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.evaluation.worker import compare_deviations, posterior_figures
 from n2s_dist.inference.uncertainty import Posterior
@@ -35,9 +35,9 @@ class Spy:
             self.seen.append((noisy, noise))
         return box.of_array(self.answer(noisy))
 
-    def as_method(self, name: str = "n2s", like: Denoiser | None = None) -> Denoiser:
+    def as_method(self, name: str = "n2s", like: EvaluatedMethod | None = None) -> EvaluatedMethod:
         """like: a network to pass for."""
-        return replace(like or Denoiser(name, self.denoise, "spy"), method=name, denoise=self.denoise)
+        return replace(like or EvaluatedMethod(name, self.denoise, "spy"), method=name, denoise=self.denoise)
 
 
 def save_network(
@@ -57,12 +57,12 @@ def save_network(
     return run_dir
 
 
-def network(tmp_path: Path, noise: str = UNIVERSAL, channels: int = 3, focus: str = "") -> Denoiser:
+def network(tmp_path: Path, noise: str = UNIVERSAL, channels: int = 3, focus: str = "") -> EvaluatedMethod:
     run_dir = save_network(tmp_path / f"{noise}-{channels}{focus}".replace(":", "_"), noise, channels, focus=focus)
     return of_network(checkpoint.load(checkpoint.locate(run_dir)))
 
 
-def cell(source: Benchmark, denoiser: Denoiser, noise: str = "gaussian:25", level: str = "known") -> Cell:
+def cell(source: Benchmark, denoiser: EvaluatedMethod, noise: str = "gaussian:25", level: str = "known") -> Cell:
     return Cell(noise, level, denoiser.method, source.name, source, denoiser, protocol=source.protocol)
 
 

@@ -17,14 +17,14 @@ from n2s_dist.evaluation.results import MEASURES
 HOSTILE = "<img src=x onerror=document.title='broken'>.png"
 ENDING = "</script><script>document.title='broken'</script>.png"
 OUTSIDE = "../../outside.png"
-MISSING = "no <b>checkpoint</b> for grey images"
+MISSING = "no <b>checkpoint</b> for gray images"
 
 _LEVELS = {"known": 1.0, "unknown": 1.1}  # the blur's radius
 
 
 def write(folder: Path) -> dict[str, Any]:
-    """Known and unknown level, two noises, a grey and a colour benchmark, and real photographs; the results."""
-    colour = {
+    """Known and unknown level, two noises, a gray and a color benchmark, and real photographs; the results."""
+    color = {
         name: getattr(skimage.data, stem)()[100:196, 140:260] / 255
         for name, stem in {HOSTILE: "astronaut", "coffee.png": "coffee", "chelsea.jpg": "chelsea"}.items()
     }
@@ -32,7 +32,7 @@ def write(folder: Path) -> dict[str, Any]:
     cells = []
     for number, noise in enumerate(("gaussian:25", "poisson:0.05")):
         rng = np.random.default_rng(number)
-        for benchmark, images in {"cbsd68": colour, "set12": gray}.items():
+        for benchmark, images in {"cbsd68": color, "set12": gray}.items():
             pairs = {name: (clean, _corrupt(clean, noise, rng)) for name, clean in images.items()}
             for level in _LEVELS:
                 if benchmark == "set12" and noise != "gaussian:25":
@@ -45,7 +45,7 @@ def write(folder: Path) -> dict[str, Any]:
     first["images"] += others
     cells.append(first | {"method": "bm3d", "checkpoint": None, "samples_seen": None, "posterior": None,
                           "psnr_db": 28.0, "images": first["images"][:3]})  # fmt: skip
-    real = {"night.png": (None, _corrupt(colour["coffee.png"], "gaussian:25", np.random.default_rng(9)))}
+    real = {"night.png": (None, _corrupt(color["coffee.png"], "gaussian:25", np.random.default_rng(9)))}
     cells.append(_computed(folder, "gaussian:25", "unknown", "real", real))
     results = {
         "seed": 0,

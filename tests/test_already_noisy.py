@@ -60,7 +60,7 @@ def test_tiles_are_the_files_own_values(photographs, tmp_path, noise, dtype):
 
 
 def test_a_network_learns_from_them_and_never_met_a_clean_pixel(photographs, tiny, cli, load_tool, tmp_path):
-    """By the program; on grey files of 16 bits, which then denoises them by more than half."""
+    """By the program; on gray files of 16 bits, which then denoises them by more than half."""
     noise = Gaussian(25 / 255)
     noisy = measured(photographs, tmp_path / "in", noise, np.uint16, gray=True)
     done = cli(load_tool("build_shards").main, tmp_path / "in", "--out", tmp_path / "out", "--tile-size=64", "--gray",
@@ -132,7 +132,7 @@ def test_what_can_not_be_is_refused(photographs, cli, load_tool, tmp_path):
     assert "--already-noisy takes --noise FAMILY:LEVEL" in refusal()
     assert "--already-noisy takes --noise FAMILY:LEVEL" in refusal("--noise=gaussian:5-55")
     assert "with --already-noisy it is 0" in refusal("--noise=gaussian:25", "--validation-fraction=0.1")
-    assert "is colour, and noisy images are taken as they are: build without --gray" in refusal(
+    assert "is color, and noisy images are taken as they are: build without --gray" in refusal(
         "--noise=gaussian:25", "--gray"
     )
     shutil.rmtree(tmp_path / "in")

@@ -11,7 +11,7 @@ from n2s_dist.datasets.catalogue import find_dataset
 from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark, parse_folders
 from n2s_dist.utils.errors import UserError
 
-COLOURS = {1: "grey", 3: "colour"}
+COLORS = {1: "gray", 3: "color"}
 
 
 def blanks(folder: Path, count: int, width: int, height: int, mode: str = "RGB") -> Path:
@@ -41,14 +41,14 @@ def test_well_known_benchmarks_open_under_their_names(tmp_path, name, count, wid
 @pytest.mark.parametrize(
     ("name", "count", "width", "height", "mode", "words"),
     [
-        ("kodak24", 24, 768, 512, "RGB", "is colour, 768 x 512, as in kodak_full"),
-        ("kodak24", 24, 512, 768, "RGB", "is colour, 512 x 768, as in kodak_full"),
-        ("kodak_full", 24, 500, 500, "RGB", "is colour, 500 x 500, as in kodak24"),
+        ("kodak24", 24, 768, 512, "RGB", "is color, 768 x 512, as in kodak_full"),
+        ("kodak24", 24, 512, 768, "RGB", "is color, 512 x 768, as in kodak_full"),
+        ("kodak_full", 24, 500, 500, "RGB", "is color, 500 x 500, as in kodak24"),
         ("kodak24", 23, 500, 500, "RGB", "it has 23 images"),
         ("set12", 14, 25, 25, "L", "it has 14 images"),
-        ("cbsd68", 68, 48, 32, "L", "is grey, 48 x 32"),
-        ("bsd68", 68, 48, 32, "RGB", "is colour, 48 x 32"),
-        ("cbsd68", 5, 48, 32, "RGB", "which has 68 colour images: it has 5 images; give other images another name"),
+        ("cbsd68", 68, 48, 32, "L", "is gray, 48 x 32"),
+        ("bsd68", 68, 48, 32, "RGB", "is color, 48 x 32"),
+        ("cbsd68", 5, 48, 32, "RGB", "which has 68 color images: it has 5 images; give other images another name"),
     ],
 )
 def test_a_folder_under_another_benchmarks_name_is_refused_in_one_line(
@@ -65,7 +65,7 @@ def test_a_folder_under_another_benchmarks_name_is_refused_in_one_line(
 @pytest.mark.parametrize("name", KNOWN)
 def test_what_is_known_of_them_is_what_their_descriptions_say(name):
     described = find_dataset(name)
-    assert (described.images, described.colour) == (KNOWN[name].images, COLOURS[KNOWN[name].channels])
+    assert (described.images, described.color) == (KNOWN[name].images, COLORS[KNOWN[name].channels])
     if KNOWN[name].size:
         assert described.sizes == (KNOWN[name].size,)
 
@@ -117,11 +117,11 @@ def test_noisy_files_that_differ_in_their_suffix_alone_are_refused(pair):
         Benchmark.open("a", clean, noisy, "float")
 
 
-def test_a_noisy_file_of_another_size_or_colour_is_named(pair):
+def test_a_noisy_file_of_another_size_or_color_is_named(pair):
     clean, noisy = pair
     for picture in (Image.new("RGB", (10, 10)), Image.open(clean / "rocket.png").convert("L")):
         picture.save(noisy / "rocket.png")
-        with pytest.raises(UserError, match=r"noisy/rocket.png and .*clean/rocket.png differ in size or in colour"):
+        with pytest.raises(UserError, match=r"noisy/rocket.png and .*clean/rocket.png differ in size or in color"):
             Benchmark.open("a", clean, noisy, "float")
 
 

@@ -40,8 +40,8 @@ def test_it_is_the_packages_own_on_gaussian_noise_and_repeats_to_the_last_bit(me
     np.testing.assert_array_equal(method.denoise(noisy, Gaussian(25 / 255), part), part.of_array(first))
 
 
-def test_colours_are_denoised_together(method):
-    """At equal sigma three colours that agree gain more than grey alone."""
+def test_colors_are_denoised_together(method):
+    """At equal sigma three colors that agree gain more than gray alone."""
     clean = np.repeat(skimage.data.camera()[100:116, 200:216, None] / 255, 3, axis=2)
     noisy = Gaussian(25 / 255).corrupt(clean, frozen_rng(0)).astype(np.float32)
     estimate = method.denoise(noisy, Gaussian(25 / 255), Box.of((16, 16)))

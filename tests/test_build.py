@@ -39,7 +39,7 @@ OPTIONS = BuildOptions(tile_size=32, validation_fraction=0.3, seed=5)
 
 
 def write_images(folder: Path) -> dict[str, np.ndarray]:
-    """Ten images of random pixels: colour, grey and an upright one that is stored on its side."""
+    """Ten images of random pixels: color, gray and an upright one that is stored on its side."""
     rng = np.random.default_rng(0)
     written = {}
     for number, (height, width) in enumerate(SIZES):

@@ -31,15 +31,15 @@ def table2(denoisers, levels=("known", "unknown")):
 
 
 def test_table_2_has_every_cell_once_and_those_without_a_network_or_a_folder_say_why(tmp_path):
-    colour = network(tmp_path)
-    cells = table2([colour])
+    color = network(tmp_path)
+    cells = table2([color])
     assert len({(c.noise, c.level, c.benchmark) for c in cells}) == len(cells) == 6 * 2 * 4
     for each in cells:
         assert (each.denoiser is None) == bool(each.missing) and each.method == "n2s"
         if each.benchmark in ("cbsd68", "kodak24"):
-            assert each.denoiser is colour
+            assert each.denoiser is color
         else:
-            wanted = "no --benchmark set12=DIR" if each.benchmark == "set12" else "no checkpoint for grey images"
+            wanted = "no --benchmark set12=DIR" if each.benchmark == "set12" else "no checkpoint for gray images"
             assert each.missing == wanted
         assert each.identity()["paper_db"] == paper_db(each.noise, each.level, each.benchmark)
 
@@ -48,12 +48,12 @@ def test_a_network_of_one_level_comes_first_where_the_level_is_known_and_not_at_
     universal, special, gray = network(tmp_path), network(tmp_path, "gamma:50"), network(tmp_path, UNIVERSAL, 1)
     for each in table2([universal, special, gray]):
         if not each.missing:
-            colour = special if (each.noise, each.level) == ("gamma:50", "known") else universal
-            assert each.denoiser is (gray if each.benchmark == "bsd68" else colour)
+            color = special if (each.noise, each.level) == ("gamma:50", "known") else universal
+            assert each.denoiser is (gray if each.benchmark == "bsd68" else color)
     with_special_alone = {(c.noise, c.level): c.missing for c in table2([special]) if c.benchmark == "cbsd68"}
     assert with_special_alone["gamma:50", "known"] is None
     assert "range of gamma levels" in with_special_alone["gamma:50", "unknown"]
-    assert "colour images with gaussian:25" in with_special_alone["gaussian:25", "known"]
+    assert "color images with gaussian:25" in with_special_alone["gaussian:25", "known"]
 
 
 def test_a_network_of_one_family_takes_no_other_and_no_level_beyond_its_range(tmp_path):
@@ -137,17 +137,17 @@ def test_without_a_suite_every_network_meets_every_noise(tmp_path, photographs):
 
 
 def test_without_a_suite_every_network_meets_benchmarks_of_its_kind(tmp_path):
-    colour, grey, bm3d = network(tmp_path), network(tmp_path, UNIVERSAL, 1), Spy().as_method("bm3d")
+    color, gray, bm3d = network(tmp_path), network(tmp_path, UNIVERSAL, 1), Spy().as_method("bm3d")
     cbsd68, bsd68 = (Benchmark(name, "float", (), KNOWN[name].channels) for name in ("cbsd68", "bsd68"))
-    cells = product_cells([cbsd68, bsd68], [colour, grey, bm3d], ["gamma:50"], ("known",))
+    cells = product_cells([cbsd68, bsd68], [color, gray, bm3d], ["gamma:50"], ("known",))
     assert [(c.benchmark, c.denoiser) for c in cells] == [
-        ("cbsd68", colour), ("cbsd68", bm3d), ("bsd68", grey), ("bsd68", bm3d)
+        ("cbsd68", color), ("cbsd68", bm3d), ("bsd68", gray), ("bsd68", bm3d)
     ]  # fmt: skip
     assert len(product_cells([cbsd68, bsd68], [bm3d], ["gamma:50"], ("known",))) == 2
-    with pytest.raises(UserError, match="bsd68 holds grey images: give a --checkpoint for such too"):
-        product_cells([cbsd68, bsd68], [colour, bm3d], ["gamma:50"], ("known",))
-    with pytest.raises(UserError, match="is for grey images: give a --benchmark of such too"):
-        product_cells([cbsd68], [colour, grey], ["gamma:50"], ("known",))
+    with pytest.raises(UserError, match="bsd68 holds gray images: give a --checkpoint for such too"):
+        product_cells([cbsd68, bsd68], [color, bm3d], ["gamma:50"], ("known",))
+    with pytest.raises(UserError, match="is for gray images: give a --benchmark of such too"):
+        product_cells([cbsd68], [color, gray], ["gamma:50"], ("known",))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def run(cli, tmp_path):
 
 
 def test_the_suite_computes_what_it_can_and_its_files_say_the_rest(run, tmp_path):
-    """Twelve grey images are enough for a Set12; nothing else is there."""
+    """Twelve gray images are enough for a Set12; nothing else is there."""
     (tmp_path / "data/set12").mkdir(parents=True)
     for number in range(12):
         Image.new("L", (40, 32 + number), 100).save(tmp_path / f"data/set12/{number:02d}.png")
@@ -221,7 +221,7 @@ def test_wrong_uses_of_a_suite_are_refused(run, photographs, tmp_path):
     assert "nowhere is not a folder" in run(*suite, "--data=nowhere").error()
     assert "--data is missing: name the folder of --suite table2's benchmarks: bsd68, " in run(*suite).error()
     assert f"{tmp_path} holds none of --suite table2's benchmarks" in run(*suite, f"--data={tmp_path}").error()
-    assert "is not set12, which has 12 grey images" in run(*suite, f"--benchmark=set12={photographs}").error()
+    assert "is not set12, which has 12 gray images" in run(*suite, f"--benchmark=set12={photographs}").error()
     assert "--data goes with --suite" in run(network_dir, f"--data={tmp_path}").error()
     assert "--benchmark is missing" in run(network_dir).error()
     assert "--checkpoint is missing" in run(f"--benchmark=a={photographs}").error()

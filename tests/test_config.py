@@ -211,7 +211,7 @@ def test_round_trip_through_a_dictionary_json_and_yaml(write):
     assert read_config(write(yaml.safe_dump(to_dict(config)))) == config
 
 
-@pytest.mark.parametrize("change", [{"colour": 1}, {"data": {"colour": 1}}, {"seed": -1}, {"noise": "pink:1"}])
+@pytest.mark.parametrize("change", [{"color": 1}, {"data": {"color": 1}}, {"seed": -1}, {"noise": "pink:1"}])
 def test_dictionaries_that_are_no_configuration_are_refused(change):
     with pytest.raises(UserError):
         from_dict({**to_dict(Config()), **change}, "model.json")

@@ -104,7 +104,7 @@ def plot(load_tool, cli):
 
 
 def test_several_runs_are_drawn_in_one_picture(plot, trained, tmp_path):
-    """Each in its own colour: what the second adds is in its colour, which the first's picture lacks."""
+    """Each in its own color: what the second adds is in its color, which the first's picture lacks."""
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(trained / "metrics.jsonl", other)

@@ -284,13 +284,13 @@ def test_noise_is_pinned():
         [19521, 20285, 15583, 9416],
         [44508, 26300, 58900, 23759],
     ]
-    grey = np.full((1, 2, 2), 128, np.uint8)
+    gray = np.full((1, 2, 2), 128, np.uint8)
     for model, expected in (
         (Gaussian(25 / 255), [0.4307060, 0.4558011, 0.3401607, 0.5285379]),
         (Poisson(0.01), [0.46, 0.44, 0.48, 0.54]),
         (Gamma(100.0), [0.4638551, 0.4756537, 0.4206274, 0.5126693]),
     ):
-        np.testing.assert_allclose(frozen.corrupt(model, grey, bits, MATH).ravel(), expected, rtol=0, atol=2e-7)
+        np.testing.assert_allclose(frozen.corrupt(model, gray, bits, MATH).ravel(), expected, rtol=0, atol=2e-7)
 
 
 def test_a_tile_gets_the_noise_of_its_place():

@@ -24,7 +24,7 @@ def test_the_repository_describes_these_data_sets():
 def test_the_repository_s_descriptions_are_sane(name):
     dataset = find_dataset(name)
     assert dataset.name == name and dataset.homepage.startswith("https://")
-    assert (dataset.colour == "grey") == (name in ("set12", "bsd68"))
+    assert (dataset.color == "gray") == (name in ("set12", "bsd68"))
     assert len(dataset.file_urls()) == (dataset.images if dataset.archive == "none" else 0)
     assert len(set(dataset.urls)) == len(dataset.urls)
     for file, urls in dataset.file_urls().items():
@@ -56,7 +56,7 @@ def test_bsd400_and_cbsd68_share_no_folder_of_bsds500():
         ({"images": "3"}, ["images is '3'"]),
         ({"images": 0}, ["images is 0"]),
         ({"images": True}, ["images is True"]),
-        ({"colour": "gray"}, ["colour is 'gray'", "grey"]),
+        ({"color": "gray"}, ["color is 'gray'", "gray"]),
         ({"archive": "rar"}, ["archive is 'rar'", "tar.gz"]),
         ({"sha256": "abc"}, ["sha256 is 'abc'"]),
         ({"citation": "a\nb"}, ["citation"]),

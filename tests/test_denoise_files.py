@@ -91,11 +91,11 @@ def test_what_users_do_wrong_is_named(run, cli, photographs, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
-def test_grey_broken_and_ambiguous_images_are_named(run, photographs, tmp_path):
+def test_gray_broken_and_ambiguous_images_are_named(run, photographs, tmp_path):
     image = Image.open(photographs / "coffee.png")
-    image.convert("L").save(tmp_path / "grey.png")
-    message = run(tmp_path / "grey.png", tmp_path / "out.png").error()
-    assert "grey.png: the image is grey" in message and "trained on colour" in message
+    image.convert("L").save(tmp_path / "gray.png")
+    message = run(tmp_path / "gray.png", tmp_path / "out.png").error()
+    assert "gray.png: the image is gray" in message and "trained on color" in message
     (tmp_path / "text.png").write_text("not a picture")
     assert "text.png" in run(tmp_path / "text.png", tmp_path / "out.png").error()
     (tmp_path / "twins").mkdir()
@@ -150,11 +150,11 @@ def test_formats_that_hold_less(run, deep, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["webp", "png"])
-def test_grey_keeps_its_transparency(tmp_path, suffix):
-    grey = DecodedImage(np.full((8, 9, 1), 70, np.uint8), np.arange(72, dtype=np.uint8).reshape(8, 9, 1))
-    write_picture(tmp_path / f"a.{suffix}", grey)
+def test_gray_keeps_its_transparency(tmp_path, suffix):
+    gray = DecodedImage(np.full((8, 9, 1), 70, np.uint8), np.arange(72, dtype=np.uint8).reshape(8, 9, 1))
+    write_picture(tmp_path / f"a.{suffix}", gray)
     with Image.open(tmp_path / f"a.{suffix}") as opened:
-        np.testing.assert_array_equal(np.asarray(opened.convert("RGBA"))[:, :, 3:], grey.alpha)
+        np.testing.assert_array_equal(np.asarray(opened.convert("RGBA"))[:, :, 3:], gray.alpha)
 
 
 def test_uncertainty_and_ensemble(run, trained, photographs, tmp_path):
@@ -185,15 +185,15 @@ def test_without_a_checkpoint_a_shipped_network_serves(cli, load_tool, trained, 
     """By the image's channels; where none is there, one line says so."""
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
     noisy, out = photographs / "coffee.png", tmp_path / "out.png"
-    assert "no network for colour images" in cli(denoise.main, noisy, out).error()
+    assert "no network for color images" in cli(denoise.main, noisy, out).error()
     assert cli(load_tool("ship_weights").main, trained, "--name=universal-color").code == 0
     assert cli(denoise.main, noisy, out).code == 0
     model = checkpoint.load(checkpoint.locate("universal-color")).model
     assert_same_pixels(
         out, to_uint8(denoise_whole(model, np.asarray(Image.open(noisy)) / np.float32(255), model.noise))
     )
-    Image.open(noisy).convert("L").save(tmp_path / "grey.png")
-    assert "no network for grey images" in cli(denoise.main, tmp_path / "grey.png", out).error()
+    Image.open(noisy).convert("L").save(tmp_path / "gray.png")
+    assert "no network for gray images" in cli(denoise.main, tmp_path / "gray.png", out).error()
 
 
 def test_no_image_is_overwritten_by_its_own_denoised_version(run, photographs, tmp_path):
@@ -218,11 +218,11 @@ def test_a_damaged_image_can_be_skipped(run, photographs, tmp_path):
     (tmp_path / "in").mkdir()
     shutil.copy(photographs / "coffee.png", tmp_path / "in")
     (tmp_path / "in/broken.png").write_bytes((photographs / "coffee.png").read_bytes()[:2_000])
-    Image.open(photographs / "coffee.png").convert("L").save(tmp_path / "in/grey.png")
+    Image.open(photographs / "coffee.png").convert("L").save(tmp_path / "in/gray.png")
     assert "broken.png" in run(tmp_path / "in", tmp_path / "out").error()
     done = run(tmp_path / "in", tmp_path / "out", "--on-error=skip")
     assert done.code == 0 and done.out.endswith(f"wrote 1 images to {tmp_path / 'out'}, skipped 2\n"), done.err
-    assert "skipped: " in done.out and "broken.png" in done.out and "grey.png: the image is grey" in done.out
+    assert "skipped: " in done.out and "broken.png" in done.out and "gray.png: the image is gray" in done.out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["coffee.png"]
     (tmp_path / "in/coffee.png").unlink()
     assert "none of the 2 images" in run(tmp_path / "in", tmp_path / "out", "--on-error=skip").error()

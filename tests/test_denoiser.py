@@ -38,7 +38,7 @@ def denoiser(channels: int = 3, *options: str, tile: int = 768) -> Denoiser:
 
 
 @pytest.fixture
-def colour() -> np.ndarray:
+def color() -> np.ndarray:
     return np.random.default_rng(0).random((20, 33, 3)).astype(np.float32)
 
 
@@ -54,26 +54,26 @@ def close(found, expected) -> None:
 # --- kinds ------------------------------------------------------------------------------------------------
 
 
-def test_arrays_of_floats(colour):
-    denoise, grey = denoiser(), denoiser(1)
-    expected = whole(denoise, colour)
-    assert np.abs(expected - colour).max() > 0.01
+def test_arrays_of_floats(color):
+    denoise, gray = denoiser(), denoiser(1)
+    expected = whole(denoise, color)
+    assert np.abs(expected - color).max() > 0.01
     for dtype in (np.float32, np.float64, np.float16):
-        found, info = denoise(colour.astype(dtype))
-        assert found.dtype == dtype and found.shape == colour.shape
+        found, info = denoise(color.astype(dtype))
+        assert found.dtype == dtype and found.shape == color.shape
         np.testing.assert_allclose(found, expected, atol=0.01 if dtype == np.float16 else 1e-5)
     assert (info.noise, info.estimated, info.std) == (Gaussian(25 / 255), False, None) and info.seconds > 0
-    flat = colour[:, :, 0]
+    flat = color[:, :, 0]
     for shaped in (flat, flat[:, :, None], flat[None, :, :, None]):
-        found, _ = grey(shaped)
+        found, _ = gray(shaped)
         assert found.shape == shaped.shape
-        close(found.reshape(flat.shape), whole(grey, flat[:, :, None])[:, :, 0])
+        close(found.reshape(flat.shape), whole(gray, flat[:, :, None])[:, :, 0])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_arrays_of_integers_are_scaled_rounded_and_clamped(colour, dtype):
+def test_arrays_of_integers_are_scaled_rounded_and_clamped(color, dtype):
     denoise, white = denoiser(), np.iinfo(dtype).max
-    noisy = (colour * white).astype(dtype)
+    noisy = (color * white).astype(dtype)
     before = noisy.copy()
     found, _ = denoise(noisy)
     expected = np.clip(whole(denoise, noisy / np.float32(white)), 0, 1) * white
@@ -82,10 +82,10 @@ def test_arrays_of_integers_are_scaled_rounded_and_clamped(colour, dtype):
     np.testing.assert_array_equal(noisy, before)
 
 
-def test_given_floats_are_not_overwritten(colour):
-    before = colour.copy()
-    denoiser()(colour)
-    np.testing.assert_array_equal(colour, before)
+def test_given_floats_are_not_overwritten(color):
+    before = color.copy()
+    denoiser()(color)
+    np.testing.assert_array_equal(color, before)
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 33), (2, 3, 20, 33)])
@@ -107,25 +107,25 @@ def test_tensors(shape, dtype):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "YCbCr", "L", "LA", "1", "F", "I;16"])
-def test_pil_images(colour, mode):
+def test_pil_images(color, mode):
     if mode == "F":
-        image = Image.fromarray(colour[:, :, 0])
+        image = Image.fromarray(color[:, :, 0])
     elif mode == "I;16":
-        image = Image.fromarray((colour[:, :, 0] * 65535).astype(np.uint16))
+        image = Image.fromarray((color[:, :, 0] * 65535).astype(np.uint16))
     else:
-        image = Image.fromarray((colour * 255).astype(np.uint8)).convert(mode)
+        image = Image.fromarray((color * 255).astype(np.uint8)).convert(mode)
         if "A" in mode:
-            image.putalpha(Image.fromarray((colour[:, :, 1] * 255).astype(np.uint8)))
-    grey = mode in ("L", "LA", "1", "F", "I;16")
-    denoise = denoiser(1 if grey else 3)
+            image.putalpha(Image.fromarray((color[:, :, 1] * 255).astype(np.uint8)))
+    gray = mode in ("L", "LA", "1", "F", "I;16")
+    denoise = denoiser(1 if gray else 3)
     found, info = denoise(image, uncertainty=True)
     assert found.mode == {"P": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "1": "L"}.get(mode, mode)
     assert found.size == image.size and info.std.shape == (
-        (20, 33) if mode in ("L", "1", "F", "I;16") else (20, 33, 1 if grey else 3)
+        (20, 33) if mode in ("L", "1", "F", "I;16") else (20, 33, 1 if gray else 3)
     )
     if "A" in mode:
         assert found.getchannel("A").tobytes() == image.getchannel("A").tobytes()
-    plain = image.convert("L" if grey else "RGB") if mode not in ("F", "I;16") else image
+    plain = image.convert("L" if gray else "RGB") if mode not in ("F", "I;16") else image
     pixels = np.asarray(plain, np.float32).reshape(20, 33, -1) / {"F": 1, "I;16": 65535}.get(mode, 255)
     expected = whole(denoise, pixels)
     array = np.asarray(found.convert("RGB") if mode == "RGBA" else found.getchannel("L") if mode == "LA" else found)
@@ -134,14 +134,14 @@ def test_pil_images(colour, mode):
     assert np.abs(array.reshape(pixels.shape) / scale - wanted).max() < (1e-5 if mode == "F" else 0.51 / 255)
 
 
-def test_transparency_of_arrays_and_tensors_comes_back(colour):
+def test_transparency_of_arrays_and_tensors_comes_back(color):
     denoise = denoiser()
     alpha = np.linspace(0, 1, 20 * 33, dtype=np.float32).reshape(20, 33, 1)
-    given = np.concatenate([colour, alpha], axis=2)
+    given = np.concatenate([color, alpha], axis=2)
     found, info = denoise(given, uncertainty=True)
-    close(found[:, :, :3], whole(denoise, colour))
+    close(found[:, :, :3], whole(denoise, color))
     np.testing.assert_array_equal(found[:, :, 3:], alpha)
-    assert info.std.shape == colour.shape
+    assert info.std.shape == color.shape
     turned, _ = denoise(torch.from_numpy(given).permute(2, 0, 1))
     close(turned.permute(1, 2, 0), found)
 
@@ -154,10 +154,10 @@ def test_images_of_one_pixel_and_other_small_ones(size):
         assert np.isfinite(found).all() and (info.std > 0).all()
 
 
-def test_a_batch_is_its_images(colour):
+def test_a_batch_is_its_images(color):
     """Through the network in portions of at most a tile's pixels."""
     denoise = denoiser(tile=64)
-    batch = np.stack([np.roll(colour, shift, axis=0) for shift in range(9)])
+    batch = np.stack([np.roll(color, shift, axis=0) for shift in range(9)])
     calls = []
     model = denoise.loaded.model
     model.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
@@ -170,24 +170,24 @@ def test_a_batch_is_its_images(colour):
 # --- noise, uncertainty, ensemble ---------------------------------------------------------------------------
 
 
-def test_noise_is_text_or_a_model(colour):
+def test_noise_is_text_or_a_model(color):
     denoise = denoiser(3, RANGES)
     for text, model in (("gaussian:20", Gaussian(20 / 255)), ("poisson:0.05", Poisson(0.05)), ("gamma:50", Gamma(50))):
-        by_text, info = denoise(colour, text)
-        by_model, _ = denoise(colour, model)
+        by_text, info = denoise(color, text)
+        by_model, _ = denoise(color, model)
         assert info.noise == model and not info.estimated
         np.testing.assert_array_equal(by_text, by_model)
-        close(by_text, whole(denoise, colour, model))
+        close(by_text, whole(denoise, color, model))
     exact = Gaussian(20.123456789 / 255)
-    assert denoise(colour, exact)[1].noise is exact
+    assert denoise(color, exact)[1].noise is exact
     for wrong, message in (("loud", "loud"), ("gaussian:0", "gaussian:0"), ("gaussian:", "gaussian:")):
         with pytest.raises(UserError, match=message):
-            denoise(colour, wrong)
+            denoise(color, wrong)
     with pytest.raises(UserError, match="was trained on gaussian:25"):
-        denoiser()(colour, Gamma(50))
+        denoiser()(color, Gamma(50))
 
 
-def test_unknown_noise_is_estimated_for_each_image(colour, monkeypatch):
+def test_unknown_noise_is_estimated_for_each_image(color, monkeypatch):
     asked = []
 
     def estimate_noise(model, noisy, family=None):
@@ -196,28 +196,28 @@ def test_unknown_noise_is_estimated_for_each_image(colour, monkeypatch):
 
     monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
     several, one = denoiser(3, RANGES), denoiser()
-    found, info = several(colour)
-    assert info.estimated and info.noise == Gaussian(float(colour.mean()))
-    close(found, whole(several, colour, info.noise))
-    batch = np.stack([colour, colour / 2])
+    found, info = several(color)
+    assert info.estimated and info.noise == Gaussian(float(color.mean()))
+    close(found, whole(several, color, info.noise))
+    batch = np.stack([color, color / 2])
     found, info = several(batch, uncertainty=True)
     assert [noise.sigma for noise in info.noise] == [image.mean() for image in batch]
     for image, noise, expected in zip(batch, info.noise, found, strict=True):
         close(whole(several, image, noise), expected)
-    assert one(colour)[1].estimated is False and one(colour, "unknown")[1].estimated is True
-    assert one(colour, "gaussian")[1].estimated is True
-    assert {call[:2] for call in asked} == {(colour.shape, np.dtype(np.float32))}
+    assert one(color)[1].estimated is False and one(color, "unknown")[1].estimated is True
+    assert one(color, "gaussian")[1].estimated is True
+    assert {call[:2] for call in asked} == {(color.shape, np.dtype(np.float32))}
     assert [call[2] for call in asked] == [None, None, None, None, "gaussian"]
 
 
-def test_uncertainty_and_ensemble(colour):
+def test_uncertainty_and_ensemble(color):
     denoise = denoiser()
     model = denoise.loaded.model
-    found, info = denoise(colour, ensemble=True)
-    close(found, denoise_whole(SelfEnsemble(model), colour, model.noise))
-    assert np.abs(found - denoise(colour)[0]).max() > 1e-3
-    found, info = denoise(colour, uncertainty=True, ensemble=True)
-    expected = posterior_tiled(SelfEnsemble(model), colour, model.noise)
+    found, info = denoise(color, ensemble=True)
+    close(found, denoise_whole(SelfEnsemble(model), color, model.noise))
+    assert np.abs(found - denoise(color)[0]).max() > 1e-3
+    found, info = denoise(color, uncertainty=True, ensemble=True)
+    expected = posterior_tiled(SelfEnsemble(model), color, model.noise)
     close(found, expected.estimate)
     np.testing.assert_array_equal(info.std, expected.std)
 
@@ -242,8 +242,8 @@ STRANGE = {
     "channels last": (torch.zeros(40, 50, 3), "40 channels"),
     "a list": ([[0.5]], "a list is no image"),
     "PIL I": (Image.new("I", (8, 8)), "mode I has no known range"),
-    "grey": (np.zeros((8, 8)), "the image is grey, but .* on colour images: load (a grey network|universal-gray)"),
-    "grey and alpha": (np.zeros((8, 8, 2)), "the image is grey"),
+    "gray": (np.zeros((8, 8)), "the image is gray, but .* on color images: load (a gray network|universal-gray)"),
+    "gray and alpha": (np.zeros((8, 8, 2)), "the image is gray"),
 }
 
 
@@ -255,17 +255,17 @@ def test_strange_images_are_refused_in_one_line(name):
     assert isinstance(caught.value, UserError) and "\n" not in str(caught.value)
 
 
-def test_colour_is_refused_by_a_grey_network(colour, monkeypatch):
+def test_color_is_refused_by_a_gray_network(color, monkeypatch):
     monkeypatch.setattr(pretrained, "names", list)
-    with pytest.raises(UserError, match=r"the image is colour, but .* grey images: load a colour network, or convert"):
-        denoiser(1)(colour)
+    with pytest.raises(UserError, match=r"the image is color, but .* gray images: load a color network, or convert"):
+        denoiser(1)(color)
     monkeypatch.setattr(pretrained, "names", lambda: ["universal-color"])
     with pytest.raises(UserError, match="load universal-color, or convert"):
-        denoiser(1)(colour)
+        denoiser(1)(color)
 
 
-def test_negative_values_are_gaussian(colour):
-    denoise, noisy = denoiser(3, RANGES), colour - 0.3
+def test_negative_values_are_gaussian(color):
+    denoise, noisy = denoiser(3, RANGES), color - 0.3
     close(denoise(noisy, "gaussian:25")[0], whole(denoise, noisy, Gaussian(25 / 255)))
     for noise in ("poisson:0.01", "gamma:50"):
         with pytest.raises(UserError, match=f"values are negative, which {noise} noise never makes"):
@@ -283,12 +283,12 @@ def test_bright_noise_is_not_taken_for_another_scale():
 # --- loading ----------------------------------------------------------------------------------------------
 
 
-def test_a_trained_network_is_loaded(trained, colour):
+def test_a_trained_network_is_loaded(trained, color):
     denoise = n2s_dist.load_denoiser(trained)
     assert n2s_dist.load_denoiser is load_denoiser and denoise.channels == 3
     model = checkpoint.load(checkpoint.locate(trained)).model
-    close(denoise(colour)[0], denoise_whole(model, colour, model.noise))
-    close(load_denoiser(str(trained), device="cpu", tile=16)(colour)[0], denoise(colour)[0])
+    close(denoise(color)[0], denoise_whole(model, color, model.noise))
+    close(load_denoiser(str(trained), device="cpu", tile=16)(color)[0], denoise(color)[0])
     with pytest.raises(UserError, match="nowhere holds no checkpoint"):
         load_denoiser("nowhere")
     with pytest.raises(AttributeError, match="load_denoisers"):
@@ -296,8 +296,8 @@ def test_a_trained_network_is_loaded(trained, colour):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(colour, channels, monkeypatch):
-    denoise, noisy = load_denoiser(), np.resize(colour, (40, 36, channels)) * 0.3 + 0.2
+def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels, monkeypatch):
+    denoise, noisy = load_denoiser(), np.resize(color, (40, 36, channels)) * 0.3 + 0.2
     kind = {1: "gray", 3: "color"}[channels]
 
     def check(given, noise, network):
@@ -327,7 +327,7 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(colour, channels
     assert check(bright, None, "universal").noise == [Gaussian(0.12), Poisson(0.05)]
 
 
-def test_a_network_with_a_focus_is_taken_for_noise_there(colour, monkeypatch):
+def test_a_network_with_a_focus_is_taken_for_noise_there(color, monkeypatch):
     focused = ["--noise=gaussian:5-55", "--ardae.whole_range=true", "--ardae.focus=gaussian:22-28"]
     shelf = {
         "all": denoiser(3, RANGES), "focused": denoiser(3, *focused), "gaussian": denoiser(3, *focused[:2])
@@ -340,10 +340,10 @@ def test_a_network_with_a_focus_is_taken_for_noise_there(colour, monkeypatch):
         network = denoise(given, noise)[1].network
         return next(name for name, each in shelf.items() if each.loaded is network)
 
-    assert [chosen(colour, noise) for noise in ("gaussian:25", "gaussian:30", Gaussian(1.0))] == [
+    assert [chosen(color, noise) for noise in ("gaussian:25", "gaussian:30", Gaussian(1.0))] == [
         "focused", "gaussian", "gaussian"
     ]  # fmt: skip
-    assert chosen(colour, Poisson(0.05)) == chosen(colour, PoissonGaussian(0.01, 0.02)) == "all"
+    assert chosen(color, Poisson(0.05)) == chosen(color, PoissonGaussian(0.01, 0.02)) == "all"
     asked = []
 
     def estimate_noise(model, image, family=None):
@@ -351,18 +351,18 @@ def test_a_network_with_a_focus_is_taken_for_noise_there(colour, monkeypatch):
         return Gaussian(25 / 255 if image.mean() < 0.7 else 40 / 255)
 
     monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
-    assert chosen(colour, "gaussian") == chosen(colour, None) == "focused"
-    assert chosen(np.stack([colour, colour + 0.5]), None) == "gaussian"
+    assert chosen(color, "gaussian") == chosen(color, None) == "focused"
+    assert chosen(np.stack([color, color + 0.5]), None) == "gaussian"
     assert asked == ["gaussian", "all", "all", "all"]
 
 
-def test_without_a_network_of_one_family_the_universal_one_is_taken(colour, monkeypatch):
+def test_without_a_network_of_one_family_the_universal_one_is_taken(color, monkeypatch):
     names = pretrained.names()
     monkeypatch.setattr(pretrained, "names", lambda: [name for name in names if not name.startswith("gaussian")])
-    assert str(load_denoiser()(colour, "gaussian:20")[1].network.path) == "universal-color"
+    assert str(load_denoiser()(color, "gaussian:20")[1].network.path) == "universal-color"
     monkeypatch.setattr(pretrained, "names", list)
-    with pytest.raises(UserError, match="no network for colour images"):
-        load_denoiser()(colour, "gaussian:20")
+    with pytest.raises(UserError, match="no network for color images"):
+        load_denoiser()(color, "gaussian:20")
 
 
 def test_tiles_of_a_megapixel_image_equal_the_whole(trained):
@@ -387,7 +387,7 @@ print(json.dumps([before, peak(), found.nbytes]))
 
 
 def test_memory_is_the_images_own(trained, environment):
-    """At most 36 bytes a pixel of a colour image: 40 megapixels then take 1.4 GB and what the network takes."""
+    """At most 36 bytes a pixel of a color image: 40 megapixels then take 1.4 GB and what the network takes."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(trained)], env=environment, capture_output=True, text=True, check=True
     )

@@ -283,12 +283,12 @@ def test_wrong_folders_families_and_seeds_are_named(run, photographs, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_grey_image_and_a_colour_checkpoint_do_not_match(run, photographs, tmp_path):
+def test_a_gray_image_and_a_color_checkpoint_do_not_match(run, photographs, tmp_path):
     folder = tmp_path / "mixed"
     shutil.copytree(photographs, folder)
-    Image.open(photographs / "coffee.png").convert("L").save(folder / "grey.png")
+    Image.open(photographs / "coffee.png").convert("L").save(folder / "gray.png")
     line = run(f"--benchmark=mixed={folder}").error()
-    assert "grey.png is grey" in line and "trained on colour" in line
+    assert "gray.png is gray" in line and "trained on color" in line
     assert not (tmp_path / "out" / "results.json").exists()
 
 

@@ -106,7 +106,7 @@ def test_an_empty_folder_is_filled_and_an_incomplete_one_left_alone(server, desc
         ({"glob": "2*"}, "holds 1 images of tiny, expected are 3"),
         ({"folders": ["elsewhere"]}, "holds 0 images of tiny, expected are 3"),
         ({"sizes": [[500, 500]]}, "has 40 x 30 pixels, in tiny it is 500 x 500"),
-        ({"colour": "grey"}, "are not all grey, tiny is in grey"),
+        ({"color": "gray"}, "are not all gray, tiny is in gray"),
         ({"sha256": "0" * 64}, f"has the SHA-256 {sha256(ZIP)}, expected is {'0' * 64}"),
     ],
 )
@@ -457,16 +457,16 @@ def test_from_the_wrong_place(describe, out, tmp_path):
 
 
 def test_data_sets_that_look_alike_are_told_apart(out, tmp_path):
-    """The repository's own descriptions: crops and whole Kodak photographs, colour and grey BSD68."""
-    for folder, size, grey, count in [("crops", (500, 500), False, 24), ("whole", (512, 768), False, 24),
-                                      ("grey", (321, 481), True, 68), ("colour", (481, 321), False, 68)]:  # fmt: skip
+    """The repository's own descriptions: crops and whole Kodak photographs, color and gray BSD68."""
+    for folder, size, gray, count in [("crops", (500, 500), False, 24), ("whole", (512, 768), False, 24),
+                                      ("gray", (321, 481), True, 68), ("color", (481, 321), False, 68)]:  # fmt: skip
         (tmp_path / folder).mkdir()
-        data = png(0, size, grey)
+        data = png(0, size, gray)
         for number in range(count):
             (tmp_path / folder / f"{number:02d}.png").write_bytes(data)
-    sources = {"kodak24": "crops", "kodak_full": "whole", "bsd68": "grey", "cbsd68": "colour"}
+    sources = {"kodak24": "crops", "kodak_full": "whole", "bsd68": "gray", "cbsd68": "color"}
     for name, right in sources.items():
-        for other in {"crops", "whole"} ^ {"grey", "colour"}:
+        for other in {"crops", "whole"} ^ {"gray", "color"}:
             if other != right:
                 refusal(name, out, tmp_path / other)
         fetch(name, out, tmp_path / right)

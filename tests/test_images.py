@@ -19,7 +19,7 @@ HEIGHT, WIDTH = 20, 30
 
 
 @pytest.fixture
-def colour() -> np.ndarray:
+def color() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
@@ -31,7 +31,7 @@ def smooth() -> np.ndarray:
 
 
 def write_16_bit_png(path: Path, pixels: np.ndarray) -> None:
-    """uint16 [H, W, C]: grey, grey and alpha, colour, or colour and alpha. Pillow writes only the first of them."""
+    """uint16 [H, W, C]: gray, gray and alpha, color, or color and alpha. Pillow writes only the first of them."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -49,53 +49,53 @@ def the_image(folder: Path) -> ImageFile:
     return image
 
 
-def luma(colour: np.ndarray) -> np.ndarray:
+def luma(color: np.ndarray) -> np.ndarray:
     """ITU-R 601, to within the rounding of Pillow's integer arithmetic."""
-    return colour @ np.array([0.299, 0.587, 0.114])
+    return color @ np.array([0.299, 0.587, 0.114])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.tiff", "a.bmp", "A.PNG"])
-def test_lossless_colour(tmp_path, colour, name):
-    Image.fromarray(colour).save(tmp_path / name)
+def test_lossless_color(tmp_path, color, name):
+    Image.fromarray(color).save(tmp_path / name)
     image = the_image(tmp_path)
     assert image_size(image) == (HEIGHT, WIDTH)
-    np.testing.assert_array_equal(read_image(image), colour)
+    np.testing.assert_array_equal(read_image(image), color)
     gray = read_image(image, channels=1)
-    assert gray.shape == (HEIGHT, WIDTH, 1) and np.abs(gray[:, :, 0] - luma(colour)).max() <= 1
+    assert gray.shape == (HEIGHT, WIDTH, 1) and np.abs(gray[:, :, 0] - luma(color)).max() <= 1
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp"])
-def test_lossless_grey(tmp_path, colour, name):
-    Image.fromarray(colour[:, :, 0]).save(tmp_path / name)
+def test_lossless_gray(tmp_path, color, name):
+    Image.fromarray(color[:, :, 0]).save(tmp_path / name)
     image = the_image(tmp_path)
-    np.testing.assert_array_equal(read_image(image), colour[:, :, :1])
-    np.testing.assert_array_equal(read_image(image, channels=3), colour[:, :, [0, 0, 0]])
+    np.testing.assert_array_equal(read_image(image), color[:, :, :1])
+    np.testing.assert_array_equal(read_image(image, channels=3), color[:, :, [0, 0, 0]])
 
 
-def test_palette_and_bilevel(tmp_path, colour):
-    palette = Image.fromarray(colour).quantize(16)
+def test_palette_and_bilevel(tmp_path, color):
+    palette = Image.fromarray(color).quantize(16)
     palette.save(tmp_path / "palette.png")
-    Image.fromarray(colour[:, :, 0] > 127).save(tmp_path / "two-levels.png")
+    Image.fromarray(color[:, :, 0] > 127).save(tmp_path / "two-levels.png")
     from_palette, two_levels = (files.read_image(image) for image in files.list_images(tmp_path))
-    np.testing.assert_array_equal(two_levels, np.where(colour[:, :, :1] > 127, 255, 0))
+    np.testing.assert_array_equal(two_levels, np.where(color[:, :, :1] > 127, 255, 0))
     np.testing.assert_array_equal(from_palette, np.asarray(palette.convert("RGB")))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.webp"])
-def test_lossy_colour(tmp_path, smooth, name):
+def test_lossy_color(tmp_path, smooth, name):
     Image.fromarray(smooth).save(tmp_path / name, quality=95)
     pixels = read_image(the_image(tmp_path))
     assert pixels.shape == smooth.shape and np.abs(pixels.astype(int) - smooth).mean() < 3
 
 
-def test_cmyk_jpeg_is_read_as_colour(tmp_path, smooth):
+def test_cmyk_jpeg_is_read_as_color(tmp_path, smooth):
     Image.fromarray(smooth).convert("CMYK").save(tmp_path / "a.jpg", quality=98)
     pixels = read_image(the_image(tmp_path))
     assert pixels.shape == smooth.shape and np.abs(pixels.astype(int) - smooth).mean() < 3
 
 
 @pytest.mark.parametrize("kind", ["png", "little-endian tif", "big-endian tif"])
-def test_16_bit_grey_is_scaled_and_rounded(tmp_path, kind):
+def test_16_bit_gray_is_scaled_and_rounded(tmp_path, kind):
     wide = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH)).astype(np.uint16)
     wide[0, :4] = 0, 65535, 128, 129  # 128 / 257 rounds down, 129 / 257 up
     if kind == "png":
@@ -107,10 +107,10 @@ def test_16_bit_grey_is_scaled_and_rounded(tmp_path, kind):
     assert pixels[0, :4, 0].tolist() == [0, 255, 0, 1]
 
 
-@pytest.mark.parametrize("kind", ["colour png", "colour and alpha png", "grey and alpha png", "colour tif"])
+@pytest.mark.parametrize("kind", ["color png", "color and alpha png", "gray and alpha png", "color tif"])
 def test_more_than_8_bits_a_channel_are_refused_by_name(tmp_path, kind):
     """Pillow would drop the low bits without a word."""
-    channels = {"colour": 3, "colour and alpha": 4, "grey and alpha": 2}[kind.rpartition(" ")[0]]
+    channels = {"color": 3, "color and alpha": 4, "gray and alpha": 2}[kind.rpartition(" ")[0]]
     wide = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, channels)).astype(np.uint16)
     wide[:, :, 1::2] = 65535  # opaque, where there is an alpha channel
     if kind.endswith("png"):
@@ -129,8 +129,8 @@ def test_other_pixel_types_are_refused_by_name(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_refused_unless_opaque(tmp_path, colour, mode):
-    image = Image.fromarray(colour).quantize(16) if mode == "P" else Image.fromarray(colour).convert(mode)
+def test_transparency_is_refused_unless_opaque(tmp_path, color, mode):
+    image = Image.fromarray(color).quantize(16) if mode == "P" else Image.fromarray(color).convert(mode)
     opaque = np.asarray(image.convert("RGB"))
     image.save(tmp_path / "a.png")
     pixels = read_image(the_image(tmp_path))
@@ -175,8 +175,8 @@ def test_exif_orientation_is_applied(tmp_path, smooth, orientation, suffix):
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.webp"])
 @pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.9])
-def test_truncated_files_are_refused_by_name(tmp_path, colour, name, share):
-    Image.fromarray(colour).save(tmp_path / name)
+def test_truncated_files_are_refused_by_name(tmp_path, color, name, share):
+    Image.fromarray(color).save(tmp_path / name)
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: int(share * len(data))])
     with pytest.raises(UserError, match=name):
@@ -217,19 +217,19 @@ def test_missing_and_empty_sources(tmp_path):
             list_images(tmp_path / name)
 
 
-def test_images_are_listed_by_name_without_hidden_files(tmp_path, colour):
+def test_images_are_listed_by_name_without_hidden_files(tmp_path, color):
     for name in ("b.png", "sub/c.JPG", "a.png", ".hidden.png", ".cache/d.png", "__MACOSX/e.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(colour).save(tmp_path / name, format="PNG")
+        Image.fromarray(color).save(tmp_path / name, format="PNG")
     assert [image.name for image in list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
     assert [image.name for image in files.list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
 
 
-def test_zip_archives_read_like_folders(tmp_path, colour):
+def test_zip_archives_read_like_folders(tmp_path, color):
     folder, archive = tmp_path / "folder", tmp_path / "images.zip"
     (folder / "sub").mkdir(parents=True)
     for number, name in enumerate(("a.png", "sub/b.tif", ".hidden.png")):
-        Image.fromarray(colour ^ np.uint8(number)).save(folder / name)
+        Image.fromarray(color ^ np.uint8(number)).save(folder / name)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as stream:
         for path in sorted(folder.rglob("*")):
             stream.write(path, path.relative_to(folder))
@@ -240,10 +240,10 @@ def test_zip_archives_read_like_folders(tmp_path, colour):
         np.testing.assert_array_equal(read_image(one), read_image(other))
 
 
-def test_a_damaged_member_of_a_zip_is_refused_by_name(tmp_path, colour):
+def test_a_damaged_member_of_a_zip_is_refused_by_name(tmp_path, color):
     archive = tmp_path / "images.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as stream:
-        Image.fromarray(colour).save(tmp_path / "a.png")
+        Image.fromarray(color).save(tmp_path / "a.png")
         stream.write(tmp_path / "a.png", "a.png")
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -253,14 +253,14 @@ def test_a_damaged_member_of_a_zip_is_refused_by_name(tmp_path, colour):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_write_image_is_lossless(tmp_path, colour, channels):
-    write_image(tmp_path / "new/a.png", colour[:, :, :channels])
-    np.testing.assert_array_equal(read_image(the_image(tmp_path / "new")), colour[:, :, :channels])
+def test_write_image_is_lossless(tmp_path, color, channels):
+    write_image(tmp_path / "new/a.png", color[:, :, :channels])
+    np.testing.assert_array_equal(read_image(the_image(tmp_path / "new")), color[:, :, :channels])
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
 
 
-def test_write_image_leaves_nothing_behind_when_it_fails(tmp_path, colour, monkeypatch):
-    write_image(tmp_path / "a.png", colour)
+def test_write_image_leaves_nothing_behind_when_it_fails(tmp_path, color, monkeypatch):
+    write_image(tmp_path / "a.png", color)
 
     def full_disk(self, path, *args, **kwargs):
         Path(path).write_bytes(b"half an image")
@@ -269,9 +269,9 @@ def test_write_image_leaves_nothing_behind_when_it_fails(tmp_path, colour, monke
     monkeypatch.setattr(Image.Image, "save", full_disk)
     for name in ("a.png", "b.png"):
         with pytest.raises(OSError, match="No space"):
-            write_image(tmp_path / name, colour)
+            write_image(tmp_path / name, color)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    np.testing.assert_array_equal(read_image(the_image(tmp_path)), colour)  # the old one, whole
+    np.testing.assert_array_equal(read_image(the_image(tmp_path)), color)  # the old one, whole
 
 
 def test_to_uint8_clamps_and_rounds():

@@ -41,7 +41,7 @@ def build(folder: Path, images: dict[str, np.ndarray], **options) -> Path:
 
 @pytest.fixture(scope="module")
 def mid_gray(tmp_path_factory) -> Path:
-    """Colour tiles of 64 x 64, all pixels 128: noise of five standard deviations still fits into 8 bits."""
+    """Color tiles of 64 x 64, all pixels 128: noise of five standard deviations still fits into 8 bits."""
     return build(tmp_path_factory.mktemp("mid_gray"), {"a.png": np.full((256, 256, 3), 128, np.uint8)}, tile_size=64)
 
 
@@ -79,7 +79,7 @@ def parts(sheet: ContactSheet, shards: ShardSet) -> list[tuple[np.ndarray, np.nd
 def test_the_summary_says_what_the_manifest_says(shards, split):
     manifest = json.loads((shards / "manifest.json").read_text())
     lines = summary(shards, split)
-    assert "clean, colour (3 channels), tiles of 64 x 64, built with seed 0" in lines[1]
+    assert "clean, color (3 channels), tiles of 64 x 64, built with seed 0" in lines[1]
     for name, entry in manifest["splits"].items():
         (line,) = (line for line in lines if line.startswith(f"{name} "))
         mib = round(sum(shard["bytes"] for shard in entry["shards"]) / 2**20, 1)
@@ -99,7 +99,7 @@ def test_the_summary_says_what_the_manifest_says(shards, split):
 
 def test_tile_sizes_are_counted(gray):
     lines = summary(gray, "train")
-    assert "grey (1 channel)" in lines[1]
+    assert "gray (1 channel)" in lines[1]
     begin = lines.index("tile sizes") + 1
     seen = {tuple(numbers(line)[:2]): numbers(line)[2] for line in lines[begin : begin + 3]}
     assert seen == {(64, 64): 6, (30, 64): 4, (48, 40): 1}
@@ -172,7 +172,7 @@ def test_noisy_tiles_have_the_noise_they_name(mid_gray, noise, deviation):
     assert abs(values.mean()) < 5 * deviation / np.sqrt(values.size)
 
 
-def test_grey_tiles_of_several_sizes(gray):
+def test_gray_tiles_of_several_sizes(gray):
     """More are asked for than there are: each is shown once."""
     data = ShardSet(gray)
     sheet = contact_sheet(data, 100, Gaussian(0.1), 0)

@@ -59,7 +59,7 @@ def error(found: NoiseModel, truth: NoiseModel) -> float:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("noise", NOISES, ids=format_noise)
 def test_family_and_level_of_flat_blocks(noise, channels):
-    """36,864 pixels tell a standard deviation to 0.4 %, and a variance to 0.8 %; a colour has three times as many."""
+    """36,864 pixels tell a standard deviation to 0.4 %, and a variance to 0.8 %; a color has three times as many."""
     found = estimate_noise(Blocks(), noisy_blocks(noise, channels))
     assert type(found) is type(noise) and error(found, noise) < 0.025
 

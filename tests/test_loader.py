@@ -197,7 +197,7 @@ def test_crops_larger_than_the_smallest_tile_are_refused(shards):
 # --- noise ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gray", [False, True], ids=["colour", "gray"])
+@pytest.mark.parametrize("gray", [False, True], ids=["color", "gray"])
 @pytest.mark.parametrize("noise", NOISES, ids=format_noise)
 def test_dali_noise_equals_numpys(shards, gray_shards, noise, gray):
     data, positions, math = gray_shards if gray else shards, np.arange(64), frozen.numpy_math()
@@ -351,7 +351,7 @@ def backends(schema_name: str) -> list[str]:
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 @pytest.mark.parametrize(
-    "noise, stored, beside",
+    "noise, stored, extra_view",
     [
         *((noise, CLEAN, None) for noise in NOISES),
         (None, CLEAN, None),

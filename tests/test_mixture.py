@@ -84,7 +84,7 @@ def test_a_batch_transforms_each_image_by_its_own_noise():
 
 
 def test_a_network_is_told_family_and_strength():
-    """All three of these have a standard deviation of 0.05 on middle grey."""
+    """All three of these have a standard deviation of 0.05 on middle gray."""
     for number, noise in enumerate((Gaussian(0.05), Poisson(0.005), Gamma(100))):
         condition = NoiseBatch.same(noise, torch.device("cpu")).condition()
         expected = torch.zeros(1, 4, 1, 1)

@@ -69,7 +69,7 @@ def test_flops_of_the_score_model_are_those_of_its_layers():
     config = read_config(["--network.widths=[12,24]", "--network.blocks=1"])
     side, c, d = 32, 12, 24  # pixels a side, channels of the two levels
     fine, coarse = (side // 2) ** 2, (side // 4) ** 2
-    head = 2 * fine * 9 * (4 * 5) * c  # 3 colours and 2 constants, unshuffled by 2
+    head = 2 * fine * 9 * (4 * 5) * c  # 3 colors and 2 constants, unshuffled by 2
     rest = 2 * (
         fine * 9 * 2 * c * c  # down level
         + coarse * 4 * c * d  # down

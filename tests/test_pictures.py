@@ -65,7 +65,7 @@ def test_what_is_written_is_read_again(tmp_path, suffix, count, dtype):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), high)
 
 
-def test_grey_with_transparency(tmp_path):
+def test_gray_with_transparency(tmp_path):
     values = channels(2, np.uint8)
     write_picture(tmp_path / "a.png", DecodedImage.of(values))
     np.testing.assert_array_equal(read(tmp_path / "a.png").joined(), values)
@@ -84,14 +84,14 @@ def test_other_formats_get_8_bits_and_no_transparency(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "CMYK", "YCbCr", "L"])
-def test_every_mode_becomes_grey_or_colour(tmp_path, mode):
+def test_every_mode_becomes_gray_or_color(tmp_path, mode):
     image = Image.fromarray(channels(3, np.uint8)).convert(mode)
     path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
     image.save(path)
     picture = read(path)
-    grey, alpha = mode in ("LA", "1", "L"), mode in ("RGBA", "LA")
-    assert (picture.channels, picture.alpha is not None, picture.pixels.dtype) == (1 if grey else 3, alpha, np.uint8)
-    expected = np.asarray(image.convert("L" if grey else "RGB"))
+    gray, alpha = mode in ("LA", "1", "L"), mode in ("RGBA", "LA")
+    assert (picture.channels, picture.alpha is not None, picture.pixels.dtype) == (1 if gray else 3, alpha, np.uint8)
+    expected = np.asarray(image.convert("L" if gray else "RGB"))
     np.testing.assert_array_equal(picture.pixels, expected.reshape(HEIGHT, WIDTH, -1))
 
 

@@ -173,16 +173,16 @@ def test_the_table_is_the_same_on_one_two_and_four_ranks(trained, photographs, l
 
 
 def test_a_users_error_on_one_rank_ends_all_with_one_line(trained, photographs, launch, tmp_path):
-    """The image that no colour checkpoint takes falls to the second rank; the first must not wait for ever."""
+    """The image that no color checkpoint takes falls to the second rank; the first must not wait for ever."""
     folder = tmp_path / "images"
     folder.mkdir()
     Image.open(photographs / "coffee.png").save(folder / "large.png")
-    Image.open(photographs / "coffee.png").convert("L").crop((0, 0, 50, 50)).save(folder / "small-grey.png")
+    Image.open(photographs / "coffee.png").convert("L").crop((0, 0, 50, 50)).save(folder / "small-gray.png")
     arguments = [f"--checkpoint={trained}", f"--benchmark=two={folder}", f"--out={tmp_path / 'out'}", "--no-wandb"]
     codes, _, err = launch(2, "n2s_dist.evaluate", *arguments).wait()
     errors = [line for line in err.splitlines() if line.startswith("error:")]
     assert codes == [2, 2] and len(errors) == 1 and "Traceback" not in err, err
-    assert "small-grey.png is grey" in errors[0]
+    assert "small-gray.png is gray" in errors[0]
     assert not (tmp_path / "out" / "results.json").exists()
 
 

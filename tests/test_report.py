@@ -255,9 +255,9 @@ def test_a_run_that_is_none_is_named(run, results_dir, tmp_path):
     assert str(tmp_path / "nothing") in run(results_dir, f"--run_dir={tmp_path / 'nothing'}").error()
 
 
-def test_uncertainty_is_coloured_from_zero_to_its_largest_value():
-    colours = examples.heat(np.array([[0, 10], [20, 40]], np.uint8)).astype(int).sum(-1)
-    assert colours[0, 0] < 10 and colours[1, 1] > 600 and (np.diff(colours.ravel()) > 0).all()
+def test_uncertainty_is_colored_from_zero_to_its_largest_value():
+    colors = examples.heat(np.array([[0, 10], [20, 40]], np.uint8)).astype(int).sum(-1)
+    assert colors[0, 0] < 10 and colors[1, 1] > 600 and (np.diff(colors.ravel()) > 0).all()
     assert (examples.heat(np.zeros((2, 2), np.uint8)) < 10).all()
 
 

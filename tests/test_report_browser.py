@@ -192,9 +192,9 @@ def test_a_phone_scrolls_down_alone(browser, page, width):
 
 CONTRAST = """(() => {
   const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
-  const mix = (colours) => {  // from the page up to the text's own background
+  const mix = (colors) => {  // from the page up to the text's own background
     canvas.clearRect(0, 0, 1, 1);
-    for (const each of colours) { canvas.fillStyle = each; canvas.fillRect(0, 0, 1, 1); }
+    for (const each of colors) { canvas.fillStyle = each; canvas.fillRect(0, 0, 1, 1); }
     return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
   };
   const light = rgb => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)

@@ -112,7 +112,7 @@ def test_the_card_says_what_it_is_and_what_it_reaches(ship, folder, trained, tmp
     assert done.code == 0, done.err
     card = (folder / "tiny-color.md").read_text()
     for words in (
-        "# tiny-color", "gaussian:25 noise from colour images", "160 crops of 32x32 in batches of 8", "on an abacus",
+        "# tiny-color", "gaussian:25 noise from color images", "160 crops of 32x32 in batches of 8", "on an abacus",
         "BSD400", "non-commercial research and education", "Martin",
         "| gaussian:25 | known | set12 | 23.46 | 0.7100 | 30.13 |",
         "| gaussian:25 | unknown | set12 | 23.46 | 0.7100 |  |",
@@ -155,7 +155,7 @@ def test_weights_that_float16_would_hurt_stay_float32(ship, folder, trained, too
 
 def test_what_users_do_wrong_is_named(ship, folder, trained, tmp_path, monkeypatch):
     assert ship(trained, "--name=tiny-color").code == 0
-    for path in ("universal", "tiny-colour"):
+    for path in ("universal", "tiny-color"):
         with pytest.raises(UserError, match=f"{path} holds no checkpoint.*shipped one: tiny-color"):
             checkpoint.locate(path)
     assert "--name is Tiny/Color" in ship(trained, "--name=Tiny/Color").error()
@@ -177,7 +177,7 @@ def test_photographs_are_measured_at_the_noises_a_network_knows():
     for channels in (1, 3):
         image = photograph("chelsea", channels)
         assert image.shape == (192, 192, channels) and 0.2 < image.mean() < 0.8 and image.std() > 0.05
-    grey, colour = photograph("chelsea", 1), photograph("chelsea", 3)
-    np.testing.assert_allclose(grey[:, :, 0], colour @ [0.299, 0.587, 0.114], atol=1 / 255)
+    gray, color = photograph("chelsea", 1), photograph("chelsea", 3)
+    np.testing.assert_allclose(gray[:, :, 0], color @ [0.299, 0.587, 0.114], atol=1 / 255)
     assert [noise.level for noise in noises(parse_training_noise("gaussian:5-30,gamma:20-60"))] == [25 / 255, 50]
     assert math.isinf(largest_difference_db([], [{"photograph": "a", "noise": "b", "psnr_db": 1.0}]))

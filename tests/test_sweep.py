@@ -46,7 +46,7 @@ def benchmark(photographs) -> Benchmark:
 
 
 def test_psnr_and_ssim_of_100_random_pairs_are_scikit_images(run, tmp_path):
-    """Grey and colour pairs as files; the denoiser blurs a little, as any function of the noisy image may."""
+    """Gray and color pairs as files; the denoiser blurs a little, as any function of the noisy image may."""
     rng = np.random.default_rng(0)
     for number in range(100):
         height, width = rng.integers(11, 60, 2)
@@ -99,12 +99,12 @@ def test_an_image_without_any_error_has_no_psnr_and_does_not_spoil_the_mean(run,
     """Gamma noise leaves black pixels black; Infinity is not JSON."""
     (tmp_path / "images").mkdir()
     Image.new("L", (20, 20)).save(tmp_path / "images/black.png")
-    Image.new("L", (20, 20), 128).save(tmp_path / "images/grey.png")
+    Image.new("L", (20, 20), 128).save(tmp_path / "images/gray.png")
     source = Benchmark.open("a", tmp_path / "images", None, "float")
     (results,) = run([cell(source, Spy().as_method(), "gamma:100")])["cells"]
-    black, grey = results["images"]
+    black, gray = results["images"]
     assert black["psnr_noisy_db"] is black["psnr_db"] is None and black["ssim"] == pytest.approx(1)
-    assert results["psnr_db"] == grey["psnr_db"] == pytest.approx(26, abs=0.5)
+    assert results["psnr_db"] == gray["psnr_db"] == pytest.approx(26, abs=0.5)
 
 
 def test_cells_of_one_noise_see_the_same_noisy_image(run, benchmark):

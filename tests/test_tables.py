@@ -30,7 +30,7 @@ CELLS = [
     computed(),
     computed(method="bm3d", psnr_db=30.5, checkpoint=None, samples_seen=None),
     computed(level="unknown", psnr_db=30.7),
-    empty("set12", "no checkpoint for grey images"),
+    empty("set12", "no checkpoint for gray images"),
     computed("kodak24", noise="gaussian:50", psnr_db=28.0),
     computed(noise="gaussian:50", psnr_db=27.8),
     computed("real", psnr_db=None, psnr_noisy_db=None, psnr_uint8_db=None, ssim=None, protocol="uint8_input"),
@@ -45,7 +45,7 @@ def test_the_terminals_lines_show_the_papers_figures_and_what_is_missing():
     assert ["cbsd68", "known", "bm3d", "68", "20.17", "30.50", "30.72", "0.8765", "30.56", "-0.06"] in lines
     assert ["cbsd68", "unknown", "n2s", "68", "20.17", "30.70", "30.72", "0.8765", "30.78", "-0.08"] in lines
     assert ["kodak24", "known", "n2s", "68", "20.17", "28.00", "30.72", "0.8765", "-", "-"] in lines
-    assert "1 cell not computed: no checkpoint for grey images" in format_table(RESULTS)
+    assert "1 cell not computed: no checkpoint for gray images" in format_table(RESULTS)
     headings = [line for line in format_table(RESULTS).splitlines() if line.endswith(")")]
     assert headings == ["gaussian:25 (float)", "gaussian:50 (float)", "gaussian:25 (uint8_input)"]
 
@@ -90,7 +90,7 @@ def test_markdown_has_every_published_figure_with_its_difference():
         assert lines[f"{name}, known level, published"][0]
     assert lines["**Noise2Score**, known level, uint8_input"][3] == "no clean images"
     text = to_markdown(RESULTS)
-    assert "[1] not computed: no checkpoint for grey images" in text and "float: as it is" in text
+    assert "[1] not computed: no checkpoint for gray images" in text and "float: as it is" in text
 
 
 def test_an_unusable_figure_of_the_paper_says_why():
@@ -112,5 +112,5 @@ def test_csv_has_a_line_a_cell_in_full_precision():
         30.731 - 31.69
     )
     assert float(bm3d["difference_db"]) == pytest.approx(30.5 - 30.56)
-    assert missing["missing"] == "no checkpoint for grey images" and missing["psnr_db"] == ""
+    assert missing["missing"] == "no checkpoint for gray images" and missing["psnr_db"] == ""
     assert real["psnr_db"] == "" and real["published_n2s_db"] == ""

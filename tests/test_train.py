@@ -247,8 +247,8 @@ def test_another_run_in_the_same_place_is_refused(trained, tiny, cli, option):
 
 
 def test_other_shards_are_refused(trained, tiny, cli, photographs, tmp_path):
-    build_shards([str(photographs)], tmp_path / "grey", BuildOptions(tile_size=64, gray=True), workers=1)
-    line = cli(training.main, *tiny, "--run_dir", trained, f"--data.shards={tmp_path / 'grey'}").error(2)
+    build_shards([str(photographs)], tmp_path / "gray", BuildOptions(tile_size=64, gray=True), workers=1)
+    line = cli(training.main, *tiny, "--run_dir", trained, f"--data.shards={tmp_path / 'gray'}").error(2)
     assert "shards" in line and str(trained) in line
 
 

@@ -33,7 +33,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Six shards of unequal tiles. Each image is of one colour, which counts the images; one tile an image."""
+    """Six shards of unequal tiles. Each image is of one color, which counts the images; one tile an image."""
     scratch = tmp_path_factory.mktemp("windows")
     (scratch / "source").mkdir()
     for number in range(41):

@@ -27,7 +27,7 @@ def main() -> None:
     )
     add("--out", required=True, metavar="DIR", help="where the shards go")
     add("--tile-size", type=int, default=default.tile_size, help="side of a tile in pixels (%(default)s)")
-    add("--gray", action="store_true", help="one channel: colour is converted to luma")
+    add("--gray", action="store_true", help="one channel: color is converted to luma")
     add("--validation-fraction", type=float, metavar="F",
         help=f"share of the images kept apart for validation ({default.validation_fraction})")  # fmt: skip
     add("--seed", type=int, default=default.seed, help="of shuffle, split and noise (%(default)s)")

@@ -40,7 +40,7 @@ MAX_DIFFERENCE_DB = 0.001
 CARD = """\
 # {name}
 
-Removes {noise} noise from {colour} images
+Removes {noise} noise from {color} images
 (sigma in 8-bit levels, zeta the intensity of a photon, k the shape). Trained by Noise2Score's AR-DAE loss in
 {coordinates} coordinates, from noisy images alone, {version}; it never read a clean pixel.
 
@@ -177,7 +177,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         noise=format_training_noise(loaded.config.aim).replace(",", ", "),
         coordinates=loaded.config.ardae.coordinates,
         version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
-        colour=KINDS[loaded.channels],
+        color=KINDS[loaded.channels],
         network=f"{network.name}, widths {network.widths}, {network.blocks} blocks a level"
         + (", symmetric under flips and quarter turns" if network.symmetric else ""),
         parameters=sum(tensor.numel() for tensor in weights.values()),

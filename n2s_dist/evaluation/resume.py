@@ -1,6 +1,6 @@
 """What an evaluation need not do again: units of one that was stopped, and whole cells of one that ended.
 
-    OUT/.pieces/RANK.jsonl    a line for each unit that a rank has measured, until results.json is there
+    OUT/.pieces/RANK.jsonl     a line for each unit that a rank has measured, until results.json is there
     OUT/results.json           cells, each with the fingerprint of all that its figures depend on
 
 Numbers pass through JSON unchanged, so a table that was stopped and resumed is the same to the last bit.

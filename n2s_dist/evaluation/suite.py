@@ -130,7 +130,7 @@ def choose(denoisers: list[EvaluatedMethod], noise: NoiseModel, level: str, chan
 def product_cells(
     sources: list[Benchmark], denoisers: list[EvaluatedMethod], noises: list[str] | None, levels: tuple[str, ...]
 ) -> list[Cell]:
-    """Every denoiser at every noise on every benchmark of its kind, grey or colour.
+    """Every denoiser at every noise on every benchmark of its kind, gray or color.
 
     noises: None takes what each network was trained on. Raises UserError for a noise that a denoiser does not know,
     levels that can't be unknown to it, and benchmarks and networks that have no counterpart of their kind.

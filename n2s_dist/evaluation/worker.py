@@ -234,7 +234,7 @@ def posterior_figures(sums: list[dict[str, Any]]) -> dict[str, float] | None:
 
 
 def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
-    """UserError when a colour image meets a grey model or the reverse."""
+    """UserError when a color image meets a gray model or the reverse."""
     if pixels.shape[2] != channels:
         raise UserError(
             f"{image.path} is {KINDS[pixels.shape[2]]}, but the checkpoint was trained on "

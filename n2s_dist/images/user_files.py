@@ -61,7 +61,7 @@ class DecodedImage(NamedTuple):
 
 
 def read_picture(image: ImageFile) -> DecodedImage:
-    """Decode a file, upright, at its own depth. CMYK and palettes become RGB, two levels become grey.
+    """Decode a file, upright, at its own depth. CMYK and palettes become RGB, two levels become gray.
 
     Raises UserError by name for what is no readable image, for pixels of other types, such as floating point, and for
     files of several pages.
@@ -96,13 +96,13 @@ def _low_bytes(tile: Any, path: Path) -> Any:
 
 
 def upright(opened: Image.Image) -> np.ndarray:
-    """Decode to [H, W, channels] as a viewer shows it: L, LA, RGB or RGBA, or uint16 grey."""
+    """Decode to [H, W, channels] as a viewer shows it: L, LA, RGB or RGBA, or uint16 gray."""
     image = ImageOps.exif_transpose(opened) if is_turned(opened) else opened
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[:, :, None]
     see_through = "A" in image.getbands() or "transparency" in image.info
-    grey = image.mode in ("1", "L", "LA")
-    wanted = ("LA" if grey else "RGBA") if see_through else ("L" if grey else "RGB")
+    gray = image.mode in ("1", "L", "LA")
+    wanted = ("LA" if gray else "RGBA") if see_through else ("L" if gray else "RGB")
     pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 

@@ -60,7 +60,7 @@ class Denoiser:
 
     @property
     def channels(self) -> int:
-        """Of the images it takes: 1 (grey) or 3 (colour)."""
+        """Of the images it takes: 1 (gray) or 3 (color)."""
         return self.loaded.channels
 
     def __call__(

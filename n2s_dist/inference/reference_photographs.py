@@ -24,7 +24,7 @@ _NOISES = ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:
 
 
 def photograph(name: str, channels: int) -> np.ndarray:
-    """The middle of a photograph: float64 [H, W, channels] on the 0-1 scale, grey by ITU-R 601 luma."""
+    """The middle of a photograph: float64 [H, W, channels] on the 0-1 scale, gray by ITU-R 601 luma."""
     image = Image.fromarray(getattr(skimage.data, name)()).convert("L" if channels == 1 else "RGB")
     left, top = (image.width - _SIDE) // 2, (image.height - _SIDE) // 2
     pixels = np.asarray(image.crop((left, top, left + _SIDE, top + _SIDE))) / 255

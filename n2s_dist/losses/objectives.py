@@ -17,7 +17,7 @@ network's output F stands for the noise in stable coordinates z (noise.py), wher
 
 Supervised training sees clean pixels, Noise2Noise a second noisy version of each: they are there to compare with. The
 others see one noisy version. Any noise whose mean is the clean image keeps the first three right, with its deviation at
-middle grey for sigma; SURE and R2R take the noise in z for Gaussian, which is an approximation for Poisson and Gamma.
+middle gray for sigma; SURE and R2R take the noise in z for Gaussian, which is an approximation for Poisson and Gamma.
 
 Draws are pure functions of (seed, position), so a resumed run repeats them.
 """

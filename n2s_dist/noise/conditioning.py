@@ -60,7 +60,7 @@ class NoiseBatch:
     def condition(self) -> Tensor:
         """What a network is told: its family, one channel each, and the level, as a strength that families share.
 
-        That strength is the logarithm of the noise's standard deviation at middle grey. float32 [B, CONDITIONS, 1, 1].
+        That strength is the logarithm of the noise's standard deviation at middle gray. float32 [B, CONDITIONS, 1, 1].
         """
         one_hot = [(self.family == number).float() for number in range(len(FAMILIES))]
         std = self._choose([noise.std(0.5) for noise in self._models()])

@@ -49,7 +49,7 @@ class Mixture:
         return weakest + (strongest - weakest) * share - self._log_std(which, level)
 
     def _log_std(self, which: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Logarithm of the noise's standard deviation at middle grey, for what `draw` returns: float64 [N]."""
+        """Logarithm of the noise's standard deviation at middle gray, for what `draw` returns: float64 [N]."""
         return np.log(np.choose(which, [type(low)(level).std(0.5) for low, _ in self.ranges]))  # type: ignore[arg-type]
 
     def is_end(self, noise: NoiseModel) -> bool:

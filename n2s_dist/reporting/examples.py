@@ -154,14 +154,14 @@ def _most_telling(pictures: dict[str, np.ndarray], high: int, wide: int) -> tupl
 
 
 def heat(std: np.ndarray) -> np.ndarray:
-    """A standard deviation in false colours, from zero to its largest value. uint8 [h, w, 3]."""
+    """A standard deviation in false colors, from zero to its largest value. uint8 [h, w, 3]."""
     gray = std.mean(-1) if std.ndim == 3 else std.astype(float)
-    colours = matplotlib.colormaps["magma"](gray / max(1.0, gray.max()))
-    return (colours[..., :3] * 255).round().astype(np.uint8)
+    colors = matplotlib.colormaps["magma"](gray / max(1.0, gray.max()))
+    return (colors[..., :3] * 255).round().astype(np.uint8)
 
 
 def visible(example: ExampleImage) -> list[np.ndarray]:
-    """Its pictures in the order of `kinds`, uncertainty in false colours."""
+    """Its pictures in the order of `kinds`, uncertainty in false colors."""
     return [heat(example.pictures[kind]) if kind == "std" else example.pictures[kind] for kind in example.kinds]
 
 

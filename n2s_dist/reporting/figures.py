@@ -84,10 +84,10 @@ def draw_comparison(marks: dict[str, dict[str, list[Mark]]]) -> Figure:
 
 
 def _look(index: int, filled: bool) -> dict[str, Any]:
-    colour = f"C{index}"
+    color = f"C{index}"
     return {
-        "color": colour, "marker": "o" if filled else "s", "markersize": 4.5, "linestyle": "none", "alpha": 0.9,
-        "markerfacecolor": colour if filled else "none",
+        "color": color, "marker": "o" if filled else "s", "markersize": 4.5, "linestyle": "none", "alpha": 0.9,
+        "markerfacecolor": color if filled else "none",
     }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def draw_scatter(cells: list[ResultCell]) -> Figure:
 
 
 def draw_curves(runs: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Loss and held-out PSNR over samples seen; runs differ in colour, metrics of a panel in line style."""
+    """Loss and held-out PSNR over samples seen; runs differ in color, metrics of a panel in line style."""
     panels = [panel for panel in CURVES if any(curve(run, key)[0] for run in runs.values() for key in panel.keys)]
     figure = Figure(figsize=(_COLUMN_INCHES * len(panels), 2.4), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):

@@ -21,7 +21,7 @@ from n2s_dist.reporting.curves import curve, read_metrics
 from n2s_dist.reporting.examples import ExampleImage
 
 _MAX_POINTS = 600  # of a curve on the page
-# Colour at full resolution: halved, as is usual, it would take half of the noise away.
+# Color at full resolution: halved, as is usual, it would take half of the noise away.
 _SUBSAMPLING, _QUALITY = 0, 94
 
 
