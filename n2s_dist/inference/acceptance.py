@@ -15,12 +15,12 @@ import numpy as np
 
 from n2s_dist.inference.reference_photographs import PHOTOGRAPHS, photograph
 from n2s_dist.noise.base import NoiseModel, PureNoise
-from n2s_dist.noise.frozen_rng import frozen_rng
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.mixtures import Mixture, TrainingNoise
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise
+from n2s_dist.utils.hashing import frozen_rng
 
 Denoise = Callable[[np.ndarray, PureNoise], np.ndarray]
 
