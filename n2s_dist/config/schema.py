@@ -61,7 +61,7 @@ class ArdaeConfig:
             best there; validation then is on such noise. Empty draws from all of it
         overstated: with whole_range, the share of crops that are told a higher level than they have, up to the one
             drawn, so that a level named too high does no harm
-        constant: the share of crops in which an area is made constant, clipped or a mosaic: it has no noise, whatever
+        constant: the share of crops in which an area is made constant, clipped or a pattern: it has no noise, whatever
             level is told, and the network learns to leave it alone
     """
 

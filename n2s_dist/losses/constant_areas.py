@@ -1,4 +1,4 @@
-"""Areas without noise in training crops: padding, clipped pixels, mosaics.
+"""Areas without noise in training crops: padding, clipped pixels, mosaics, drawn patterns.
 
 Users' images have such areas: zeros around a registered image, a saturated sky, a blurred face. A network that has only
 seen noise everywhere may do anything there. Here crops get some, and where they are is known, so the network can learn
@@ -18,7 +18,7 @@ _BLOCKS = (2, 4, 8, 16)  # sides of a mosaic's blocks, in pixels
 
 
 def make_constant(noisy: Tensor, seed: int, positions: np.ndarray, share: float) -> tuple[Tensor, Tensor]:
-    """Make an area of some crops constant, clipped or a mosaic.
+    """Make an area of some crops constant, clipped, a mosaic or a checkerboard.
 
     noisy: [B, C, S, S] on the 0-1 scale. positions: int64 [B], global. share: of crops that get an area.
     Returns the crops and where they hold no noise now, bool [B, C, S, S]. A pure function of (seed, position).
@@ -47,7 +47,7 @@ def _make_constant(crop: Tensor, mask: Tensor, draws: list[float]) -> None:
     area = crop[:, rows, columns]
     if kind < 0.5:
         block = _BLOCKS[int(value * len(_BLOCKS))]
-        area.copy_(_mosaic(area, block))
+        area.copy_(_mosaic(area, block) if kind < 0.4 else _checkerboard(area, block, *box[4:]))
     elif kind < 0.75:
         area.zero_() if value < 0.7 else area.fill_(1.0)
     else:
@@ -66,3 +66,9 @@ def _mosaic(area: Tensor, block: int) -> Tensor:
     height, width = area.shape[1:]
     means = F.avg_pool2d(area[None], block, ceil_mode=True)
     return F.interpolate(means, scale_factor=block, mode="nearest")[0, :, :height, :width]
+
+
+def _checkerboard(area: Tensor, block: int, dark: float, bright: float) -> Tensor:
+    """Squares of two brightnesses."""
+    rows, columns = (torch.arange(side, device=area.device) // block for side in area.shape[1:])
+    return torch.where((rows[:, None] + columns) % 2 == 0, dark, bright).to(area.dtype).expand_as(area)
