@@ -12,15 +12,13 @@ from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.loading.prefetch import bring_ahead, run_ahead
 from n2s_dist.losses.ardae import raised, share_of_range, sigma_a_law
 from n2s_dist.losses.objectives import Batch, draw
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.training.state import TrainState
 
 
 def open_batches(run: TrainState) -> Iterator[Batch]:
     """This rank's micro-batches from samples_seen on, without end, made one ahead of their use."""
     config, device = run.config, run.ranks.device
-    noise = None if run.shards.noise else run.model.noise
-    assert not isinstance(noise, Mixture)
+    noise = None if run.shards.noise else run.model.noise.single
     for_loader, for_loss = itertools.tee(micro_batches(run))
     if run.ranks.local_rank == 0:
         for_loader = bring_ahead(run.shards, for_loader, node_positions(run), run.sample_index)
@@ -31,12 +29,13 @@ def open_batches(run: TrainState) -> Iterator[Batch]:
     )  # fmt: skip
 
     def make(positions: np.ndarray, made: Tensor) -> Batch:
+        # One noise for all needs no look at the images.
+        keys = np.zeros(len(positions), np.uint64) if run.model.noise.is_single else run.image_keys(positions)
         if config.extra_view:
             noisy, aux = made.unbind(1)
         else:
-            noisy, aux = made, draw(config.method, config.seed, positions, made.shape, device)
-        # One noise for all needs no look at the images.
-        keys = run.image_keys(positions) if isinstance(run.model.noise, Mixture) else np.empty(0, np.uint64)
+            kernels = run.model.noise.kernels(keys, run.shards.manifest.seed)
+            noisy, aux = made, draw(config.method, config.seed, positions, made.shape, device, kernels)
         sigma_a = torch.tensor(perturbation_scales(run, positions, keys), dtype=torch.float32, device=device)
         return Batch(positions, noisy, run.noise_of(keys), aux, sigma_a.view(-1, 1, 1, 1))
 
@@ -50,10 +49,8 @@ def perturbation_scales(run: TrainState, positions: np.ndarray, image_keys: np.n
     sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
     if not config.ardae.whole_range:
         return sigma_a
-    mixture, aim = run.model.noise, config.aim
-    assert isinstance(mixture, Mixture) and isinstance(aim, Mixture)
     share = share_of_range(config.seed, positions)
-    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share, aim))
+    return raised(sigma_a, run.model.noise.log_raise(image_keys, run.shards.manifest.seed, share, config.aim))
 
 
 def micro_batches(run: TrainState) -> Iterator[np.ndarray]:
