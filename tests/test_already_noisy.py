@@ -17,7 +17,6 @@ from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise
-from n2s_dist.noise.stored import encoding
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
@@ -49,7 +48,7 @@ def test_tiles_are_the_files_own_values(photographs, tmp_path, noise, dtype):
     images = measured(photographs, tmp_path / "in", noise, dtype)
     options = BuildOptions(64, validation_fraction=0, noise=format_noise(noise), already_noisy=True)
     manifest = build_shards([str(tmp_path / "in")], tmp_path / "out", options, workers=1)
-    shards, stored = ShardSet(tmp_path / "out"), encoding(noise)
+    shards, stored = ShardSet(tmp_path / "out"), noise.encoding
     assert manifest.splits.keys() == {"train"} and shards.noise == format_noise(noise)
     assert len(shards) == 4 * len(images)
     steps = {Gaussian: stored.scale / 2, Poisson: noise.level / 2, Gamma: 2.0**-12}  # of a value of at most 1

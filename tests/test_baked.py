@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.frozen import corrupt_tile
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.poisson import Poisson
-from n2s_dist.noise.specification import format_noise, parse_noise
+from n2s_dist.noise.specification import format_noise, parse_noise, parse_training_noise
 from n2s_dist.noise.stored import bake as bake_tile
-from n2s_dist.noise.stored import encoding
 from n2s_dist.utils import hashing
 
 KEY = hashing.name_key("photograph.png")
@@ -33,9 +32,9 @@ def noisy(noise, clean: np.ndarray, row: int = 0, column: int = 0, seed: int = 0
 
 
 def bake(noise, clean: np.ndarray, row: int = 0, column: int = 0, seed: int = 0) -> np.ndarray:
-    stored = bake_tile(noise, clean, seed, KEY, row, column)
-    assert stored.dtype == encoding(noise).dtype
-    return encoding(noise).decode(stored)
+    stored = bake_tile(NoiseDistribution.of(noise), clean, seed, KEY, row, column)
+    assert stored.dtype == noise.encoding.dtype
+    return noise.encoding.decode(stored)
 
 
 def noise_deviation(noise, x: np.ndarray) -> np.ndarray:
@@ -62,7 +61,7 @@ def test_rounding_is_far_below_the_noise(text, value):
 @pytest.mark.parametrize("noise", [Gaussian(5 / 255), Gaussian(55 / 255), Poisson(0.005), Gamma(200)], ids=format_noise)
 def test_a_mixtures_rounding_is_far_below_its_weakest_noise(noise):
     """All families as float16, whose error is relative: at most 1 % of the noise's deviation, ends of all ranges."""
-    several = encoding(Mixture(((noise, noise),)))
+    several = parse_training_noise("gaussian:5-55,gamma:20-200").encoding
     clean = tile()
     exact = noisy(noise, clean).astype(np.float64)
     rounding = (several.decode(several.encode(exact)) - exact) / np.maximum(noise_deviation(noise, clean / 255), 1e-9)
@@ -93,7 +92,7 @@ def test_continuous_noise_passes_kolmogorov_smirnov(text, value):
 @pytest.mark.parametrize("value", [0, 1, 60, 255])
 def test_poisson_counts_are_exact(value):
     zeta = 0.01
-    counts = bake_tile(Poisson(zeta), tile(value, 256), 0, KEY, 0, 0).ravel()
+    counts = bake_tile(NoiseDistribution.of(Poisson(zeta)), tile(value, 256), 0, KEY, 0, 0).ravel()
     mean = value / 255 / zeta
     if value == 0:
         assert not counts.any()
@@ -105,5 +104,5 @@ def test_poisson_counts_are_exact(value):
 
 
 def test_values_far_out_are_held_at_eight_standard_deviations():
-    gaussian = encoding(Gaussian(0.1))
+    gaussian = Gaussian(0.1).encoding
     assert gaussian.decode(gaussian.encode(np.array([-5.0, 5.0]))) == pytest.approx([-0.8, 1.8])

@@ -9,9 +9,10 @@ import pytest
 from scipy import stats
 
 from n2s_dist.noise import frozen
-from n2s_dist.noise.gamma import Gamma
-from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.gamma import Gamma, gamma_tables
+from n2s_dist.noise.gaussian import Gaussian, normal_tables
+from n2s_dist.noise.poisson import Poisson, poisson_tables
+from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.utils import hashing
 
 MATH = frozen.numpy_math()
@@ -31,12 +32,12 @@ def pixel_bits(*args, **kwargs) -> frozen.PixelBits:
 
 def normals(*args, **kwargs) -> np.ndarray:
     """float64 [C, H, W]."""
-    return frozen.draw_sum(frozen.normal_tables(1.0), pixel_bits(*args, **kwargs), MATH).astype(np.float64)
+    return frozen.draw_sum(normal_tables(1.0), pixel_bits(*args, **kwargs), MATH).astype(np.float64)
 
 
 def corrupted(noise, value: int) -> np.ndarray:
     clean = np.full((CHANNELS, SIDE, SIDE), value, np.uint8)
-    noisy = frozen.corrupt(noise, clean, pixel_bits(), MATH)
+    noisy = noise.draw(clean, pixel_bits(), MATH)
     assert noisy.dtype == np.float32 and noisy.shape == clean.shape
     return noisy.astype(np.float64).ravel()
 
@@ -68,30 +69,30 @@ def largest_error(tables: tuple[np.ndarray, np.ndarray], law, x: np.ndarray) -> 
 
 def test_normal_draws_have_the_normal_distribution():
     x = np.concatenate([np.linspace(-6.2, 6.2, 125), [-1e-4, -1e-9, 1e-9, 1e-4]])  # zero is among them
-    assert largest_error(frozen.normal_tables(1.0), stats.norm(), x) < 1e-6
+    assert largest_error(normal_tables(1.0), stats.norm(), x) < 1e-6
 
 
 @pytest.mark.parametrize("k", [10.0, 100.0, 10_000.0])
 def test_gamma_draws_have_the_gamma_distribution(k):
     law = stats.gamma(k, scale=1 / k)
     x = np.concatenate([law.ppf(np.linspace(0, 1, 80)[1:-1]), law.ppf([1e-9, 1e-6, 1e-4]), law.isf([1e-9, 1e-6, 1e-4])])
-    assert largest_error(frozen.gamma_tables(k), law, x) < 1e-6
+    assert largest_error(gamma_tables(k), law, x) < 1e-6
 
 
 def test_a_wrong_law_would_be_told():
     """Else the two tests above would prove nothing: a table of the neighbouring level is off by far more."""
     x = np.linspace(-3, 3, 13)
-    assert largest_error(frozen.normal_tables(1.0001), stats.norm(), x) > 1e-5
+    assert largest_error(normal_tables(1.0001), stats.norm(), x) > 1e-5
     law = stats.gamma(100, scale=1 / 100)
-    assert largest_error(frozen.gamma_tables(100.01), law, law.ppf([0.1, 0.3, 0.7])) > 1e-5
+    assert largest_error(gamma_tables(100.01), law, law.ppf([0.1, 0.3, 0.7])) > 1e-5
 
 
 @pytest.mark.parametrize(
     "tables, mean, deviation, lowest",
     [
-        (frozen.normal_tables(1.0), 0, 1, -6),
-        (frozen.normal_tables(25 / 255), 0, 25 / 255, -6),
-        (frozen.gamma_tables(100.0), 1, 0.1, -4.5),
+        (normal_tables(1.0), 0, 1, -6),
+        (normal_tables(25 / 255), 0, 25 / 255, -6),
+        (gamma_tables(100.0), 1, 0.1, -4.5),
     ],
     ids=["normal", "normal 25", "gamma 100"],
 )
@@ -109,7 +110,7 @@ def test_draws_have_the_right_moments_and_reach(tables, mean, deviation, lowest)
 @pytest.mark.parametrize("zeta", [0.0025, 0.01, 0.05, 1.0])
 def test_poisson_tables_hold_the_exact_probabilities(zeta):
     """For every 8-bit value, over all words: those below a slot's threshold yield its own count."""
-    tables = frozen.poisson_tables(zeta)
+    tables = poisson_tables(zeta)
     thresholds, aliases, differences = (table.astype(np.float64).reshape(256, 256) for table in tables)
     kept = np.clip(thresholds / 2**24 - np.arange(256), 0, 1) / 256
     outcomes = np.arange(int(max((aliases + differences).max(), aliases.max())) + 1)
@@ -153,6 +154,33 @@ def test_black_stays_black(noise):
     assert not corrupted(noise, 0).any()
 
 
+@pytest.mark.parametrize(("zeta", "sigma", "value"), [(0.01, 0.02, 128), (0.001, 0.005, 255), (0.05, 0.1, 3)])
+def test_mixed_noise_against_its_law(zeta, sigma, value):
+    """A sum over counts of normal distribution functions."""
+    mean = value / 255 / zeta
+    counts = np.arange(max(0, int(mean - 12 * mean**0.5 - 12)), int(mean + 12 * mean**0.5 + 30))
+    points = np.linspace(zeta * counts[0] - 6 * sigma, zeta * counts[-1] + 6 * sigma, 4001)
+    law = stats.norm.cdf(points[:, None], zeta * counts, sigma) @ stats.poisson.pmf(counts, mean)
+    drawn = corrupted(PoissonGaussian(zeta, sigma), value)
+    assert stats.kstest(drawn, lambda x: np.interp(x, points, law)).pvalue > 1e-4
+
+
+def test_further_words_are_independent_of_the_first():
+    """Each bit of one against each of the other, and the normals that they give."""
+    first = pixel_bits(channels=1, side=400)
+    planes = [
+        np.stack([signs(half, bit).ravel() for half in bits.halves() for bit in range(16)])
+        for bits in (first, first.others())
+    ]
+    between = planes[0] @ planes[1].T / np.sqrt(planes[0].shape[1])
+    constant = [0, 16]  # words are odd: these two bits of a word are one another's opposite
+    between = np.delete(np.delete(between, constant, 0), constant, 1)
+    assert stats.chi2.sf((between.astype(np.float64) ** 2).sum(), between.size) > 1e-4
+    normal = [frozen.draw_sum(normal_tables(1.0), bits, MATH).astype(np.float64) for bits in (first, first.others())]
+    for one, two in ((normal[0], normal[1]), (normal[0] ** 2 - 1, normal[1] ** 2 - 1)):
+        assert abs((one * two).mean()) / np.sqrt((one**2).mean() * (two**2).mean()) < 5 / 400
+
+
 # --- independence -----------------------------------------------------------------------------------
 
 
@@ -166,7 +194,7 @@ def test_the_halves_are_one_of_each_parity():
     """What is left out of bit_planes, and why neighbours in a table lie at an even and the next odd place."""
     first, second = pixel_bits().halves()
     assert ((first ^ second) & np.uint32(1) == 1).all() and max(first.max(), second.max()) < 65536
-    for table in (*frozen.normal_tables(1.0), *frozen.gamma_tables(50.0)):
+    for table in (*normal_tables(1.0), *gamma_tables(50.0)):
         ranks = np.argsort(np.argsort(table.astype(np.float64), kind="stable"), kind="stable")
         assert (np.abs(ranks[::2] - ranks[1::2]) <= 2).all()  # float32 makes a few neighbours equal
         assert abs(np.corrcoef(table[:-2], table[2:])[0, 1]) < 0.03  # and pairs are in no order
@@ -237,8 +265,8 @@ def test_bits_have_no_rectangles():
 def test_noise_has_no_rectangles():
     """Each family, as it is, squared, and its sign; shuffled tables make nothing of any trace in the bits."""
     clean, deviations = np.full((1, 768, 768), 100, np.uint8), []
-    for model in (Gaussian(0.1), Gamma(50.0), Poisson(0.01)):
-        noise = frozen.corrupt(model, clean, pixel_bits(channels=1, side=768), MATH)[0]
+    for model in (Gaussian(0.1), Gamma(50.0), Poisson(0.01), PoissonGaussian(0.01, 0.05)):
+        noise = model.draw(clean, pixel_bits(channels=1, side=768), MATH)[0]
         noise = (noise - noise.mean(dtype=np.float64)) / noise.std()
         square = noise**2 - (noise**2).mean(dtype=np.float64)
         sign = np.sign(noise - np.median(noise) - 1e-6)
@@ -272,7 +300,7 @@ def test_noise_depends_on_the_key_alone():
     """A crop's noise is the part of its image's noise: the same function of the same keys."""
     down, across = pixel_keys()
     part = frozen.PixelBits(down[:, 100:164], across[:, :, 300:364], MATH)
-    noise = frozen.draw_sum(frozen.normal_tables(1.0), part, MATH)
+    noise = frozen.draw_sum(normal_tables(1.0), part, MATH)
     np.testing.assert_array_equal(noise, normals()[:, 100:164, 300:364].astype(np.float32))
 
 
@@ -289,8 +317,9 @@ def test_noise_is_pinned():
         (Gaussian(25 / 255), [0.4307060, 0.4558011, 0.3401607, 0.5285379]),
         (Poisson(0.01), [0.46, 0.44, 0.48, 0.54]),
         (Gamma(100.0), [0.4638551, 0.4756537, 0.4206274, 0.5126693]),
+        (PoissonGaussian(0.01, 0.02), [0.4782760, 0.4712061, 0.4670242, 0.5734580]),
     ):
-        np.testing.assert_allclose(frozen.corrupt(model, gray, bits, MATH).ravel(), expected, rtol=0, atol=2e-7)
+        np.testing.assert_allclose(model.draw(gray, bits, MATH).ravel(), expected, rtol=0, atol=2e-7)
 
 
 def test_a_tile_gets_the_noise_of_its_place():

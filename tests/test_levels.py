@@ -192,7 +192,7 @@ def test_the_program_measures_errors_and_families(cli, load_tool, trained, photo
     tool, out = load_tool("measure_levels"), tmp_path / "figures.json"
     done = cli(tool.main, f"--checkpoint={trained}", f"--images={photographs}", "--noise", "gaussian:25", "--every=3",
                "--scan", "--family", f"--json={out}")  # fmt: skip
-    assert done.code == 0 and "taken for gaussian 2, poisson 0, gamma 0" in done.out
+    assert done.code == 0 and "taken for gaussian 2" in done.out
     rows = json.loads(out.read_text())["gaussian:25"]
     assert [row["name"] for row in rows] == ["astronaut.png", "immunohistochemistry.png"]
     rng = frozen_rng(0, name_key(photographs.name), name_key("astronaut.png"))  # the evaluator's noise

@@ -19,11 +19,12 @@ from n2s_dist.loading import sample_order
 from n2s_dist.loading.crop_pipeline import CropLoader, check_noise, crop_inputs, crop_pipeline
 from n2s_dist.loading.prefetch import run_ahead
 from n2s_dist.noise import frozen
+from n2s_dist.noise.encoding import CLEAN
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_noise
-from n2s_dist.noise.stored import CLEAN, encoding
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
@@ -31,6 +32,7 @@ from n2s_dist.utils.errors import UserError
 
 TILE, CROP, SEED = 48, 24, 3
 NOISES = [Gaussian(25 / 255), Poisson(0.05), Gamma(50.0)]
+MIXED = PoissonGaussian(0.01, 0.04)
 
 
 def build(folder: Path, images: list[np.ndarray], **options) -> ShardSet:
@@ -198,13 +200,13 @@ def test_crops_larger_than_the_smallest_tile_are_refused(shards):
 
 
 @pytest.mark.parametrize("gray", [False, True], ids=["color", "gray"])
-@pytest.mark.parametrize("noise", NOISES, ids=format_noise)
+@pytest.mark.parametrize("noise", [*NOISES, MIXED], ids=format_noise)
 def test_dali_noise_equals_numpys(shards, gray_shards, noise, gray):
     data, positions, math = gray_shards if gray else shards, np.arange(64), frozen.numpy_math()
     clean, expected = expected_crops(data, positions), []
     keys = [item[5:] for item in crop_inputs(data, batches_of(positions), CROP, SEED)]
     for crop, down, across in zip(clean, *(np.concatenate(part) for part in zip(*keys, strict=True)), strict=True):
-        expected.append(frozen.corrupt(noise, crop, frozen.PixelBits(down, across, math), math))
+        expected.append(noise.draw(crop, frozen.PixelBits(down, across, math), math))
     np.testing.assert_array_equal(load(data, positions, noise), np.stack(expected))
 
 
@@ -353,9 +355,9 @@ def backends(schema_name: str) -> list[str]:
 @pytest.mark.parametrize(
     "noise, stored, extra_view",
     [
-        *((noise, CLEAN, None) for noise in NOISES),
+        *((noise, CLEAN, None) for noise in (*NOISES, MIXED)),
         (None, CLEAN, None),
-        *((None, encoding(noise), None) for noise in NOISES),
+        *((None, noise.encoding, None) for noise in NOISES),
         *((NOISES[0], CLEAN, extra_view) for extra_view in ("clean", "noisy")),
     ],
     ids=lambda value: getattr(value, "family", getattr(value, "dtype", str(value))),

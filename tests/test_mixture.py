@@ -13,13 +13,14 @@ from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.inference.denoiser import choose_noise
 from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.models import checkpoint
+from n2s_dist.models.conditioning import make_conditioning
 from n2s_dist.models.score_model import build_score_model
-from n2s_dist.noise.base import FAMILIES
-from n2s_dist.noise.conditioning import NoiseBatch
+from n2s_dist.noise.batch import NoiseBatch
+from n2s_dist.noise.distribution import NoiseDistribution, NoiseRange
 from n2s_dist.noise.frozen import corrupt_tile
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_training_noise, parse_training_noise
@@ -34,17 +35,19 @@ TEXT = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"
 KEYS = np.arange(30_000, dtype=np.uint64)
 
 
-def mixture() -> Mixture:
-    noise = parse_training_noise(TEXT)
-    assert isinstance(noise, Mixture)
-    return noise
+def mixture() -> NoiseDistribution:
+    return parse_training_noise(TEXT)
+
+
+def condition(noise: NoiseModel | NoiseBatch) -> torch.Tensor:
+    return make_conditioning("families", mixture()).encode(noise, torch.device("cpu"))
 
 
 def test_text_goes_there_and_back():
-    assert mixture().ranges[0] == (Gaussian(5 / 255), Gaussian(55 / 255))
-    assert format_training_noise(mixture()) == TEXT
-    assert parse_training_noise("gamma:100") == Gamma(100)
-    assert format_training_noise(Gamma(100)) == "gamma:100"
+    assert mixture().ranges[0] == NoiseRange(Gaussian(5 / 255), Gaussian(55 / 255))
+    assert parse_training_noise("gamma:100") == NoiseDistribution.of(Gamma(100))
+    for text in (TEXT, "gamma:100", "gaussian:5-55,poisson:0.01", "poisson-gaussian:0.002-0.05:1-20"):
+        assert format_training_noise(parse_training_noise(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -53,9 +56,11 @@ def test_text_goes_there_and_back():
         ("gaussian:5-", "gaussian:SIGMA"),
         ("gaussian:55-5", "not in order"),
         ("gaussian:5-55,gaussian:10-20", "twice"),
-        ("gaussian:5-55,poisson:0.01", "FAMILY:LOWEST-HIGHEST"),
+        ("gaussian:5-55,poisson", "LOWEST-HIGHEST"),
         ("gamma:1-200", "gamma:K"),
-        ("poisson_gaussian:0.01:5", "trained on Poisson noise denoises it"),
+        ("poisson-gaussian:0.01", "poisson-gaussian:ZETA:SIGMA"),
+        ("gaussian:25+blur:", r"\+blur:WIDTH"),
+        ("gaussian:25+blur:9", "in pixels up to 8"),
     ],
 )
 def test_other_text_is_refused(text, word):
@@ -64,10 +69,11 @@ def test_other_text_is_refused(text, word):
 
 
 def test_families_have_equal_shares_and_levels_are_log_uniform():
-    which, level = mixture().draw(KEYS, seed=3)
+    which, values = mixture().draw(KEYS, seed=3)
+    level = values[:, 0]
     assert stats.chisquare(np.bincount(which)).pvalue > 1e-3
-    for number, (low, high) in enumerate(mixture().ranges):
-        share = np.log(level[which == number] / low.level) / np.log(high.level / low.level)
+    for number, each in enumerate(mixture().ranges):
+        share = np.log(level[which == number] / each.low.level) / np.log(each.high.level / each.low.level)
         assert stats.kstest(share, "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(which[:-1], level[1:])[0, 1]) < 0.02
 
@@ -76,26 +82,22 @@ def test_a_batch_transforms_each_image_by_its_own_noise():
     y = torch.rand(64, 3, 4, 4) * 1.4 - 0.2
     batch = NoiseBatch.of_images(mixture(), KEYS[:64], 5, y.device)
     one_by_one = [mixture().of_image(int(key), 5) for key in KEYS[:64]]
-    assert {type(noise) for noise in one_by_one} == set(FAMILIES)
+    assert {noise.family for noise in one_by_one} == set(mixture().families)
     expected = torch.stack([noise.stabilize(image) for noise, image in zip(one_by_one, y, strict=True)])
     torch.testing.assert_close(batch.stabilize(y), expected)
-    alone = torch.cat([NoiseBatch.same(noise, y.device).condition() for noise in one_by_one])
-    torch.testing.assert_close(batch.condition(), alone)
+    torch.testing.assert_close(condition(batch), torch.cat(list(map(condition, one_by_one))))
 
 
 def test_a_network_is_told_family_and_strength():
     """All three of these have a standard deviation of 0.05 on middle gray."""
     for number, noise in enumerate((Gaussian(0.05), Poisson(0.005), Gamma(100))):
-        condition = NoiseBatch.same(noise, torch.device("cpu")).condition()
         expected = torch.zeros(1, 4, 1, 1)
         expected[0, number], expected[0, 3] = 1, np.log(0.5)
-        torch.testing.assert_close(condition, expected)
+        torch.testing.assert_close(condition(noise), expected)
 
 
 def test_mixed_noise_is_told_as_poisson_noise():
-    device = torch.device("cpu")
-    told = NoiseBatch.same(PoissonGaussian(0.02, 0.1), device).condition()
-    torch.testing.assert_close(told, NoiseBatch.same(Poisson(0.02), device).condition())
+    torch.testing.assert_close(condition(PoissonGaussian(0.02, 0.1)), condition(Poisson(0.02)))
 
 
 @pytest.mark.parametrize(("trained", "served"), [(TEXT, True), ("poisson:0.05", True), ("gaussian:25", False)])
@@ -111,11 +113,6 @@ def test_networks_of_poisson_noise_serve_mixed_noise(trained, served):
     assert noise == PoissonGaussian(0.02, 10 / 255)
     noisy = noise.corrupt(np.full((16, 16, 3), 0.4), np.random.default_rng(0))
     assert np.isfinite(denoise_whole(model, noisy, noise)).all()
-
-
-def test_mixed_noise_is_not_drawn_by_the_loader():
-    with pytest.raises(UserError, match=r"poisson_gaussian:0\.01:5 can't be drawn"):
-        corrupt_tile(PoissonGaussian(0.01, 5 / 255), np.zeros((8, 8, 3), np.uint8), 1, 0, 0, 0)
 
 
 def test_the_score_hears_its_condition():

@@ -21,6 +21,7 @@ from n2s_dist.config.command_line import read_config
 from n2s_dist.losses.objectives import Batch, blind_spots, draw, method_loss
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
@@ -110,7 +111,7 @@ class Toy:
 
     def __init__(self, method: str) -> None:
         self.method, self.batch = method, make_batch(method, 800 if method == "noise2void" else 300)
-        self.model = ScoreModel(Filter(), Gaussian(SIGMA), "stable")
+        self.model = ScoreModel(Filter(), NoiseDistribution.of(Gaussian(SIGMA)), "stable")
 
     def losses(self, h: np.ndarray) -> Tensor:
         self.model.network.taps.data = torch.from_numpy(h).float()
@@ -193,7 +194,7 @@ def test_a_noisy_target_ranks_denoisers_as_a_clean_one_does(noise, method):
     x = np.clip(0.5 + 0.1 * np.fft.ifft2(np.fft.fft2(rng.standard_normal((samples, SIDE, SIDE))) * SPECTRUM).real, 0, 1)
     x = x[:, None]
     y, second, clean = (torch.from_numpy(a).float() for a in (noise.corrupt(x, rng), noise.corrupt(x, rng), x))
-    model, positions = ScoreModel(Filter(), noise, "stable"), np.arange(samples)
+    model, positions = ScoreModel(Filter(), NoiseDistribution.of(noise), "stable"), np.arange(samples)
     spots = blind_spots(0, positions, y.shape, CPU)
     seen = y.flatten(2).gather(2, spots.flatten(2)).view_as(y)
     masked = (spots != torch.arange(SIDE**2).view(SIDE, SIDE)).double()
@@ -259,7 +260,7 @@ def test_blind_spots_are_one_value_in_64_and_take_any_neighbours():
 def test_a_network_without_room_for_blind_spots_still_has_a_loss():
     """A single pixel has no neighbour: nothing is masked, and nothing is learned from it."""
     batch = Batch(np.arange(2), torch.rand(2, 1, 1, 1), Gaussian(0.1), torch.zeros(2, 1, 1, 1).long(), torch.zeros(2))
-    model = ScoreModel(Filter(), Gaussian(0.1), "stable")
+    model = ScoreModel(Filter(), NoiseDistribution.of(Gaussian(0.1)), "stable")
     assert method_loss("noise2void", model, model, batch).tolist() == [0, 0]
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from n2s_dist.config.command_line import read_config
 from n2s_dist.models.score_model import ScoreModel, build_score_model
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.training import telemetry
 from n2s_dist.training.loop import train
@@ -60,7 +61,7 @@ class _TwoLayers(nn.Module):
 def test_flops_of_a_small_network_are_those_counted_by_hand():
     """Two FLOPs a product: forward, gradient of weights, and gradient of inputs where something is below."""
     first, second = 2 * 16 * 16 * 3 * 8 * 9, 2 * 16 * 16 * 8 * 3
-    model = ScoreModel(_TwoLayers(), Gaussian(0.1), "image")
+    model = ScoreModel(_TwoLayers(), NoiseDistribution.of(Gaussian(0.1)), "image")
     assert flops_per_sample(model, 3, 16) == 2 * first + 3 * second
 
 

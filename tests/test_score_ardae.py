@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from n2s_dist.config.command_line import read_config
 from n2s_dist.losses.ardae import ardae_loss, perturbations, raised, share_of_range, sigma_a_law
 from n2s_dist.models.score_model import ScoreModel, build_score_model
-from n2s_dist.noise.conditioning import NoiseBatch
+from n2s_dist.noise.batch import NoiseBatch
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.specification import parse_training_noise
 
@@ -121,17 +122,17 @@ def test_stable_training_recovers_mean_variance_and_posterior_mean():
     sigma = 0.5
     x, u = gaussian_data(4000, 8)
     y = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    model = ScoreModel(PixelNetwork(), Gaussian(sigma), "stable")
+    model = ScoreModel(PixelNetwork(), NoiseDistribution.of(Gaussian(sigma)), "stable")
     positions = np.arange(len(y))
     law = torch.tensor(sigma_a_law("stable", 0, positions, len(y), (0.0, 1.0)), dtype=torch.float32)
-    fit(model, model.given(y, model.noise)[0], u, law.view(-1, 1, 1, 1))
+    fit(model, model.given(y, model.noise.single)[0], u, law.view(-1, 1, 1, 1))
 
     assert model.network.mean.item() == pytest.approx(MEAN / sigma, rel=0.03)
     assert model.network.variance.item() == pytest.approx(SPREAD**2 / sigma**2 + 1, rel=0.03)
     noisy = torch.linspace(-1, 2, 13).view(1, 1, 1, -1)
     with torch.no_grad():
         torch.testing.assert_close(
-            model.denoise(noisy, model.noise), posterior_mean(noisy, sigma), rtol=0.03, atol=0.02
+            model.denoise(noisy, model.noise.single), posterior_mean(noisy, sigma), rtol=0.03, atol=0.02
         )
 
 
@@ -142,8 +143,8 @@ def test_image_training_recovers_the_score():
     y = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     network = nn.Conv2d(1, 1, 1)
     network.multiple = 1
-    model = ScoreModel(network, Gaussian(sigma), "image")
-    fit(model, model.given(y, model.noise)[0], u, filled(sigma_a, y))
+    model = ScoreModel(network, NoiseDistribution.of(Gaussian(sigma)), "image")
+    fit(model, model.given(y, model.noise.single)[0], u, filled(sigma_a, y))
 
     slope = -1 / (SPREAD**2 + sigma**2 + sigma_a**2)
     assert network.weight.item() == pytest.approx(slope, rel=0.03)
@@ -260,7 +261,7 @@ class ExactStable(nn.Module):
 @pytest.mark.parametrize(("coordinates", "network"), [("image", ExactImage()), ("stable", ExactStable())])
 def test_denoise_with_the_exact_score_is_the_posterior_mean(coordinates, network):
     noisy = 2 * torch.randn(2, 3, 9, 11, generator=torch.Generator().manual_seed(0))
-    found = ScoreModel(network, Gaussian(0.3), coordinates).denoise(noisy, Gaussian(0.3))
+    found = ScoreModel(network, NoiseDistribution.of(Gaussian(0.3)), coordinates).denoise(noisy, Gaussian(0.3))
     torch.testing.assert_close(found, posterior_mean(noisy, 0.3), rtol=1e-5, atol=1e-6)
 
 
@@ -277,7 +278,7 @@ def test_a_perturbed_image_looks_like_one_of_a_higher_level():
 
     w, sigma_a = torch.randn(2, 3, 4, 5), torch.tensor([0.25, 0.75]).view(2, 1, 1, 1)
     condition = torch.tensor([[0.0, 1.0, 0.0, -0.5]]).view(1, 4, 1, 1)
-    score = ScoreModel(Listening(), Gaussian(0.1), "stable")(w, sigma_a, condition)
+    score = ScoreModel(Listening(), parse_training_noise("gaussian:5-55,gamma:20-200"), "stable")(w, sigma_a, condition)
     ratio = torch.sqrt(1 + sigma_a**2)
     flat = torch.ones(2, 1, 4, 5)
     told = [flat, 0 * flat, flat, 0 * flat, (torch.log(ratio) - 0.5) * flat]
@@ -309,5 +310,5 @@ def test_every_choice_builds_and_scores_in_float32(name, coordinates, channels):
     model = build_score_model(read_config(options), channels)
     noisy = torch.rand(2, channels, 13, 18)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        out = model.denoise(noisy, model.noise)
+        out = model.denoise(noisy, model.noise.single)
     assert out.shape == noisy.shape and out.dtype == torch.float32 and out.isfinite().all()

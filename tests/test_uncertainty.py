@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import (
     Posterior,
-    noise_variance,
     posterior_tiled,
     random_signs,
     remaining_share,
@@ -23,10 +22,11 @@ from n2s_dist.inference.uncertainty import (
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.models.self_ensemble import SelfEnsemble
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
-from n2s_dist.noise.specification import parse_training_noise
+from n2s_dist.noise.specification import parse_noise
 from n2s_dist.utils.hashing import frozen_rng
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -46,7 +46,7 @@ class Toy(nn.Module):
 
 
 def toy(function, noise, coordinates="stable") -> ScoreModel:
-    return ScoreModel(Toy(function, 1 if coordinates == "stable" else -1), noise, coordinates)
+    return ScoreModel(Toy(function, 1 if coordinates == "stable" else -1), NoiseDistribution.of(noise), coordinates)
 
 
 def signs(*shape: int, probes: int) -> list[Tensor]:
@@ -172,7 +172,7 @@ def test_slope_and_noise_variance(noise):
     deviation = torch.tensor([noise.std(float(value)) for value in x])
     torch.testing.assert_close(slope(noise, x), deviation, rtol=0.04, atol=0)
     noisy = torch.from_numpy(noise.corrupt(np.full(400_000, 0.5), np.random.default_rng(0)))
-    assert abs(noise_variance(noise, noisy).mean().item() / noise.std(0.5) ** 2 - 1) < 0.01
+    assert abs(noise.variance_around(noisy).mean().item() / noise.std(0.5) ** 2 - 1) < 0.01
     dark = slope(noise, torch.tensor([-0.1, 0.0, 1e-4]))
     assert torch.isfinite(dark).all() and (dark > 0).all()
 
@@ -195,7 +195,7 @@ def test_predicted_and_actual_errors_on_photographs(trained, photographs: Path, 
     """Of a network that has hardly learned: Stein's risk knows how bad it is, from the noisy image alone."""
     model = checkpoint.load(checkpoint.locate(trained)).model
     model = SelfEnsemble(model) if noise == "gaussian:50" else model
-    level = parse_training_noise(noise)
+    level = parse_noise(noise)
     for name in ("coffee", "chelsea"):
         clean = np.asarray(Image.open(photographs / f"{name}.png")) / 255
         noisy = level.corrupt(clean, frozen_rng(3)).astype(np.float32)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from n2s_dist.config.checks import check
 from n2s_dist.noise.base import Coordinates
-from n2s_dist.noise.mixtures import Mixture, TrainingNoise
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.utils.errors import UserError
 
@@ -18,6 +18,7 @@ Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 Method = Literal["ardae", "supervised", "noise2noise", "noise2void", "sure", "r2r"]
 ExtraView = Literal["clean", "noisy"]
+ConditionKind = Literal["families", "map"]
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,15 @@ class NetworkConfig:
         blocks: residual blocks a level of resunet
         symmetric: whether resunet commutes with flips and quarter turns, its weights being copies of an eighth of them;
             takes widths that are multiples of 8
+        condition: what it is told of the noise: families (which of gaussian, poisson and gamma, and the level) or map
+            (the noise's strength at every value, and the width of its correlation), which takes noise of any family
     """
 
     name: Literal["resunet", "unet_n2n"] = "resunet"
     widths: list[int] = field(default_factory=lambda: [32, 64, 128])
     blocks: int = 2
     symmetric: bool = False
+    condition: ConditionKind = "families"
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,8 @@ class Config:
 
     Args:
         run_dir: where checkpoints, metrics and the frozen configuration go; an existing run is continued
-        noise: gaussian:SIGMA (8-bit levels), poisson:ZETA or gamma:K; or ranges, gaussian:5-55,gamma:20-200
+        noise: gaussian:SIGMA (sigma in 8-bit levels), poisson:ZETA, gamma:K, poisson-gaussian:ZETA:SIGMA or another
+            family; ranges of them, gaussian:5-55,gamma:20-200; each blurred, gaussian:5-55+blur:0-1.2 (width in pixels)
         method: ardae (Noise2Score), or a baseline: noise2void, sure or r2r (Recorrupted-to-Recorrupted), which see
             noisy pixels alone, noise2noise, which sees two noisy versions of each image, or supervised, which sees
             clean pixels
@@ -214,7 +219,7 @@ class Config:
         return "n2s" if self.method == "ardae" else self.method
 
     @cached_property
-    def aim(self) -> TrainingNoise:
+    def aim(self) -> NoiseDistribution:
         """The noise that the network is to be best at: ardae.focus, or all that it trains on."""
         return parse_training_noise(self.ardae.focus or self.noise)
 
@@ -231,9 +236,9 @@ class Config:
             return (self.ardae.sigma_a[0], self.ardae.sigma_a[1])
         if self.ardae.coordinates == "stable":
             return (0.0, 1.0)
-        noise = parse_training_noise(self.noise)
-        assert not isinstance(noise, Mixture)
-        return noise.paper_sigma_a
+        ends = parse_training_noise(self.noise).paper_sigma_a
+        assert ends, "the checks refuse noise without natural coordinates"
+        return ends
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -14,15 +14,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from n2s_dist.inference.reference_photographs import PHOTOGRAPHS, photograph
-from n2s_dist.noise.base import NoiseModel, PureNoise
-from n2s_dist.noise.gamma import Gamma
-from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.mixtures import Mixture, TrainingNoise
-from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.distribution import NoiseDistribution
+from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils.hashing import frozen_rng
 
-Denoise = Callable[[np.ndarray, PureNoise], np.ndarray]
+Denoise = Callable[[np.ndarray, NoiseModel], np.ndarray]
 
 MAX_DEVIATION = 1.0  # of a flat area's estimate, in 8-bit levels, up to _STRONG
 MAX_CHANGE = 2.0  # root mean square of what changes where nothing should, in 8-bit levels, up to _STRONG
@@ -34,44 +31,30 @@ _BRIGHTNESS = (0.0, 0.1, 0.5, 0.9, 1.0)
 _MARGIN = 8  # pixels at the border of a noiseless area, which noise beside it may reach
 
 
-def problems(denoise: Denoise, channels: int, aim: TrainingNoise) -> list[str]:
+def problems(denoise: Denoise, channels: int, aim: NoiseDistribution) -> list[str]:
     """What a denoiser does that it must not, a sentence each; empty for one that may be shipped.
 
     denoise: noisy, float [H, W, channels] on the 0-1 scale, and the noise that is told, to the estimate, of that shape.
     aim: the noise that it is for.
     """
     found = []
-    for told in told_levels(aim):
+    for told in aim.spread(3):
         for check in (_flat, _spectrum, _parts, _patterns):
             found += [f"told {format_noise(told)}: {problem}" for problem in check(denoise, channels, told)]
     return found
 
 
-def told_levels(aim: TrainingNoise) -> list[PureNoise]:
-    """The weakest, the middle and the strongest level of each family, or the only one."""
-    if not isinstance(aim, Mixture):
-        return [aim]
-    return [type(low)(level) for low, high in aim.ranges for level in np.geomspace(low.level, high.level, 3).tolist()]
+def _noisy(clean: np.ndarray, told: NoiseModel, share: float, *key: int) -> np.ndarray:
+    """With noise of a share of the standard deviation that is told."""
+    return told.scaled(share).corrupt(clean, frozen_rng(0, *key)) if share else clean.astype(np.float64)
 
 
-def weaker(noise: PureNoise, share: float) -> PureNoise | None:
-    """Noise of a share of the standard deviation; None for none at all."""
-    if share == 0:
-        return None
-    power = {Gaussian: 1, Poisson: 2, Gamma: -2}[type(noise)]
-    return type(noise)(noise.level * share**power)
-
-
-def _noisy(clean: np.ndarray, noise: NoiseModel | None, *key: int) -> np.ndarray:
-    return clean.astype(np.float64) if noise is None else noise.corrupt(clean, frozen_rng(0, *key))
-
-
-def _flat(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]:
+def _flat(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:
     for value in _BRIGHTNESS:
         limit = MAX_DEVIATION * max(1, told.std(value) / _STRONG)
         for share in _SHARES:
             clean = np.full((_SIDE, _SIDE, channels), value)
-            estimate = denoise(_noisy(clean, weaker(told, share), int(255 * share)), told)
+            estimate = denoise(_noisy(clean, told, share, int(255 * share)), told)
             deviation = float((estimate - estimate.mean((0, 1))).std()) * 255
             if deviation > limit:
                 yield (
@@ -80,11 +63,11 @@ def _flat(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]:
                 )
 
 
-def _spectrum(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]:
+def _spectrum(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:
     clean = np.full((2 * _SIDE, 2 * _SIDE, channels), 0.5)
     limit = MAX_PATTERN * max(1, told.std(0.5) / _STRONG)
     for share in (*_SHARES, 1.0):
-        estimate = denoise(_noisy(clean, weaker(told, share), 1), told)
+        estimate = denoise(_noisy(clean, told, share, 1), told)
         waves = 2 * np.abs(np.fft.fft2(estimate.mean(2))) / estimate.shape[0] ** 2 * 255
         for fold in (2, 4, 8):
             step = len(waves) // fold
@@ -96,7 +79,7 @@ def _spectrum(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]
                 )
 
 
-def _parts(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]:
+def _parts(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:
     for number, name in enumerate(PHOTOGRAPHS):
         clean = photograph(name, channels)[_SIDE // 2 : -_SIDE // 2, _SIDE // 2 : -_SIDE // 2]
         noisy = told.corrupt(clean, frozen_rng(0, number))
@@ -111,7 +94,7 @@ def _parts(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]:
             yield from _changed(f"{what} in a noisy photograph", change, told)
 
 
-def _patterns(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]:
+def _patterns(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:
     across, down = np.meshgrid(np.arange(_SIDE), np.arange(_SIDE))
     patterns = {
         "a ramp": (across + down) / (2 * _SIDE),
@@ -123,7 +106,7 @@ def _patterns(denoise: Denoise, channels: int, told: PureNoise) -> Iterator[str]
         yield from _changed(what, denoise(clean, told) - clean, told)
 
 
-def _changed(what: str, change: np.ndarray, told: PureNoise) -> Iterator[str]:
+def _changed(what: str, change: np.ndarray, told: NoiseModel) -> Iterator[str]:
     limit = MAX_CHANGE * max(1, told.std(0.5) / _STRONG)
     rms = float(np.sqrt(np.square(change).mean())) * 255
     if rms > limit:

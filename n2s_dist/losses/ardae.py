@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from n2s_dist.noise.base import Coordinates
+from n2s_dist.noise.blurred import Kernels, blur
 from n2s_dist.utils import hashing
 
 
@@ -38,8 +39,8 @@ def share_of_range(seed: int, positions: np.ndarray) -> np.ndarray:
 def raised(sigma_a: np.ndarray, log_raise: np.ndarray) -> np.ndarray:
     """Perturbations that raise each level exp(log_raise) times, or sigma_a where that raises it more: float64 [B].
 
-    With log_raise from Mixture.log_raise, an image of weak noise teaches all levels above its own, from targets that
-    are nearly clean.
+    With log_raise from NoiseDistribution.log_raise, an image of weak noise teaches all levels above its own, from
+    targets that are nearly clean.
     """
     return np.maximum(sigma_a, np.sqrt(np.expm1(2 * np.maximum(0, log_raise))))
 
@@ -67,15 +68,19 @@ def _share(seed: int, positions: np.ndarray, number: int) -> np.ndarray:
     return hashing.hash64(seed, hashing.STREAM_PERTURBATION, positions, number) / 2.0**64
 
 
-def perturbations(seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:
-    """u ~ N(0, I) for the samples at some global positions: float32 [B, C, H, W], one stream a position.
+def perturbations(
+    seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device, kernels: Kernels | None = None
+) -> Tensor:
+    """u ~ N(0, C) for the samples at some global positions: float32 [B, C, H, W], one stream a position.
 
+    C is the identity, or the correlation of each sample's noise: u = K * w', w' ~ N(0, I), with no border to be seen.
     The same on any number of ranks; CPU and CUDA generators differ from each other.
     """
-    u = torch.empty(shape, device=device)
+    around = 2 * kernels.reach if kernels else 0
+    u = torch.empty(*shape[:2], shape[2] + around, shape[3] + around, device=device)
     for sample, generator in zip(u, generators(seed, positions, device), strict=True):
         sample.normal_(generator=generator)
-    return u
+    return blur(u, kernels.taps(device)) if kernels else u
 
 
 def generators(seed: int, positions: np.ndarray, device: torch.device) -> Iterator[torch.Generator]:
@@ -96,9 +101,9 @@ def ardae_loss(
     """AR-DAE loss, the mean over pixels of (u + sigma_a R(w + sigma_a u))^2: one value a sample, [B].
 
     model: w, sigma_a and condition to score, a ScoreModel or the same behind data parallelism. w: noisy in working
-    coordinates, [B, C, H, W]. u: N(0, I) of the same shape. sigma_a: [B, 1, 1, 1]. condition: what else
-    the model is told, if anything. A model that knows
-    nothing scores 1; the least value is below 1 by the share of u that can be told from the noise.
+    coordinates, [B, C, H, W]. u: of the same shape, as perturbations draws it. sigma_a: [B, 1, 1, 1]. condition:
+    what else the model is told, if anything. A model that knows nothing scores 1; the least value is below 1 by the
+    share of u that can be told from the noise.
 
     noiseless: bool [B, C, H, W], where w is known to hold no noise at all. Nothing is added there, and the score, in
     units of the noise around, is to be 0.

@@ -33,7 +33,8 @@ from n2s_dist.config.schema import Method
 from n2s_dist.losses.ardae import ardae_loss, generators, perturbations
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.conditioning import NoiseBatch
+from n2s_dist.noise.batch import NoiseBatch
+from n2s_dist.noise.blurred import Kernels
 
 # Noise2Void: one pixel in 64 is masked, as in Krull et al. 2019, by a value of the 5 x 5 around it.
 _ONE_IN = 64
@@ -57,12 +58,22 @@ class Batch(NamedTuple):
     noiseless: Tensor | None = None  # bool [B, C, S, S], where y was made constant
 
 
-def draw(method: Method, seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:
+def draw(
+    method: Method,
+    seed: int,
+    positions: np.ndarray,
+    shape: torch.Size,
+    device: torch.device,
+    kernels: Kernels | None = None,
+) -> Tensor:
     """A method's own randomness at some global positions, [B, C, H, W].
 
-    N(0, I), float32, for AR-DAE's u, SURE's b and R2R's w; blind spots, int64, for Noise2Void.
+    N(0, C), float32, for AR-DAE's u, SURE's b and R2R's w; blind spots, int64, for Noise2Void. C is the noise's
+    correlation: `kernels`, or none for white noise.
     """
-    return (blind_spots if method == "noise2void" else perturbations)(seed, positions, shape, device)
+    if method == "noise2void":
+        return blind_spots(seed, positions, shape, device)
+    return perturbations(seed, positions, shape, device, kernels)
 
 
 def blind_spots(seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:

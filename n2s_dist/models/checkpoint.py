@@ -34,8 +34,6 @@ from n2s_dist.config.schema import Config, from_dict, to_dict
 from n2s_dist.models import pretrained
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils.errors import UserError, print_rank0
 from n2s_dist.utils.files import sha256_file, sync
 
@@ -57,19 +55,17 @@ class Loaded:
 
     @property
     def specificity(self) -> tuple[int, float]:
-        """How much it is to be good at: Mixture.specificity; 0 for a single level."""
-        aim = self.config.aim
-        return aim.specificity if isinstance(aim, Mixture) else (0, 0.0)
+        """How much it is to be good at, least first (NoiseDistribution.specificity)."""
+        return self.config.aim.specificity
 
     @property
     def is_universal(self) -> bool:
         """Whether it was trained for all of some ranges of levels, so that training has not told it an unknown one."""
-        return isinstance(self.model.noise, Mixture) and self.config.aim == self.model.noise
+        return not self.model.noise.is_single and self.config.aim == self.model.noise
 
     def is_for(self, noise: NoiseModel) -> bool:
         """Whether it was trained for this noise, alone or among others."""
-        aim = self.config.aim
-        return aim.holds(noise) if isinstance(aim, Mixture) else format_noise(aim) == format_noise(noise)
+        return self.config.aim.holds(noise)
 
 
 def versions() -> dict[str, str]:

@@ -34,7 +34,7 @@ class SelfEnsemble(ScoreModel):
     """
 
     def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model.network, model.noise, model.coordinates)
+        super().__init__(model.network, model.noise, model.coordinates, model.condition_kind)
         self.views = SHIFTS if symmetric_weights(model.network) else FLIPS
 
     def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor, excess: Tensor | None = None) -> Tensor:
