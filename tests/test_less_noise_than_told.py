@@ -9,6 +9,7 @@ from n2s_dist.config.command_line import read_config
 from n2s_dist.losses.ardae import ardae_loss, excesses, is_overstated, part_of_raise, raised
 from n2s_dist.losses.constant_areas import make_constant
 from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.utils.errors import UserError
 
@@ -43,7 +44,7 @@ def test_a_network_that_is_told_too_much_learns_the_noise_that_is_there(excess):
     exact = ratio**2 / (2 + sigma_a**2)
     losses = {}
     for factor in (0.8, 1.0, 1.2):
-        model = ScoreModel(Scale(exact * factor), Gaussian(0.1), "stable")
+        model = ScoreModel(Scale(exact * factor), NoiseDistribution.of(Gaussian(0.1)), "stable")
         told = (w.new_zeros(1, 1, 1, 1), filled(excess, len(w)))
         losses[factor] = ardae_loss(model, w, u, filled(sigma_a, len(w)), *told).double()
     for other in (0.8, 1.2):
