@@ -40,9 +40,9 @@ def parse_training_noise(text: str) -> NoiseDistribution:
     Raises UserError for another family, a value out of range, or a range that is none.
     """
     ranges = tuple(_parse_part(part.strip(), text) for part in text.split(","))
-    names = [each.low.family for each in ranges]
+    names = [(each.low.family, each.is_blurred) for each in ranges]
     if len(set(names)) < len(names):
-        raise UserError(f"noise '{text}' names a family twice: give each one range")
+        raise UserError(f"noise '{text}' names a family twice: give each one range, and one with +blur")
     return NoiseDistribution(ranges)
 
 
