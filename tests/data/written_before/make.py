@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,7 +89,7 @@ RUNS = {
 }
 TRIES = 20
 KILLED = "noise2void"  # the others are asked to stop
-LIVE = 3  # channels of each layer of the U-Net that are not zero, so that its files pack into little room
+LIVE = 3  # channels of each layer of the U-Net, as many as an image's; the others are zero and pack into no room
 
 
 def environment() -> dict[str, str]:
@@ -167,16 +168,19 @@ def write_narrow(folder: Path) -> None:
     (checkpoint,) = (folder / "wide/checkpoints").iterdir()
     weights = {}
     for name, weight in safetensors.numpy.load_file(checkpoint / "model.safetensors").items():
-        outputs = len(weight) if ".output." in name else LIVE
+        live = [slice(LIVE)]
+        if ".encoder0." in name:
+            live = [slice(None)]
+        if found := re.search(r"\.decoders\.(\d)\.0\.", name):  # sees the level below beside a skip, or the image
+            below = 48 if found[1] == "0" else 96
+            live.append(slice(below, below + LIVE))
+        outputs = slice(None if ".output." in name else LIVE)
         kept = np.zeros_like(weight)
-        kept[:outputs] = weight[:outputs]
-        if weight.ndim > 1 and ".encoder0." not in name:
-            # A decoder's first layer sees the level below, then its skip connection, which for the last is the image.
-            image = 96 if weight.shape[1] == 96 + 3 else weight.shape[1]
-            for at in range(image):
-                live = at < LIVE or (".decoders." in name and weight.shape[1] in (96, 144)
-                                     and LIVE > at - (weight.shape[1] - 48) >= 0 and name.split(".")[3] == "0")  # fmt: skip
-                kept[:, at] *= live
+        if weight.ndim == 1:
+            kept[outputs] = weight[outputs]
+        else:
+            for inputs in live:
+                kept[outputs, inputs] = weight[outputs, inputs]
         weights[name] = kept
     safetensors.numpy.save_file(weights, checkpoint / "model.safetensors")
     (checkpoint / "training_state.pt").write_bytes(b"")  # a start reads weights alone
