@@ -77,7 +77,7 @@ RUNS = {
         "data": {"shards": "shards/color"},
         "ardae": {"coordinates": "image", "sigma_a": [0.05, 0.001]},
         "network": {"name": "unet_n2n"},
-        "optimizer": {"name": "adamw", "learning_rate": 1e-3, "schedule": "step", "step_every_samples": 160},
+        "optimizer": {"name": "adamw", "learning_rate": 5e-5, "schedule": "step", "step_every_samples": 160},
         "train": {"start_from": "narrow"},
     },
     "noise2void": {
