@@ -251,14 +251,17 @@ def write_evaluations(folder: Path) -> None:
         "--out=evaluation")  # fmt: skip
     out = folder / "evaluation-stopped"
     noises = ["--noise=gaussian:15", "--noise=poisson:0.02", "--noise=gamma:50"]
-    arguments = [*evaluate, networks[1], benchmarks[1], *noises, "--level=both", f"--out={out.name}"]
+    arguments = [*evaluate, networks[1], benchmarks[1], *noises, "--level=both"]
+    run(folder, *arguments, "--out=undisturbed")
+    (folder / "undisturbed/results.json").rename(folder / "final/evaluation.json")
+    shutil.rmtree(folder / "undisturbed")
 
     def rows() -> int:
         return sum(path.read_bytes().count(b"}\n") for path in out.glob(".pieces/*.jsonl"))
 
     for _ in range(TRIES):
         shutil.rmtree(out, ignore_errors=True)
-        stopped(folder, arguments, lambda: rows() > 5, signal.SIGKILL)
+        stopped(folder, [*arguments, f"--out={out.name}"], lambda: rows() > 5, signal.SIGKILL)
         if 2 < rows() < 16 and not (out / "results.json").exists():
             return
     raise RuntimeError(f"{out} could not be stopped in its middle")
