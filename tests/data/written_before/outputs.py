@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What the package's networks make of small noisy images: computed, recorded, and compared with the record.
 
-    python tests/shipped_outputs.py        records anew: only where results are meant to have changed
+    PYTHONPATH=. python tests/data/written_before/outputs.py      records anew: only where results are meant to change
 
-The record is tests/data/written_before/outputs.npz:
+The record is outputs.npz beside this script:
 
     noisy/CHANNELS/NOISE        float16 [H, W, C], on the 0-1 scale
     NETWORK/CASE/estimate       float32 [H, W, C]
@@ -22,7 +22,7 @@ from PIL import Image
 
 from n2s_dist import load_denoiser
 
-RECORD = Path(__file__).resolve().parent / "data/written_before/outputs.npz"
+RECORD = Path(__file__).resolve().with_name("outputs.npz")
 
 # The noise of the image, and what the denoiser is asked for.
 GAUSSIAN: dict[str, tuple[str, dict[str, Any]]] = {
