@@ -17,7 +17,7 @@ from n2s_dist.noise.specification import parse_training_noise
 
 
 class ScoreModel(nn.Module):
-    """Score of noisy images in working coordinates w (noise.py), and the denoised image it implies.
+    """Score of noisy images in working coordinates w (noise/base.py), and the denoised image it implies.
 
     image     s(w) = network(w): the paper's parametrisation.
     stable    s(z + a u) = -F / r, r = sqrt(1 + a^2), F = network((z + a u) / r, 1, condition + log r).
@@ -26,11 +26,11 @@ class ScoreModel(nn.Module):
               AR-DAE loss is an ordinary denoising regression; and what was learned of weak noise made strong serves
               images whose own noise is strong. The constant 1 stands in for the biases that the network lacks.
 
-    Baselines (objectives.py) train F at a = 0, as an estimate of the noise in z: the same formulas then bring
+    Baselines (losses/objectives.py) train F at a = 0, as an estimate of the noise in z: the same formulas then bring
     their clean image z - F back to the 0-1 scale.
 
     The condition is constant channels: the logarithm of the level, last, and in a model of several noises which family
-    it is (mixture.py). A model of one level knows it, so its condition is 0 but for log r.
+    it is (noise/conditioning.py). A model of one level knows it, so its condition is 0 but for log r.
     `noise` is what it was trained on. The network runs in whatever precision autocast gives; the score is float32.
     """
 

@@ -5,7 +5,7 @@
     column keys (host) ─┘
 
 DALI's own generators depend on the pipeline's seed and iteration, so their noise can't be frozen,
-resumed or shared by overlapping crops. Here the host hashes only rows and columns (order.py); all
+resumed or shared by overlapping crops. Here the host hashes only rows and columns (hashing.py); all
 that is done a pixel is a little arithmetic and two or three table look-ups, the same operators on
 the CPU and on the GPU, and only for the pixels of the crop.
 
@@ -216,7 +216,7 @@ def corrupt(noise: NoiseModel, clean: Any, bits: PixelBits, math: ArrayMath) -> 
 def corrupt_tile(noise: NoiseModel, tile: np.ndarray, image_key: int, row: int, column: int, seed: int) -> np.ndarray:
     """A tile with the frozen noise that the loader gives its pixels: float32 [H, W, C] on the 0-1 scale, unclipped.
 
-    tile: uint8 [H, W, C]. image_key, row, column: where it lies, as in shards.Sample.
+    tile: uint8 [H, W, C]. image_key, row, column: where it lies, as in the reader's Sample.
     """
     height, width, channels = tile.shape
     rows, columns = (start + np.arange(length)[None] for start, length in ((row, height), (column, width)))
