@@ -28,7 +28,7 @@ from n2s_dist.shards import reader
 from n2s_dist.shards.build import builder, plan, staging, tiles
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
-from n2s_dist.shards.build.workspace import workshop
+from n2s_dist.shards.build.workspace import workspace
 from n2s_dist.shards.manifest import read_manifest
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import UserError
@@ -411,7 +411,7 @@ def test_when_no_image_can_be_read_nothing_is_skipped(tmp_path):
 
 
 def test_two_builds_of_one_set_do_not_meet(source, tmp_path):
-    with workshop(tmp_path / "out"), pytest.raises(UserError, match="another process is building"):
+    with workspace(tmp_path / "out"), pytest.raises(UserError, match="another process is building"):
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
 
 
