@@ -69,11 +69,11 @@ class Denoiser:
             device. uint8, uint16, or floats on the 0-1 scale, which noise may exceed. A further channel is
             transparency, and comes back as it was. Floats come back unclamped, integers rounded and clamped.
         noise: such as "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta) or "gamma:50" (k), or
-            n2s_dist.noise's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level.
+            noise.gaussian's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level.
             None takes what the network was trained on, or, if that is a range, an estimate.
         uncertainty: compute info.std as well, at five times the cost.
         ensemble: the mean over the 8 flips and transposes, at eight times the cost; for a symmetric network, over 4
-            shifts, at four times (ensemble.py).
+            shifts, at four times (models/self_ensemble.py).
 
         Memory is bounded by the image's own and a tile's. Raises UserError, a ValueError, for what is no image of this
         network's channels, for values that are not finite or of another scale, for negative ones under Poisson or

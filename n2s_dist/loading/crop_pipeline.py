@@ -1,7 +1,7 @@
 """Noisy crops by global position: the same DALI graph on the CPU and on the GPU.
 
     position ──► tile (memory-mapped, zero copy) ──► crop ──► flips, transpose ──► noise ──► [B, C, H, W]
-                 order.py picks tile, place and flips         keyed by the pixel's place in its source image
+                 sample_order picks tile, place and flips     keyed by the pixel's place in its source image
 
 Noise comes last, where pixels are already few, but its keys go through the same flips: it belongs to
 the source image's pixels, so overlapping crops, of one tile or of two, see one noisy version where

@@ -1,7 +1,7 @@
 """What each method learns by: a loss on one batch, one value a sample, [B].
 
-All methods have one network, one scaling (score.py), one loader and one way to denoise, `ScoreModel.denoise`. Its
-network's output F stands for the noise in stable coordinates z (noise.py), where it has unit variance:
+All methods have one network, one scaling (score_model.py), one loader and one way to denoise, `ScoreModel.denoise`. Its
+network's output F stands for the noise in stable coordinates z (noise/base.py), where it has unit variance:
 
     ardae         s = -F / (1 + sigma_a^2) is the score of z + sigma_a u; Tweedie's formula denoises
     the others    d = z - F is the clean image; the same formula, with s = -F, brings it back to the 0-1 scale: x_hat(y)

@@ -18,7 +18,7 @@ from n2s_dist.noise.specification import parse_training_noise
 
 
 class ScoreModel(nn.Module):
-    """Score of noisy images in working coordinates w (noise.py), and the denoised image it implies.
+    """Score of noisy images in working coordinates w (noise/base.py), and the denoised image it implies.
 
     image     s(w) = network(w): the paper's parametrisation.
     stable    s(z + a u) = -e F / r, r = sqrt(1 + a^2), F = network((z + a u) / (e r), planes of the condition and e r).
@@ -28,7 +28,7 @@ class ScoreModel(nn.Module):
               images whose own noise is strong. The constant 1 stands in for the biases that the network lacks.
               e, the excess, is 1 but in training: how many times as much noise the network is told as there is.
 
-    Baselines (objectives.py) train F at a = 0, as an estimate of the noise in z: the same formulas then bring
+    Baselines (losses/objectives.py) train F at a = 0, as an estimate of the noise in z: the same formulas then bring
     their clean image z - F back to the 0-1 scale.
 
     The condition is what the network is told of the noise (conditioning.py), of the kind `condition_kind`. Where noise

@@ -24,8 +24,8 @@ class SelfEnsemble(ScoreModel):
         s_e(w) = 1/n sum over v of v^-1 s(v w)
 
     A plain network's views are the eight flips and transposes g, so that s_e(g w) = g s_e(w). A symmetric network
-    (symmetry.py) gives the same for each of these. It does not commute with shifts, as it takes pixels two by two, so
-    its views are the four shifts that put the image's first pixel in each place of a square of two by two, as cycle
+    (equivariance.py) gives the same for each of these. It does not commute with shifts, as it takes pixels two by two,
+    so its views are the four shifts that put the image's first pixel in each place of a square of two by two, as cycle
     spinning does (Coifman & Donoho 1995).
 
     The mean is of scores, not of denoised images: the AR-DAE loss is convex in the score, so s_e is on average no worse

@@ -127,7 +127,7 @@ def draw_sum(tables: tuple[np.ndarray, np.ndarray], bits: PixelBits, math: Array
 def corrupt_tile(noise: NoiseModel, tile: np.ndarray, image_key: int, row: int, column: int, seed: int) -> np.ndarray:
     """A tile with the frozen noise that the loader gives its pixels: float32 [H, W, C] on the 0-1 scale, unclipped.
 
-    tile: uint8 [H, W, C]. image_key, row, column: where it lies, as in shards.Sample.
+    tile: uint8 [H, W, C]. image_key, row, column: where it lies, as in the reader's Sample.
     """
     height, width, channels = tile.shape
     around = noise.margin
