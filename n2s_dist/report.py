@@ -11,7 +11,7 @@ from pathlib import Path
 from n2s_dist.evaluation.results import read_results
 from n2s_dist.reporting import examples, figures
 from n2s_dist.reporting.curves import run_names
-from n2s_dist.reporting.page import Run, render
+from n2s_dist.reporting.page import TrainingRun, render
 from n2s_dist.utils.errors import run_command
 
 
@@ -25,7 +25,7 @@ def main() -> None:
 
     results = read_results(args.results)
     folders = list(dict.fromkeys(args.run_dir))
-    runs = [Run(folder, name) for folder, name in zip(folders, run_names(folders), strict=True)]
+    runs = [TrainingRun(folder, name) for folder, name in zip(folders, run_names(folders), strict=True)]
     shown = examples.choose(args.results, results["cells"])
     args.out.mkdir(parents=True, exist_ok=True)
     page = args.out / "report.html"

@@ -15,16 +15,16 @@ from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed import stop_signals
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import Stopped, run_command
-from n2s_dist.utils.stopwatch import Laps, process_age_sec
+from n2s_dist.utils.stopwatch import Stopwatch, process_age_sec
 
 
 def main() -> None:
-    laps = Laps(process_age_sec())
-    laps.lap("imports")
+    stopwatch = Stopwatch(process_age_sec())
+    stopwatch.lap("imports")
     config = read_config()
-    laps.lap("settings")
+    stopwatch.lap("settings")
     try:
-        train(config, laps)
+        train(config, stopwatch)
     except Stopped:
         stop_signals.ignore()
         raise

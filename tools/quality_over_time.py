@@ -83,7 +83,7 @@ def draw(curves: dict[str, Curve], benchmark: str) -> Figure:
         published = paper_db(first.noise, "known", benchmark, method)
         if published is not None:
             words = "the paper, self-supervised" if method == "n2s" else "the paper, supervised"
-            axes.axhline(published, linestyle=style, color="grey", linewidth=1, label=f"{words}: {published:.2f}")
+            axes.axhline(published, linestyle=style, color="gray", linewidth=1, label=f"{words}: {published:.2f}")
     axes.set_xlabel("hours of training")
     axes.set_ylabel(f"PSNR on {benchmark} (dB), {first.noise}")
     axes.grid(alpha=0.3)

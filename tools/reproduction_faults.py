@@ -104,7 +104,7 @@ def mean_psnr_db(run_dir: Path, benchmark: Path, seed: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="colour images to train on")
+    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="color images to train on")
     parser.add_argument("--benchmark", required=True, type=Path, metavar="DIR", help="clean images to measure on")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where shards, runs and faults.json go")
     parser.add_argument("--config", default="configs/gaussian25.yaml", help="the run without a fault (%(default)s)")

@@ -4,6 +4,7 @@
 tools/ship_weights.py runs/universal --name universal-color --data bsd400 --hardware "one core of an AMD EPYC (Zen 5)"
 tools/ship_weights.py runs/universal --name universal-color --results runs/table2/results.json
 
+A network must leave alone what has no noise, whatever level it is told (acceptance.py), or it is refused.
 The averaged weights of the newest checkpoint are stored as float16 where that changes the PSNR on scikit-image's
 photographs by less than 0.001 dB, otherwise as float32. Those PSNRs are recorded beside them, for a test to compare
 with. --results adds to the card what `n2s_dist.evaluate --suite table2` found for this network, under its run directory
@@ -12,6 +13,7 @@ or under its name.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -24,19 +26,21 @@ from torch import Tensor
 from n2s_dist.config.schema import to_dict
 from n2s_dist.datasets.catalogue import find_dataset, known_names
 from n2s_dist.images.files import KINDS
+from n2s_dist.inference import acceptance
 from n2s_dist.inference.reference_photographs import largest_difference_db, measure_photographs
+from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import format_training_noise
 from n2s_dist.reporting.curves import read_metrics, training_hours
 from n2s_dist.utils.errors import UserError, run_command
 from n2s_dist.utils.files import atomic_write
 
-MOST_DIFFERENCE_DB = 0.001
+MAX_DIFFERENCE_DB = 0.001
 
 CARD = """\
 # {name}
 
-Removes {noise} noise from {colour} images
+Removes {noise} noise from {color} images
 (sigma in 8-bit levels, zeta the intensity of a photon, k the shape). Trained by Noise2Score's AR-DAE loss in
 {coordinates} coordinates, from noisy images alone, {version}; it never read a clean pixel.
 
@@ -87,7 +91,7 @@ def stored(loaded: checkpoint.Loaded) -> tuple[dict[str, Tensor], str, list[dict
     halves = {name: tensor.half() for name, tensor in weights.items()}
     model.load_state_dict(halves)
     rounded = measure_photographs(model, loaded.channels, loaded.config.aim)
-    if largest_difference_db(exact, rounded) < MOST_DIFFERENCE_DB:
+    if largest_difference_db(exact, rounded) < MAX_DIFFERENCE_DB:
         return halves, "float16", rounded
     model.load_state_dict(weights)
     return weights, "float32", exact
@@ -153,10 +157,12 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
     dataset = find_dataset(data)
     table = results_table(results, name, run_dir) if results else ""
     loaded = checkpoint.load(checkpoint.locate(run_dir))
+    if harm := acceptance.problems(functools.partial(denoise_whole, loaded.model), loaded.channels, loaded.config.aim):
+        raise UserError(f"{run_dir} is not shipped, it would harm images ({len(harm)} findings): {harm[0]}")
     weights, storage, recorded = stored(loaded)
     content = safetensors.torch.save(weights)
-    if len(content) > pretrained.MOST_BYTES:
-        most = pretrained.MOST_BYTES // 1_000_000
+    if len(content) > pretrained.MAX_BYTES:
+        most = pretrained.MAX_BYTES // 1_000_000
         raise UserError(f"{loaded.path} takes {len(content) / 1e6:.1f} MB as {storage}: shipped are at most {most} MB")
     about = json.loads((loaded.path / checkpoint.ABOUT).read_text()) | {
         "config": scrubbed(loaded),
@@ -171,7 +177,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         noise=format_training_noise(loaded.config.aim).replace(",", ", "),
         coordinates=loaded.config.ardae.coordinates,
         version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
-        colour=KINDS[loaded.channels],
+        color=KINDS[loaded.channels],
         network=f"{network.name}, widths {network.widths}, {network.blocks} blocks a level"
         + (", symmetric under flips and quarter turns" if network.symmetric else ""),
         parameters=sum(tensor.numel() for tensor in weights.values()),

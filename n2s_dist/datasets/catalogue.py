@@ -15,7 +15,7 @@ from n2s_dist.utils.errors import UserError, nearest
 
 DESCRIPTIONS = Path(__file__).parents[2] / "shards"
 ARCHIVES = ("zip", "tar", "tar.gz", "none")
-COLOURS = ("colour", "grey")
+COLORS = ("color", "gray")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class DataSet:
         licence: in a few words, what its images may be used for
         citation: what to cite
         images: how many there are
-        colour: colour or grey
+        color: color or gray
         urls: places that serve the same bytes, tried in order; patterns such as kodim{:02d}.png where `files` is given
         archive: zip, tar, tar.gz, or none where each image is a file of its own
         sha256: of the archive, as its publishers or several users recorded it; null where nobody is known to have
@@ -57,7 +57,7 @@ class DataSet:
     licence: str
     citation: str
     images: int
-    colour: str
+    color: str
     urls: tuple[str, ...]
     archive: str
     sha256: str | None
@@ -170,7 +170,7 @@ def _mistakes(dataset: DataSet) -> Iterator[tuple[str, str]]:
             yield key, f"is {text!r}: write one line"
     if not _is_count(dataset.images):
         yield "images", f"is {dataset.images!r}: give a whole number above 0"
-    for key, choices in (("colour", COLOURS), ("archive", ARCHIVES)):
+    for key, choices in (("color", COLORS), ("archive", ARCHIVES)):
         if getattr(dataset, key) not in choices:
             yield key, f"is {getattr(dataset, key)!r}: choose one of {', '.join(choices)}"
     if not (dataset.sha256 is None or re.fullmatch("[0-9a-f]{64}", str(dataset.sha256))):

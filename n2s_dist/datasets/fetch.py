@@ -23,7 +23,7 @@ from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file, sync
 from n2s_dist.utils.locks import try_lock
 
-_GREY_MODES = ("1", "L", "LA", "I;16", "I;16B")
+_GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B")
 
 
 def fetch(
@@ -64,22 +64,22 @@ def fetch(
 
 
 def check_images(dataset: DataSet, folder: Path) -> None:
-    """Raise UserError unless a folder holds as many images as the data set, of its sizes and its colour."""
+    """Raise UserError unless a folder holds as many images as the data set, of its sizes and its color."""
     images = list_images(folder)
     if len(images) != dataset.images:
         raise UserError(f"{folder} holds {len(images)} images, {dataset.name} has {dataset.images}")
-    greys = 0
+    grays = 0
     for image in images:
         size = tuple(sorted(image_size(image), reverse=True))
         if dataset.sizes and size not in dataset.sizes:
             right = " or ".join(f"{longer} x {shorter}" for longer, shorter in dataset.sizes)
             raise UserError(f"{folder / image.name} has {size[0]} x {size[1]} pixels, in {dataset.name} it is {right}")
         with image.open() as stream, Image.open(stream) as opened:
-            greys += opened.mode in _GREY_MODES
-    # A colour set may hold a photograph that was stored in grey, but never all of them.
-    if (dataset.colour == "grey") != (greys == len(images)):
-        found = "grey" if greys == len(images) else "not all grey"
-        raise UserError(f"the images in {folder} are {found}, {dataset.name} is in {dataset.colour}")
+            grays += opened.mode in _GRAY_MODES
+    # A color set may hold a photograph that was stored in gray, but never all of them.
+    if (dataset.color == "gray") != (grays == len(images)):
+        found = "gray" if grays == len(images) else "not all gray"
+        raise UserError(f"the images in {folder} are {found}, {dataset.name} is in {dataset.color}")
 
 
 def _download_all(dataset: DataSet, work: Path, network: Network) -> None:

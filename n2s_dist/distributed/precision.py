@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from typing import Any
 
 import torch
 
@@ -28,6 +29,9 @@ def choose_precision(wanted: str, on_gpu: bool) -> Precision:
     return "bf16" if native or wanted == "bf16" else "no"
 
 
+_CONVOLUTIONS: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+
+
 class _FullPrecision(contextlib.ContextDecorator):
     """Convolutions of float32 on a GPU keep all 24 bits in here. PyTorch's default rounds their inputs to 11 (TF32).
 
@@ -41,15 +45,15 @@ class _FullPrecision(contextlib.ContextDecorator):
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._before = torch.backends.cudnn.conv.fp32_precision
-                torch.backends.cudnn.conv.fp32_precision = "ieee"
+                self._before = _CONVOLUTIONS.fp32_precision
+                _CONVOLUTIONS.fp32_precision = "ieee"
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                torch.backends.cudnn.conv.fp32_precision = self._before
+                _CONVOLUTIONS.fp32_precision = self._before
 
 
 full_precision = _FullPrecision()

@@ -30,17 +30,17 @@ from typing import NamedTuple, Protocol
 from n2s_dist.utils.files import atomic_write
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-LOOK_SEC = 0.5  # between two looks at whether some rank was asked to stop
+POLL_INTERVAL_SEC = 0.5  # between two looks at whether some rank was asked to stop
 _received = 0
 
 
 class Together(Protocol):
     """What agreeing needs of ranks."""
 
-    def maxima(self, values: list[float]) -> list[float]: ...
+    def all_reduce_max(self, values: list[float]) -> list[float]: ...
 
 
-class Heard(NamedTuple):
+class StopStatus(NamedTuple):
     """What all ranks know after a look."""
 
     signal_name: str = ""  # of a signal that some rank received
@@ -64,7 +64,7 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class Agreement:
+class StopCoordinator:
     """All ranks look together, at the same steps, about twice a second; never less often than each second step's time.
 
     A look is one reduction over ranks. It brings the time a step took on the slowest rank as well, from
@@ -75,18 +75,18 @@ class Agreement:
         self._between = self._left = 1  # steps
         self._looked = time.monotonic()
 
-    def after_step(self, ranks: Together, failed: bool = False) -> Heard:
+    def after_step(self, ranks: Together, failed: bool = False) -> StopStatus:
         """Call after each step, on all ranks. failed: whether this rank's work beside the loop has failed."""
         self._left -= 1
         if self._left:
-            return Heard()
+            return StopStatus()
         now = time.monotonic()
-        number, any_failed, step_sec = ranks.maxima([_received, failed, (now - self._looked) / self._between])
+        number, any_failed, step_sec = ranks.all_reduce_max([_received, failed, (now - self._looked) / self._between])
         # At most twice as many as before: a GPU's first steps are only queued, which takes no time.
-        wanted = int(LOOK_SEC / max(step_sec, 1e-6))
+        wanted = int(POLL_INTERVAL_SEC / max(step_sec, 1e-6))
         self._between = self._left = max(1, min(wanted, 2 * self._between))
         self._looked = now
-        return Heard(signal.Signals(int(number)).name if number else "", bool(any_failed))
+        return StopStatus(signal.Signals(int(number)).name if number else "", bool(any_failed))
 
 
 def leave_note(run_dir: Path, samples_seen: int, signal_name: str) -> None:

@@ -86,7 +86,7 @@ class Benchmark:
             shape = _shape(image)
             version = versions[image]
             if version is not None and _shape(version) != shape:
-                raise UserError(f"{version.path} and {image.path} differ in size or in colour: they must be one image")
+                raise UserError(f"{version.path} and {image.path} differ in size or in color: they must be one image")
             tasks.append(Task(name, image, *shape[:2], version, has_truth=clean is not None))
             shapes.append(shape)
         if name in KNOWN:

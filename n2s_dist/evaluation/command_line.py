@@ -8,7 +8,7 @@ import torch
 
 from n2s_dist.evaluation.benchmarks import Benchmark, parse_folders
 from n2s_dist.evaluation.bm3d import bm3d
-from n2s_dist.evaluation.methods import Denoiser, of_network, self_ensemble
+from n2s_dist.evaluation.methods import EvaluatedMethod, of_network, self_ensemble
 from n2s_dist.evaluation.protocols import PROTOCOLS
 from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, product_cells, suite_cells
 from n2s_dist.models import checkpoint
@@ -49,7 +49,7 @@ def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
     return sources
 
 
-def open_denoisers(args: argparse.Namespace, paths: list[Path], device: torch.device) -> list[Denoiser]:
+def open_denoisers(args: argparse.Namespace, paths: list[Path], device: torch.device) -> list[EvaluatedMethod]:
     """The networks of the checkpoints at `paths`, and what options add."""
     networks = [checkpoint.load(path, device) for path in paths]
     denoisers = [of_network(loaded, args.uncertainty) for loaded in networks]
@@ -59,7 +59,7 @@ def open_denoisers(args: argparse.Namespace, paths: list[Path], device: torch.de
 
 
 def choose_cells(
-    args: argparse.Namespace, sources: dict[str, Benchmark | str], denoisers: list[Denoiser]
+    args: argparse.Namespace, sources: dict[str, Benchmark | str], denoisers: list[EvaluatedMethod]
 ) -> list[Cell]:
     """The table that a command line asks for."""
     if args.suite:

@@ -8,7 +8,7 @@ import numpy as np
 
 from n2s_dist.config.schema import to_dict
 from n2s_dist.inference.noise_estimation import estimate_noise
-from n2s_dist.inference.tiling import TILE, Box, Reach, denoise_box, denoise_tiled
+from n2s_dist.inference.tiling import TILE, Box, ReceptiveField, denoise_box, denoise_tiled
 from n2s_dist.inference.uncertainty import PROBES, Posterior, posterior_tiled
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel
@@ -17,7 +17,7 @@ from n2s_dist.noise.base import NoiseModel
 
 
 @dataclass(frozen=True, eq=False)
-class Denoiser:
+class EvaluatedMethod:
     """What a cell of the table is computed by.
 
     Args:
@@ -35,7 +35,7 @@ class Denoiser:
     denoise: Callable[[np.ndarray, NoiseModel, Box], np.ndarray]
     digest: str
     passes: float = 1.0
-    reach: Reach | None = None
+    receptive_field: ReceptiveField | None = None
     loaded: checkpoint.Loaded | None = None
     checkpoint: str | None = None
     posterior: Callable[[np.ndarray, NoiseModel], Posterior] | None = None
@@ -46,9 +46,9 @@ class Denoiser:
         return self.loaded.channels if self.loaded else None
 
     @property
-    def breadth(self) -> tuple[int, float]:
-        """Loaded.breadth; 0 without training."""
-        return self.loaded.breadth if self.loaded else (0, 0.0)
+    def specificity(self) -> tuple[int, float]:
+        """Loaded.specificity; 0 without training."""
+        return self.loaded.specificity if self.loaded else (0, 0.0)
 
     @property
     def is_universal(self) -> bool:
@@ -64,11 +64,11 @@ class Denoiser:
         return self.loaded is None or self.loaded.is_for(noise)
 
 
-def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> Denoiser:
+def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> EvaluatedMethod:
     """A checkpoint's network in one pass, or in a few more for the posterior's standard deviation as well."""
-    reach = Reach.of(loaded.model)
-    usual = Denoiser(
-        loaded.config.method_key, _with(loaded.model), digest(loaded), 1.0, reach, loaded, str(loaded.path)
+    receptive_field = ReceptiveField.of(loaded.model)
+    usual = EvaluatedMethod(
+        loaded.config.method_key, _with(loaded.model), digest(loaded), 1.0, receptive_field, loaded, str(loaded.path)
     )
     if not uncertainty:
         return usual
@@ -76,12 +76,12 @@ def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> Denoiser
         usual,
         digest=f"{usual.digest} {PROBES} probes",
         passes=1.0 + PROBES,
-        reach=None,
+        receptive_field=None,
         posterior=lambda noisy, noise: posterior_tiled(loaded.model, noisy, noise),
     )
 
 
-def self_ensemble(loaded: checkpoint.Loaded) -> Denoiser:
+def self_ensemble(loaded: checkpoint.Loaded) -> EvaluatedMethod:
     """The same asked for each view of the image, and the mean of its answers."""
     usual, ensemble = of_network(loaded), SelfEnsemble(loaded.model).eval()
     return replace(

@@ -1,6 +1,6 @@
-"""What an evaluation need not do again: pieces of one that was stopped, and whole cells of one that ended.
+"""What an evaluation need not do again: units of one that was stopped, and whole cells of one that ended.
 
-    OUT/.pieces/RANK.jsonl     a line for each piece that a rank has measured, until results.json is there
+    OUT/.pieces/RANK.jsonl     a line for each unit that a rank has measured, until results.json is there
     OUT/results.json           cells, each with the fingerprint of all that its figures depend on
 
 Numbers pass through JSON unchanged, so a table that was stopped and resumed is the same to the last bit.
@@ -14,29 +14,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from n2s_dist.evaluation.partition import Piece
+from n2s_dist.evaluation.partition import WorkUnit
 
 FOLDER = ".pieces"
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What is there already. cells: by their place among all; rows: of pieces, as Bench.measure makes them."""
+class CompletedWork:
+    """What is there already. cells: by their place among all; rows: of units, by EvaluationWorker.measure."""
 
     cells: dict[int, dict[str, Any]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def lacks(self, pieces: list[Piece]) -> list[Piece]:
+    def remaining(self, units: list[WorkUnit]) -> list[WorkUnit]:
         """Those that are still to be measured."""
         measured = {(row["cell"], row["name"], *row["box"]) for row in self.rows}
         return [
-            piece
-            for piece in pieces
-            if piece.cell not in self.cells and (piece.cell, piece.task.image.name, *piece.box) not in measured
+            unit
+            for unit in units
+            if unit.cell not in self.cells and (unit.cell, unit.task.image.name, *unit.box) not in measured
         ]
 
 
-def read_earlier(out: Path, fingerprints: list[str | None], shown: set[int], unseen: set[int]) -> Earlier:
+def read_completed(out: Path, fingerprints: list[str | None], shown: set[int], unseen: set[int]) -> CompletedWork:
     """What an evaluation into `out` left of cells with these fingerprints.
 
     shown: places of cells whose pictures are wanted, `unseen` those of them that lack some: what has no pictures
@@ -48,7 +48,7 @@ def read_earlier(out: Path, fingerprints: list[str | None], shown: set[int], uns
         place = places.get(str(cell.get("fingerprint")))
         if place is not None and place not in unseen:
             cells[place] = cell
-    rows = {}  # a piece measured twice, by an evaluation that was to show more than the one before, counts once
+    rows = {}  # a unit measured twice, by an evaluation that was to show more than the one before, counts once
     for path in sorted((out / FOLDER).glob("*.jsonl")):
         for line in path.read_text().splitlines():
             with contextlib.suppress(ValueError):  # a kill cut it short
@@ -56,7 +56,7 @@ def read_earlier(out: Path, fingerprints: list[str | None], shown: set[int], uns
                 place = places.get(row["cell"])
                 if place is not None and place not in cells and (place not in shown or row["kept"]):
                     rows[place, row["name"], *row["box"]] = {**row, "cell": place}
-    return Earlier(cells, list(rows.values()))
+    return CompletedWork(cells, list(rows.values()))
 
 
 def _read_cells(path: Path) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ class Journal:
         self._stream.write("\n")  # after a line that a kill cut short
 
     def add(self, row: dict[str, Any]) -> None:
-        """A piece's row, as Bench.measure makes it."""
+        """A unit's row, as EvaluationWorker.measure makes it."""
         line = json.dumps({**row, "cell": self._fingerprints[row["cell"]]})
         with self._lock:
             self._stream.write(line + "\n")
@@ -88,5 +88,5 @@ class Journal:
 
 
 def forget(out: Path) -> None:
-    """Remove the pieces: results.json holds what they add up to, or all are to be measured again."""
+    """Remove the units: results.json holds what they add up to, or all are to be measured again."""
     shutil.rmtree(out / FOLDER, ignore_errors=True)

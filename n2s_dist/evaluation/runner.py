@@ -1,6 +1,6 @@
 """One pass over all cells of a table: shared out over ranks, measured, put together the same way on every rank.
 
-cells ──► less what is there already ──► pieces ──► each rank's share ──► rows of pieces ──► results
+cells ──► less what is there already ──► units ──► each rank's share ──► rows of units ──► results
 """
 
 import os
@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.evaluation.methods import Estimator
-from n2s_dist.evaluation.partition import Piece, cut_cell, share_out
+from n2s_dist.evaluation.partition import WorkUnit, cut_cell, partition
 from n2s_dist.evaluation.protocols import describe
 from n2s_dist.evaluation.results import MEASURES
-from n2s_dist.evaluation.resume import Earlier, Journal, forget, read_earlier
+from n2s_dist.evaluation.resume import CompletedWork, Journal, forget, read_completed
 from n2s_dist.evaluation.suite import Cell
-from n2s_dist.evaluation.worker import Bench, has_pictures, image_row, posterior_figures, shown_cells
+from n2s_dist.evaluation.worker import EvaluationWorker, has_pictures, image_row, posterior_figures, shown_cells
 from n2s_dist.models import checkpoint
 from n2s_dist.utils.errors import UserError
 
@@ -44,40 +44,40 @@ def sweep(
     shown = {n for n in shown_cells(cells) if pictures or not cells[n].has_truth}
     versions, hardware = checkpoint.versions(), describe_hardware(ranks)
     where = versions | {"device": hardware["device"]}
-    fingerprints = agree(ranks, lambda: list_fingerprints(cells, seed, where))
+    fingerprints = broadcast_from_main(ranks, lambda: list_fingerprints(cells, seed, where))
     unseen = {number for number in shown if not has_pictures(cells[number], out / "pictures")}
 
-    def look() -> Earlier:
+    def look() -> CompletedWork:
         if not fresh:
-            return read_earlier(out, fingerprints, shown, unseen)
+            return read_completed(out, fingerprints, shown, unseen)
         forget(out)
-        return Earlier()
+        return CompletedWork()
 
-    earlier = agree(ranks, look)
+    completed = broadcast_from_main(ranks, look)
     cuts = [
         images for number, cell in enumerate(cells) if cell.denoiser for images in cut_cell(number, cell, estimator)
     ]
-    todo = earlier.lacks([piece for pieces in cuts for piece in pieces])
-    mine = share_out(todo, ranks.world_size)[ranks.rank]
+    todo = completed.remaining([unit for units in cuts for unit in units])
+    mine = partition(todo, ranks.world_size)[ranks.rank]
     if ranks.is_main:
-        for place in sorted(earlier.cells):
+        for place in sorted(completed.cells):
             print(f"{cells[place].title}: taken from {out / 'results.json'}")
-        if earlier.rows:
-            print(f"{len(earlier.rows)} pieces were measured before the evaluation was stopped")
-        images = {(piece.cell, piece.task.name) for piece in todo}
+        if completed.rows:
+            print(f"{len(completed.rows)} pieces were measured before the evaluation was stopped")
+        images = {(unit.cell, unit.task.name) for unit in todo}
         print(f"{len(images)} images in {len(todo)} pieces on {ranks.world_size} rank(s)")
-    bench = Bench(cells, seed, mine, estimator, out / "pictures", shown)
-    measured = measure_all(bench, mine, ranks, Journal(out, ranks.rank, fingerprints))
-    join_pictures(bench, [pieces for pieces in cuts if pieces[0].cell not in earlier.cells], ranks)
+    worker = EvaluationWorker(cells, seed, mine, estimator, out / "pictures", shown)
+    measured = measure_all(worker, mine, ranks, Journal(out, ranks.rank, fingerprints))
+    join_pictures(worker, [units for units in cuts if units[0].cell not in completed.cells], ranks)
     by_image = defaultdict(list)
-    for row in [*earlier.rows, *ranks.gather(measured)]:
+    for row in [*completed.rows, *ranks.gather(measured)]:
         by_image[row["cell"], row["name"]].append(row)
     entries = []
     for number, cell in enumerate(cells):
         if cell.denoiser is None:
             entries.append({**cell.identity(), "missing": cell.missing})
-        elif number in earlier.cells:
-            entries.append({**earlier.cells[number], **cell.identity()})
+        elif number in completed.cells:
+            entries.append({**completed.cells[number], **cell.identity()})
         else:
             assert cell.source
             sums = [by_image[number, task.image.name] for task in cell.source.tasks]
@@ -92,17 +92,17 @@ def sweep(
 
 
 def entry(cell: Cell, sums: list[list[dict[str, Any]]], fingerprint: str | None) -> dict[str, Any]:
-    """A computed cell of results.json. sums: what the pieces of each of its images gave."""
+    """A computed cell of results.json. sums: what the units of each of its images gave."""
     assert cell.source and cell.denoiser
     loaded = cell.denoiser.loaded
-    rows = [image_row(task, pieces) for task, pieces in zip(cell.source.tasks, sums, strict=True)]
+    rows = [image_row(task, units) for task, units in zip(cell.source.tasks, sums, strict=True)]
     return {
         **cell.identity(),
         **{key: mean([row[key] for row in rows]) for key in MEASURES},
         "num_images": len(rows),
         "checkpoint": cell.denoiser.checkpoint,
         "samples_seen": loaded.samples_seen if loaded else None,
-        "posterior": posterior_figures([piece for pieces in sums for piece in pieces]),
+        "posterior": posterior_figures([unit for units in sums for unit in units]),
         "fingerprint": fingerprint,
         "images": sorted(rows, key=lambda row: row["name"]),
     }
@@ -137,15 +137,15 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def measure_all(bench: Bench, mine: list[Piece], ranks: Ranks, journal: Journal) -> list[dict[str, Any]]:
-    """Rows of this rank's pieces, each in the journal as soon as it is there."""
+def measure_all(worker: EvaluationWorker, mine: list[WorkUnit], ranks: Ranks, journal: Journal) -> list[dict[str, Any]]:
+    """Rows of this rank's units, each in the journal as soon as it is there."""
 
-    def measure(piece: Piece) -> dict[str, Any]:
-        row = bench.measure(piece)
+    def measure(unit: WorkUnit) -> dict[str, Any]:
+        row = worker.measure(unit)
         journal.add(row)
         return row
 
-    # One thread a piece: how PyTorch splits an image over threads changes its last bits.
+    # One thread a unit: how PyTorch splits an image over threads changes its last bits.
     threads = torch.get_num_threads()
     workers = 1 if ranks.device.type == "cuda" else threads
     torch.set_num_threads(1)
@@ -163,7 +163,7 @@ def measure_all(bench: Bench, mine: list[Piece], ranks: Ranks, journal: Journal)
     return measured
 
 
-def agree(ranks: Ranks, make: Callable[[], Any]) -> Any:
+def broadcast_from_main(ranks: Ranks, make: Callable[[], Any]) -> Any:
     """What rank 0 makes, on every rank; its errors stop all ranks."""
     problem, made = None, None
     if ranks.is_main:
@@ -182,9 +182,9 @@ def stop_all(ranks: Ranks, problem: str | None) -> None:
         raise UserError(problems[0])
 
 
-def join_pictures(bench: Bench, cuts: list[list[Piece]], ranks: Ranks) -> None:
+def join_pictures(worker: EvaluationWorker, cuts: list[list[WorkUnit]], ranks: Ranks) -> None:
     """Write the pictures of images that were cut into tiles, each by one rank."""
-    in_tiles = [pieces for pieces in cuts if len(pieces) > 1]
-    for pieces in in_tiles[ranks.rank :: ranks.world_size]:
-        bench.join(pieces)
+    in_tiles = [units for units in cuts if len(units) > 1]
+    for units in in_tiles[ranks.rank :: ranks.world_size]:
+        worker.join(units)
     ranks.barrier()

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark
-from n2s_dist.evaluation.methods import Denoiser
+from n2s_dist.evaluation.methods import EvaluatedMethod
 from n2s_dist.evaluation.published import paper_db
 from n2s_dist.images.files import KINDS
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
 from n2s_dist.utils.errors import UserError
 
@@ -39,7 +38,7 @@ class Cell:
     method: str
     benchmark: str
     source: Benchmark | None = None
-    denoiser: Denoiser | None = None
+    denoiser: EvaluatedMethod | None = None
     missing: str | None = None
     protocol: str = "float"
 
@@ -81,7 +80,11 @@ class Cell:
 
 
 def suite_cells(
-    suite: str, sources: dict[str, Benchmark | str], denoisers: list[Denoiser], levels: tuple[str, ...], protocol: str
+    suite: str,
+    sources: dict[str, Benchmark | str],
+    denoisers: list[EvaluatedMethod],
+    levels: tuple[str, ...],
+    protocol: str,
 ) -> list[Cell]:
     """All cells of a suite: Noise2Score's, and those that other methods can fill.
 
@@ -105,7 +108,7 @@ def suite_cells(
     return cells
 
 
-def choose(denoisers: list[Denoiser], noise: NoiseModel, level: str, channels: int) -> Denoiser | str:
+def choose(denoisers: list[EvaluatedMethod], noise: NoiseModel, level: str, channels: int) -> EvaluatedMethod | str:
     """The one for a cell, or why there is none: trained for this noise alone, else for the fewest families and levels.
 
     An unknown level is for networks of whole ranges: any other was told it in training.
@@ -114,7 +117,7 @@ def choose(denoisers: list[Denoiser], noise: NoiseModel, level: str, channels: i
     fitting = [denoiser for denoiser in denoisers if denoiser.takes(channels)]
     if not fitting:
         return f"no checkpoint for {kind} images"
-    fitting = sorted((each for each in fitting if each.is_for(noise)), key=lambda each: each.breadth)
+    fitting = sorted((each for each in fitting if each.is_for(noise)), key=lambda each: each.specificity)
     if not fitting:
         return f"no checkpoint for {kind} images with {format_noise(noise)}"
     if level == "known":
@@ -124,9 +127,9 @@ def choose(denoisers: list[Denoiser], noise: NoiseModel, level: str, channels: i
 
 
 def product_cells(
-    sources: list[Benchmark], denoisers: list[Denoiser], noises: list[str] | None, levels: tuple[str, ...]
+    sources: list[Benchmark], denoisers: list[EvaluatedMethod], noises: list[str] | None, levels: tuple[str, ...]
 ) -> list[Cell]:
-    """Every denoiser at every noise on every benchmark of its kind, grey or colour.
+    """Every denoiser at every noise on every benchmark of its kind, gray or color.
 
     noises: None takes what each network was trained on. Raises UserError for a noise that a denoiser does not know,
     levels that can't be unknown to it, and benchmarks and networks that have no counterpart of their kind.
@@ -154,16 +157,16 @@ def product_cells(
     return cells
 
 
-def _trained_on(denoiser: Denoiser) -> str:
+def _trained_on(denoiser: EvaluatedMethod) -> str:
     assert denoiser.loaded
     trained = denoiser.loaded.model.noise
-    if isinstance(trained, Mixture):
+    if not trained.is_single:
         known = f"{denoiser.checkpoint} was trained on {format_training_noise(trained)}"
         raise UserError(f"--noise is missing: {known}, so say which one the images have")
-    return format_noise(trained)
+    return format_noise(trained.single)
 
 
-def _check(noise: str, level: str, source: Benchmark, denoiser: Denoiser) -> None:
+def _check(noise: str, level: str, source: Benchmark, denoiser: EvaluatedMethod) -> None:
     if ":" not in noise and (level == "known" or any(task.noisy is None for task in source.tasks)):
         raise UserError(f"--noise {noise} names no level: only photographs given by --noisy, with --level unknown, may")
     if denoiser.loaded is None:

@@ -1,10 +1,10 @@
-"""What one rank measures on its pieces, and how pieces become the row of an image.
+"""What one rank measures on its units, and how units become the row of an image.
 
-    piece ──► corrupt its image, estimate its level where that is unknown, denoise its box
+    unit ──► corrupt its image, estimate its level where that is unknown, denoise its box
           ──► sums of errors ──► (over all ranks) ──► PSNR, SSIM of the image
 
 An image's noise is drawn for all of it at once, so a tile costs reading and corrupting its image as well; a rank
-does that once for all pieces that it has of an image at one noise.
+does that once for all units that it has of an image at one noise.
 """
 
 import math
@@ -20,7 +20,7 @@ import numpy as np
 
 from n2s_dist.evaluation.benchmarks import Task
 from n2s_dist.evaluation.methods import Estimator
-from n2s_dist.evaluation.partition import Piece
+from n2s_dist.evaluation.partition import WorkUnit
 from n2s_dist.evaluation.protocols import read_pair
 from n2s_dist.evaluation.results import MEASURES
 from n2s_dist.evaluation.suite import Cell
@@ -34,15 +34,15 @@ from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils.errors import UserError
 
 
-class Sheet:
-    """An image and its noisy version, made by the first of its pieces and dropped after the last."""
+class NoisyImageCache:
+    """An image and its noisy version, made by the first of its units and dropped after the last."""
 
-    def __init__(self, make: Callable[[], tuple[np.ndarray, np.ndarray]], pieces: int) -> None:
-        self._make, self._left, self._lock = make, pieces, threading.Lock()
+    def __init__(self, make: Callable[[], tuple[np.ndarray, np.ndarray]], units: int) -> None:
+        self._make, self._left, self._lock = make, units, threading.Lock()
         self._content: tuple[np.ndarray, np.ndarray] | None = None
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 and float32 [H, W, C]; called once by each piece."""
+        """uint8 and float32 [H, W, C]; called once by each unit."""
         with self._lock:
             content = self._content = self._content or self._make()
             self._left -= 1
@@ -51,8 +51,8 @@ class Sheet:
             return content
 
 
-class Bench:
-    """Measures the pieces of one rank, from several threads.
+class EvaluationWorker:
+    """Measures the units of one rank, from several threads.
 
     estimator: for cells of unknown level. pictures: a folder for images of the cells at the places `shown`.
     """
@@ -61,30 +61,32 @@ class Bench:
         self,
         cells: list[Cell],
         seed: int,
-        pieces: list[Piece],
+        units: list[WorkUnit],
         estimator: Estimator | None,
         pictures: Path,
         shown: set[int],
     ) -> None:
         self.cells, self.seed, self.estimator, self.pictures, self.shown = cells, seed, estimator, pictures, shown
         # Cells of one noise see the same noisy images.
-        counts = Counter(map(self._sheet_key, pieces))
-        first = {self._sheet_key(piece): piece for piece in pieces}
-        self._sheets = {key: Sheet(partial(self._corrupt, first[key]), count) for key, count in counts.items()}
+        counts = Counter(map(self._noisy_key, units))
+        first = {self._noisy_key(unit): unit for unit in units}
+        self._noisy_images = {
+            key: NoisyImageCache(partial(self._corrupt, first[key]), count) for key, count in counts.items()
+        }
 
-    def _sheet_key(self, piece: Piece) -> tuple:
-        return self.cells[piece.cell].noise, piece.task.name
+    def _noisy_key(self, unit: WorkUnit) -> tuple:
+        return self.cells[unit.cell].noise, unit.task.name
 
-    def _corrupt(self, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
-        cell = self.cells[piece.cell]
+    def _corrupt(self, unit: WorkUnit) -> tuple[np.ndarray, np.ndarray]:
+        cell = self.cells[unit.cell]
         assert cell.source
-        return read_pair(piece.task, cell.noise_model, self.seed, cell.source.protocol)
+        return read_pair(unit.task, cell.noise_model, self.seed, cell.source.protocol)
 
-    def measure(self, piece: Piece) -> dict[str, Any]:
-        """Denoise one piece; its sums, by which cell, image and where."""
-        task, box, cell = piece.task, piece.box, self.cells[piece.cell]
+    def measure(self, unit: WorkUnit) -> dict[str, Any]:
+        """Denoise one unit; its sums, by which cell, image and where."""
+        task, box, cell = unit.task, unit.box, self.cells[unit.cell]
         assert cell.denoiser
-        pixels, all_noisy = self._sheets[self._sheet_key(piece)].take()
+        pixels, all_noisy = self._noisy_images[self._noisy_key(unit)].take()
         if cell.denoiser.channels:
             check_channels(cell.denoiser.channels, task.image, pixels)
         noise = self._estimate(cell, task, all_noisy) if cell.level == UNKNOWN else cell.noise_model
@@ -96,10 +98,10 @@ class Bench:
             unclamped, std = cell.denoiser.denoise(all_noisy, noise, wide), None
         around = np.clip(unclamped, 0, 1)
         noisy, estimate = box.of_array(all_noisy), box.of_array(around, wide)
-        if piece.cell in self.shown:
-            self._keep(piece, to_uint8(noisy), to_uint8(estimate), std)
-        row = {"cell": piece.cell, "name": task.image.name, "box": list(box), "channels": pixels.shape[2]}
-        row |= {"estimated": format_noise(noise) if cell.level == UNKNOWN else None, "kept": piece.cell in self.shown}
+        if unit.cell in self.shown:
+            self._keep(unit, to_uint8(noisy), to_uint8(estimate), std)
+        row = {"cell": unit.cell, "name": task.image.name, "box": list(box), "channels": pixels.shape[2]}
+        row |= {"estimated": format_noise(noise) if cell.level == UNKNOWN else None, "kept": unit.cell in self.shown}
         if not task.has_truth:
             return row
         clean, inside = wide.of_array(pixels) / 255.0, _counted(box, task)
@@ -122,45 +124,45 @@ class Bench:
         except UserError as error:
             raise UserError(f"{task.image.path}: {error}") from None
 
-    def _keep(self, piece: Piece, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None) -> None:
+    def _keep(self, unit: WorkUnit, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None) -> None:
         """Write an image's pictures, or keep what a tile has of them until all ranks are done."""
-        if piece.is_whole:
-            self._write(piece, noisy, denoised, std)
+        if unit.is_whole:
+            self._write(unit, noisy, denoised, std)
             return
-        path = self._kept(piece)
+        path = self._kept(unit)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.stack([noisy, denoised]), allow_pickle=False)
 
-    def _folder(self, piece: Piece) -> Path:
-        return self.pictures / self.cells[piece.cell].folder
+    def _folder(self, unit: WorkUnit) -> Path:
+        return self.pictures / self.cells[unit.cell].folder
 
-    def _kept(self, piece: Piece) -> Path:
-        return self._folder(piece) / f".{piece.task.image.name}.tiles" / f"{piece.box.top}-{piece.box.left}.npy"
+    def _kept(self, unit: WorkUnit) -> Path:
+        return self._folder(unit) / f".{unit.task.image.name}.tiles" / f"{unit.box.top}-{unit.box.left}.npy"
 
-    def join(self, pieces: list[Piece]) -> None:
+    def join(self, units: list[WorkUnit]) -> None:
         """Write the pictures of one image from its tiles, which other ranks may have kept in the same folder.
 
         Without all tiles that was done already, by a run that then ended.
         """
-        first = pieces[0]
-        if first.cell not in self.shown or not all(self._kept(piece).is_file() for piece in pieces):
+        first = units[0]
+        if first.cell not in self.shown or not all(self._kept(unit).is_file() for unit in units):
             return
-        tiles = [np.load(self._kept(piece), allow_pickle=False) for piece in pieces]
+        tiles = [np.load(self._kept(unit), allow_pickle=False) for unit in units]
         both = np.empty((2, *first.task.size, tiles[0].shape[-1]), np.uint8)
-        for piece, tile in zip(pieces, tiles, strict=True):
+        for unit, tile in zip(units, tiles, strict=True):
             for whole, part in zip(both, tile, strict=True):
-                piece.box.of_array(whole)[:] = part
+                unit.box.of_array(whole)[:] = part
         self._write(first, *both)
         shutil.rmtree(self._kept(first).parent)
 
-    def _write(self, piece: Piece, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None = None) -> None:
+    def _write(self, unit: WorkUnit, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None = None) -> None:
         kinds = {"noisy": noisy, "denoised": denoised}
         if std is not None:
             kinds["std"] = (std_picture(std) >> 8).astype(np.uint8)
-        if piece.task.has_truth:
-            kinds["clean"] = read_image(piece.task.image)
+        if unit.task.has_truth:
+            kinds["clean"] = read_image(unit.task.image)
         for kind, picture in kinds.items():
-            write_image(self._folder(piece) / f"{_stem(piece.task)}-{kind}.png", picture)
+            write_image(self._folder(unit) / f"{_stem(unit.task)}-{kind}.png", picture)
 
 
 def shown_cells(cells: list[Cell]) -> set[int]:
@@ -192,7 +194,7 @@ def _counted(box: Box, task: Task) -> Box:
 
 
 def image_row(task: Task, sums: list[dict[str, Any]]) -> dict[str, Any]:
-    """PSNR in dB and SSIM of an image from the sums of its pieces, added in one order whoever measured them.
+    """PSNR in dB and SSIM of an image from the sums of its units, added in one order whoever measured them.
 
     None where no clean image is known, where there is no error at all, and for the SSIM of images narrower than its
     window.
@@ -202,7 +204,7 @@ def image_row(task: Task, sums: list[dict[str, Any]]) -> dict[str, Any]:
     row |= dict.fromkeys(MEASURES) | {"estimated": ordered[0]["estimated"]}
     if not task.has_truth:
         return row
-    total = {key: math.fsum(piece[key] for piece in ordered) for key in ("noisy", "estimate", "uint8", "ssim")}
+    total = {key: math.fsum(unit[key] for unit in ordered) for key in ("noisy", "estimate", "uint8", "ssim")}
     channels = ordered[0]["channels"]
     values = task.height * task.width * channels
     counted = _counted(Box.of(task.size), task).pixels * channels
@@ -219,7 +221,7 @@ def compare_deviations(clean: np.ndarray, estimate: np.ndarray, std: np.ndarray)
 
 
 def posterior_figures(sums: list[dict[str, Any]]) -> dict[str, float] | None:
-    """Of all images of a cell, whose pieces are whole images: how well standard deviations are those of the errors.
+    """Of all images of a cell, whose units are whole images: how well standard deviations are those of the errors.
 
     mse_ratio: predicted mean squared error over the actual one. within_one_std: how often |error| <= deviation, the
     mean over images; 0.683 for Gaussian posteriors. None where no deviations were wanted or no clean image is known.
@@ -232,7 +234,7 @@ def posterior_figures(sums: list[dict[str, Any]]) -> dict[str, float] | None:
 
 
 def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
-    """UserError when a colour image meets a grey model or the reverse."""
+    """UserError when a color image meets a gray model or the reverse."""
     if pixels.shape[2] != channels:
         raise UserError(
             f"{image.path} is {KINDS[pixels.shape[2]]}, but the checkpoint was trained on "

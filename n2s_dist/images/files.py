@@ -19,7 +19,7 @@ from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import atomic_write
 
-KINDS = {1: "grey", 3: "colour"}  # by their number of channels, as people call them
+KINDS = {1: "gray", 3: "color"}  # by their number of channels, as people call them
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _PAGED = ("TIFF", "WEBP", "PNG")
 _ORIENTATION_TAG, _ORIENTATIONS_ON_THE_SIDE = 0x0112, (5, 6, 7, 8)
@@ -143,7 +143,7 @@ def refuse_pages(opened: Image.Image, path: Path) -> None:
 
 
 def loses_bits(opened: Image.Image, stream: BinaryIO) -> bool:
-    """Pillow reads 16 bits a channel as 8 without a word, but for plain grey; the file's header says what it holds."""
+    """Pillow reads 16 bits a channel as 8 without a word, but for plain gray; the file's header says what it holds."""
     if isinstance(opened, TiffImageFile):
         return opened.mode not in ("I;16", "I;16B") and max(opened.tag_v2.get(258, (8,))) == 16
     stream.seek(0)
@@ -198,10 +198,10 @@ def read(image: ImageFile, channels: int | None = None) -> Image.Image:
 
 
 def decode(stream: BinaryIO, path: Path, channels: int | None = None) -> Image.Image:
-    """Decode to 8-bit grey ("L") or colour ("RGB"). path: what errors call the image.
+    """Decode to 8-bit gray ("L") or color ("RGB"). path: what errors call the image.
 
-    channels: 1 converts colour to grey (ITU-R 601 luma), 3 repeats grey, None keeps what the file has.
-    16-bit grey is scaled to 8 bits (v / 257, rounded). 16-bit colour, floating point and transparent
+    channels: 1 converts color to gray (ITU-R 601 luma), 3 repeats gray, None keeps what the file has.
+    16-bit gray is scaled to 8 bits (v / 257, rounded). 16-bit color, floating point and transparent
     images raise UserError by name: their conversion is the user's to choose.
     """
     with open_image(stream, path) as opened:
@@ -209,7 +209,7 @@ def decode(stream: BinaryIO, path: Path, channels: int | None = None) -> Image.I
         if loses_bits(opened, stream):
             raise UserError(f"{path} has 16 bits a channel: convert it to 8 bits first")
         if mode in ("F", "I") or (mode.startswith("I;") and mode != "I;16" and mode != "I;16B"):
-            raise UserError(f"{path} has pixels of type '{mode}': convert it to 8-bit grey or colour first")
+            raise UserError(f"{path} has pixels of type '{mode}': convert it to 8-bit gray or color first")
         with damage_named(f"{path} can't be decoded"):
             refuse_pages(opened, path)
             upright = ImageOps.exif_transpose(opened) if is_turned(opened) else opened  # it copies, turned or not
@@ -221,8 +221,8 @@ def decode(stream: BinaryIO, path: Path, channels: int | None = None) -> Image.I
             if mode in ("I;16", "I;16B"):
                 wide = np.asarray(upright).astype(np.float64)
                 upright = Image.fromarray(np.round(wide / 257).astype(np.uint8))
-            grey = upright.mode in ("L", "1", "LA") if channels is None else channels == 1
-            wanted = "L" if grey else "RGB"
+            gray = upright.mode in ("L", "1", "LA") if channels is None else channels == 1
+            wanted = "L" if gray else "RGB"
             if upright.mode != wanted:
                 upright = upright.convert(wanted)  # it copies, too
             upright.load()

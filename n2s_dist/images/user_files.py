@@ -2,7 +2,7 @@
 
     PNG, TIFF: 8 or 16 bits a channel;  JPEG, WebP, BMP: 8
 
-images.py reads what is trained on and measured: 8 bits, opaque.
+files.py reads what is trained on and measured: 8 bits, opaque.
 """
 
 import struct
@@ -24,7 +24,7 @@ _DEEP = (".png", ".tif", ".tiff")
 _NO_ALPHA = (".jpg", ".jpeg", ".bmp")
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """What an image file shows."""
 
     pixels: np.ndarray  # uint8 or uint16 [H, W, C], C = 1 or 3
@@ -51,13 +51,17 @@ class Picture(NamedTuple):
         return self.pixels if self.alpha is None else np.concatenate([self.pixels, self.alpha], axis=-1)
 
     @staticmethod
-    def of(channels: np.ndarray) -> "Picture":
+    def of(channels: np.ndarray) -> "DecodedImage":
         """From what `joined` gives, [..., H, W, 1 to 4]."""
-        return Picture(channels, None) if channels.shape[-1] % 2 else Picture(channels[..., :-1], channels[..., -1:])
+        return (
+            DecodedImage(channels, None)
+            if channels.shape[-1] % 2
+            else DecodedImage(channels[..., :-1], channels[..., -1:])
+        )
 
 
-def read_picture(image: ImageFile) -> Picture:
-    """Decode a file, upright, at its own depth. CMYK and palettes become RGB, two levels become grey.
+def read_picture(image: ImageFile) -> DecodedImage:
+    """Decode a file, upright, at its own depth. CMYK and palettes become RGB, two levels become gray.
 
     Raises UserError by name for what is no readable image, for pixels of other types, such as floating point, and for
     files of several pages.
@@ -76,8 +80,8 @@ def read_picture(image: ImageFile) -> Picture:
                     low = upright(again)
                 stream.seek(0)
                 with open_image(stream, path) as again:
-                    return Picture.of(upright(again).astype(np.uint16) << 8 | low)
-            return Picture.of(upright(opened))
+                    return DecodedImage.of(upright(again).astype(np.uint16) << 8 | low)
+            return DecodedImage.of(upright(opened))
 
 
 def _low_bytes(tile: Any, path: Path) -> Any:
@@ -92,18 +96,18 @@ def _low_bytes(tile: Any, path: Path) -> Any:
 
 
 def upright(opened: Image.Image) -> np.ndarray:
-    """Decode to [H, W, channels] as a viewer shows it: L, LA, RGB or RGBA, or uint16 grey."""
+    """Decode to [H, W, channels] as a viewer shows it: L, LA, RGB or RGBA, or uint16 gray."""
     image = ImageOps.exif_transpose(opened) if is_turned(opened) else opened
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[:, :, None]
     see_through = "A" in image.getbands() or "transparency" in image.info
-    grey = image.mode in ("1", "L", "LA")
-    wanted = ("LA" if grey else "RGBA") if see_through else ("L" if grey else "RGB")
+    gray = image.mode in ("1", "L", "LA")
+    wanted = ("LA" if gray else "RGBA") if see_through else ("L" if gray else "RGB")
     pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def write_picture(path: Path, picture: Picture) -> None:
+def write_picture(path: Path, picture: DecodedImage) -> None:
     """Write a file, so that it appears whole.
 
     16 bits become 8 where the format has no more. Raises UserError for transparency in a JPEG or BMP.

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from n2s_dist.images.user_files import Picture, upright
+from n2s_dist.images.user_files import DecodedImage, upright
 from n2s_dist.utils.errors import UserError
 
 # Noise of every level that can be named stays far below these; images of 0 to 255 that are not all but black do not.
@@ -22,7 +22,7 @@ _HIGHEST, _HIGHEST_MEAN, _LOWEST_MEAN = 30, 2, -0.25
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageBatch:
     """Images of one size, and how to give them back.
 
     Args:
@@ -38,7 +38,7 @@ class Images:
     several: bool
 
 
-def opened(given: Any) -> Images:
+def opened(given: Any) -> ImageBatch:
     """Read images of any kind.
 
     NumPy arrays: (H, W), (H, W, C) or (N, H, W, C). Tensors: [C, H, W] or [B, C, H, W], on any device. PIL images of
@@ -57,15 +57,15 @@ def opened(given: Any) -> Images:
     raise UserError(f"a {type(given).__name__} is no image: give a NumPy array, a PIL image or a torch tensor")
 
 
-def _of_pil(image: Image.Image) -> Images:
+def _of_pil(image: Image.Image) -> ImageBatch:
     if image.mode == "I":
         raise UserError("a PIL image of mode I has no known range: convert it to I;16, L or RGB")
     array = np.asarray(image) if image.mode == "F" else upright(image)
     images = _of_array(array[:, :, 0] if array.shape[2:] == (1,) else array)
-    return Images(images.pixels, lambda pixels: Image.fromarray(images.restore(pixels)), images.plain, False)
+    return ImageBatch(images.pixels, lambda pixels: Image.fromarray(images.restore(pixels)), images.plain, False)
 
 
-def _of_tensor(tensor: Tensor) -> Images:
+def _of_tensor(tensor: Tensor) -> ImageBatch:
     if tensor.dim() not in (3, 4):
         raise UserError(f"a tensor of shape {list(tensor.shape)} is no image: give [C, H, W] or [B, C, H, W]")
     if tensor.shape[-3] not in (1, 2, 3, 4):
@@ -79,10 +79,10 @@ def _of_tensor(tensor: Tensor) -> Images:
     def restore(pixels: np.ndarray) -> Tensor:
         return back(images.restore(pixels), tensor.dtype)
 
-    return Images(images.pixels, restore, lambda pixels: back(images.plain(pixels), torch.float32), images.several)
+    return ImageBatch(images.pixels, restore, lambda pixels: back(images.plain(pixels), torch.float32), images.several)
 
 
-def _of_array(array: np.ndarray) -> Images:
+def _of_array(array: np.ndarray) -> ImageBatch:
     flat = array.ndim == 2
     shaped = array[:, :, None] if flat else array
     if shaped.ndim not in (3, 4) or shaped.shape[-1] not in (1, 2, 3, 4):
@@ -93,7 +93,7 @@ def _of_array(array: np.ndarray) -> Images:
         raise UserError(f"an array of shape {array.shape} holds no pixels")
     several = shaped.ndim == 4
     batch = shaped if several else shaped[None]
-    pixels, alpha = Picture.of(batch)
+    pixels, alpha = DecodedImage.of(batch)
     scale = _scale(array.dtype)
     pixels = np.multiply(pixels, np.float32(1 / scale), dtype=np.float32) if scale else pixels.astype(np.float32)
     _check_values(pixels)
@@ -110,7 +110,7 @@ def _of_array(array: np.ndarray) -> Images:
         values = pixels.astype(array.dtype)
         return shaped_back(values if alpha is None else np.concatenate([values, alpha], axis=-1))
 
-    return Images(pixels, restore, shaped_back, several)
+    return ImageBatch(pixels, restore, shaped_back, several)
 
 
 def _scale(dtype: np.dtype) -> int:

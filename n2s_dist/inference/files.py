@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from n2s_dist.images.files import SUFFIXES, ImageFile, list_images
-from n2s_dist.images.user_files import Picture, read_picture, write_picture
+from n2s_dist.images.user_files import DecodedImage, read_picture, write_picture
 from n2s_dist.inference.denoiser import Denoiser, Info
 from n2s_dist.inference.network_choice import ShippedDenoiser
 from n2s_dist.inference.uncertainty import std_picture
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_noise, format_training_noise
 from n2s_dist.utils.errors import UserError
 
@@ -45,14 +44,14 @@ def remark(info: Info) -> str:
     assert not isinstance(info.noise, list)  # one image at a time
     words, trained = format_noise(info.noise), info.network.model.noise
     known = format_training_noise(trained)
-    if isinstance(trained, Mixture) and info.estimated and trained.is_end(info.noise):
+    if info.estimated and trained.is_end(info.noise):
         return f"{words} (estimated), an end of what the network knows ({known}): it may be other noise, so try --noise"
-    if isinstance(trained, Mixture) and not info.estimated and not trained.holds(info.noise):
+    if not trained.is_single and not info.estimated and not trained.holds(info.noise):
         return f"{words} is none of what the network was trained on ({known})"
     return f"{words} (estimated)" if info.estimated else ""
 
 
-def remark_white(picture: Picture) -> str:
+def remark_white(picture: DecodedImage) -> str:
     """Advice for files of 16 bits that look as if they held fewer; empty for others."""
     if picture.pixels.dtype != np.uint16:
         return ""
@@ -86,8 +85,8 @@ def denoise_file(
     if white is not None:
         highest = max(scale, picture.pixels.max())
         x_hat = np.rint(np.clip(x_hat * scale, 0, highest)).astype(picture.pixels.dtype)
-    write_picture(target, Picture(x_hat, picture.alpha))
+    write_picture(target, DecodedImage(x_hat, picture.alpha))
     if info.std is not None:
-        write_picture(std_path(target), Picture(std_picture(info.std), None))
+        write_picture(std_path(target), DecodedImage(std_picture(info.std), None))
     remarks = remark(info), remark_white(picture) if white is None else ""
     return [said for said in remarks if said]

@@ -45,13 +45,13 @@ class ShippedDenoiser:
         return chosen.denoise_with(images, noises, estimated, uncertainty, ensemble, started)
 
     def _networks(self, channels: int) -> list[Denoiser]:
-        """For grey (1) or colour (3) images, the narrowest first. Raises UserError where none is there."""
+        """For gray (1) or color (3) images, the narrowest first. Raises UserError where none is there."""
         found = [each for each in self._all() if each.channels == channels]
         if not found:
             raise UserError(
                 f"no network for {KINDS[channels]} images comes with this installation: give one you trained"
             )
-        return sorted(found, key=lambda each: each.loaded.breadth)
+        return sorted(found, key=lambda each: each.loaded.specificity)
 
 
 def load_denoiser(

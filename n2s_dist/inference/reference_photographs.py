@@ -14,7 +14,7 @@ from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.mixtures import Mixture, TrainingNoise
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.utils.hashing import frozen_rng, name_key
 
@@ -24,21 +24,21 @@ _NOISES = ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:
 
 
 def photograph(name: str, channels: int) -> np.ndarray:
-    """The middle of a photograph: float64 [H, W, channels] on the 0-1 scale, grey by ITU-R 601 luma."""
+    """The middle of a photograph: float64 [H, W, channels] on the 0-1 scale, gray by ITU-R 601 luma."""
     image = Image.fromarray(getattr(skimage.data, name)()).convert("L" if channels == 1 else "RGB")
     left, top = (image.width - _SIDE) // 2, (image.height - _SIDE) // 2
     pixels = np.asarray(image.crop((left, top, left + _SIDE, top + _SIDE))) / 255
     return pixels.reshape(_SIDE, _SIDE, channels)
 
 
-def noises(aim: TrainingNoise) -> list[NoiseModel]:
+def noises(aim: NoiseDistribution) -> list[NoiseModel]:
     """What to measure a network at: the noise it is for, or what a table of results has of its ranges."""
-    if not isinstance(aim, Mixture):
-        return [aim]
+    if aim.is_single:
+        return [aim.single]
     return [noise for noise in map(parse_noise, _NOISES) if aim.holds(noise)]
 
 
-def measure_photographs(model: ScoreModel, channels: int, aim: TrainingNoise) -> list[dict[str, Any]]:
+def measure_photographs(model: ScoreModel, channels: int, aim: NoiseDistribution) -> list[dict[str, Any]]:
     """Rows {photograph, noise, psnr_noisy_db, psnr_db}; the noise is frozen, estimates are clamped to [0, 1]."""
     rows = []
     for noise in noises(aim):

@@ -49,14 +49,14 @@ class Box(NamedTuple):
         return pixels[..., self.top - top : self.bottom - top, self.left - left : self.right - left, :]
 
 
-class Reach(NamedTuple):
+class ReceptiveField(NamedTuple):
     """How far a network sees, in pixels: radius around one of its output pixels, and the grid it resamples on."""
 
     radius: int
     grid: int
 
     @classmethod
-    def of(cls, model: ScoreModel) -> "Reach":
+    def of(cls, model: ScoreModel) -> "ReceptiveField":
         network = model.network
         return cls(network.receptive_radius, network.multiple)  # type: ignore[arg-type]
 
@@ -89,7 +89,7 @@ def denoise_whole(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel) -> np
 
 def denoise_box(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
     """What denoise_whole gives for `box`, to rounding, from no more than a margin around it: [..., h, w, C]."""
-    wide = Reach.of(model).around(box, noisy.shape[-3:-1])
+    wide = ReceptiveField.of(model).around(box, noisy.shape[-3:-1])
     return box.of_array(denoise_whole(model, wide.of_array(noisy), noise), wide)
 
 
@@ -99,7 +99,7 @@ def denoise_tiled(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, tile:
     Each tile is computed with a margin as wide as the network's receptive field, so that what it keeps
     never saw the tile's border, and from a corner on the network's own grid.
     """
-    side = Reach.of(model).on_grid(tile)
+    side = ReceptiveField.of(model).on_grid(tile)
     out = np.empty(noisy.shape, np.float32)
     for box in Box.of(noisy.shape[-3:-1]).tiles(side, side):
         box.of_array(out)[:] = denoise_box(model, noisy, noise, box)

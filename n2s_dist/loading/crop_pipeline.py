@@ -1,7 +1,7 @@
 """Noisy crops by global position: the same DALI graph on the CPU and on the GPU.
 
     position ──► tile (memory-mapped, zero copy) ──► crop ──► flips, transpose ──► noise ──► [B, C, H, W]
-                 order.py picks tile, place and flips         keyed by the pixel's place in its source image
+                 sample_order picks tile, place and flips     keyed by the pixel's place in its source image
 
 Noise comes last, where pixels are already few, but its keys go through the same flips: it belongs to
 the source image's pixels, so overlapping crops, of one tile or of two, see one noisy version where
@@ -22,15 +22,14 @@ from nvidia.dali.pipeline import Pipeline, do_not_convert
 from nvidia.dali.plugin.pytorch import feed_ndarray
 from torch import Tensor
 
-from n2s_dist.config.schema import Beside
+from n2s_dist.config.schema import ExtraView
 from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.loading.dali_math import dali_math
 from n2s_dist.loading.sample_order import order_blocks
 from n2s_dist.noise import frozen
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.noise.specification import parse_training_noise
-from n2s_dist.noise.stored import CLEAN, Encoding, encoding
+from n2s_dist.noise.encoding import CLEAN, Encoding
+from n2s_dist.noise.specification import format_noise, parse_training_noise
 from n2s_dist.shards.reader import Sample, ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
@@ -40,7 +39,7 @@ _DALI_TYPES = {"uint8": types.UINT8, "uint16": types.UINT16, "float16": types.FL
 _PREFETCH = 2
 # Small batches are made several at a time, in one run of the graph: on a CPU that is busy training, handing
 # work from thread to thread costs more than the work itself.
-_MOST_TOGETHER, _VALUES_TOGETHER = 16, 2**22
+_MAX_TOGETHER, _VALUES_TOGETHER = 16, 2**22
 # Types, dimensions and layouts of what crop_inputs yields after tiles: corner, three flips; keys down and across.
 _CROP_INPUTS = [(types.INT32, 1, ""), *[(types.INT32, 0, "")] * 2, (types.BOOL, 0, "")]
 _KEY_INPUTS = [(types.UINT32, 3, "")] * 2
@@ -62,7 +61,7 @@ def crop_inputs(
     noisy: bool = True,
     resample_noise: bool = False,
     windows: windowed_order.WindowedOrder | None = None,
-    beside: Beside | None = None,
+    extra_view: ExtraView | None = None,
 ) -> Iterator[tuple]:
     """What the graph needs for each batch of global positions; a pure function of (seed, position).
 
@@ -88,7 +87,7 @@ def crop_inputs(
             if resample_noise:
                 image_keys = hashing.hash64(image_keys, at)
             arrays += crop_keys(samples, image_keys, corners, flips, crop_size, seed)
-            if beside == "noisy":
+            if extra_view == "noisy":
                 second = hashing.hash64(image_keys, hashing.STREAM_SECOND_NOISE)
                 arrays += crop_keys(samples, second, corners, flips, crop_size, seed)
         for begin in range(0, len(at), batch_size):
@@ -129,9 +128,10 @@ def check_crop_size(shards: ShardSet, crop_size: int) -> None:
 def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
     """UserError when tiles do not hold the noise that a run asks for, or were to get it anew each time."""
     wanted = parse_training_noise(noise)
-    if shards.noise is None and isinstance(wanted, Mixture):
+    what = format_noise(wanted.single) if wanted.is_single else "noise of several levels"
+    if shards.noise is None and wanted.is_stored_only:
         raise UserError(
-            f"{shards.folder} holds clean tiles, and noise of several levels is stored with the tiles: "
+            f"{shards.folder} holds clean tiles, and {what} is stored with the tiles: "
             f"build them with tools/build_shards.py --noise {noise}"
         )
     if shards.noise is None:
@@ -145,14 +145,14 @@ def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
 @pipeline_def(enable_conditionals=True)
 def crop_pipeline(
     source: Any, crop_size: int, noise: NoiseModel | None, device: str, stored: Encoding = CLEAN,
-    beside: Beside | None = None,
+    extra_view: ExtraView | None = None,
 ):  # fmt: skip
     """Build the graph. device: "cpu" or "gpu"; every operator in it has both backends.
 
     source: what feeds DALI's external source with `crop_inputs`. noise: what to add, or None. stored:
-    how tiles hold values on the 0-1 scale. beside: what to make of each crop besides, if noise is added.
+    how tiles hold values on the 0-1 scale. extra_view: what to make of each crop besides, if noise is added.
     """
-    noises = 0 if noise is None else 2 if beside == "noisy" else 1
+    noises = 0 if noise is None else 2 if extra_view == "noisy" else 1
     inputs = [(_DALI_TYPES[stored.dtype], 3, "HWC"), *_CROP_INPUTS, *_KEY_INPUTS * noises]
     tile, corner, left_right, up_down, transposed, *keys = fn.external_source(
         source=source,
@@ -163,9 +163,10 @@ def crop_pipeline(
         layout=[layout for _, _, layout in inputs],
         no_copy=True,
     )
+    # Cut on the host, so that crops cross the bus to a GPU, and not whole tiles.
+    crop = fn.slice(tile, start=corner, shape=[crop_size, crop_size], axes=[0, 1])
     if device == "gpu":
-        tile, keys = tile.gpu(), [key.gpu() for key in keys]
-    crop = fn.slice(tile, corner, [crop_size, crop_size], axes=[0, 1])
+        crop, keys = crop.gpu(), [key.gpu() for key in keys]
     if stored.dtype == "float16":
         crop = fn.cast(crop, dtype=types.FLOAT)  # which flips, as float16 does not
     crop = fn.flip(crop, horizontal=left_right, vertical=up_down)
@@ -174,20 +175,20 @@ def crop_pipeline(
     else:
         crop = fn.transpose(crop, perm=[2, 0, 1], transpose_layout=False)
     made = [do_not_convert(_corrupt)(noise, crop, *keys[2 * i : 2 * i + 2]) for i in range(noises)]
-    if noise is None or beside == "clean":
+    if noise is None or extra_view == "clean":
         made.append(fn.cast(crop, dtype=types.FLOAT) * stored.scale + stored.offset)
-    return fn.stack(*made) if beside else made[0]
+    return fn.stack(*made) if extra_view else made[0]
 
 
 def _corrupt(noise: NoiseModel, crop: Any, down_keys: Any, across_keys: Any) -> Any:
     math = dali_math()
-    return frozen.corrupt(noise, crop, frozen.PixelBits(down_keys, across_keys, math), math)
+    return noise.draw(crop, frozen.PixelBits(down_keys, across_keys, math), math)
 
 
 class CropLoader:
     """Float32 batches [B, C, S, S] on a device, for a given sequence of positions.
 
-    noise: added to clean tiles; None gives what the tiles hold, clean or noisy. beside: with each noisy crop the
+    noise: added to clean tiles; None gives what the tiles hold, clean or noisy. extra_view: with each noisy crop the
     clean one, or one with a second noise, independent and as frozen as the first; batches are then [B, 2, C, S, S],
     the usual one first. `positions` yields one int64 array a batch, all of one length; an endless one makes an
     endless loader. Raises UserError when a tile is smaller than the crop.
@@ -206,18 +207,18 @@ class CropLoader:
         device: torch.device = _CPU,
         num_threads: int = 2,
         windows: windowed_order.WindowedOrder | None = None,
-        beside: Beside | None = None,
+        extra_view: ExtraView | None = None,
     ) -> None:
         check_crop_size(shards, crop_size)
-        assert noise is not None or beside is None, "only clean tiles can give more than one noisy version"
+        assert noise is not None or extra_view is None, "only clean tiles can give more than one noisy version"
         assert noise is None or shards.noise is None, "tiles that hold noise get no more of it"
-        stored = encoding(parse_training_noise(shards.noise)) if shards.noise else CLEAN
-        values = batch_size * shards.manifest.channels * crop_size**2 * (2 if beside else 1)
-        together = max(1, min(_MOST_TOGETHER, _VALUES_TOGETHER // values))
+        stored = parse_training_noise(shards.noise).encoding if shards.noise else CLEAN
+        values = batch_size * shards.manifest.channels * crop_size**2 * (2 if extra_view else 1)
+        together = max(1, min(_MAX_TOGETHER, _VALUES_TOGETHER // values))
         self._device, self._batch_size, self._made = device, batch_size, deque[Tensor]()
         inputs = crop_inputs(
             shards, map(np.concatenate, batched(positions, together)), crop_size, seed,
-            noisy=noise is not None, resample_noise=resample_noise, windows=windows, beside=beside,
+            noisy=noise is not None, resample_noise=resample_noise, windows=windows, extra_view=extra_view,
         )  # fmt: skip
         # DALI reads the host arrays in place while batches are in flight: keep them until it has done so.
         in_flight: deque = deque(maxlen=2 * _PREFETCH + 1)
@@ -228,7 +229,7 @@ class CropLoader:
 
         on_gpu = device.type == "cuda"
         self._pipeline: Pipeline = crop_pipeline(
-            source, crop_size, noise, "gpu" if on_gpu else "cpu", stored, beside,
+            source, crop_size, noise, "gpu" if on_gpu else "cpu", stored, extra_view,
             batch_size=together * batch_size, num_threads=num_threads,
             device_id=(device.index or 0) if on_gpu else None, prefetch_queue_depth=_PREFETCH,
         )  # fmt: skip

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _HORIZON = 2**20  # positions: how far shards are looked for that are not here yet
 _CONNECTIONS = 4  # shards that are brought at a time: one connection rarely fills a network
-_LOOK_SEC = 1.0  # between looks at whether the store was closed
+_POLL_INTERVAL_SEC = 1.0  # between looks at whether the store was closed
 
 
 class Prefetcher:
@@ -65,7 +65,7 @@ class Prefetcher:
             for position, name in self._upcoming:
                 with self._changed:
                     while not (self._ended() or self._may_bring(position, name)):
-                        self._changed.wait(_LOOK_SEC)
+                        self._changed.wait(_POLL_INTERVAL_SEC)
                     if self._ended():
                         return
                     if name in self._unused or self._store.has(name):

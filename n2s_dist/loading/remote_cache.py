@@ -28,8 +28,8 @@ from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import RankFailed, UserError
 from n2s_dist.utils.locks import is_at, try_lock
 
-_LOOK_SEC = 0.02  # between looks at a lock that somebody else holds
-_MOST_OPEN = 64  # shards mapped at a time
+_POLL_INTERVAL_SEC = 0.02  # between looks at a lock that somebody else holds
+_MAX_OPEN = 64  # shards mapped at a time
 
 
 def open_store(location: str, cache_dir: str = "", cache_gib: float = 100.0) -> Store:
@@ -63,7 +63,7 @@ class RemoteShards:
                 f"{2 * largest / 2**30:.4g}"
             )
         self.ahead = capacity_bytes // (2 * largest)  # shards that may lie here unused
-        self.most_open = min(_MOST_OPEN, capacity_bytes // largest)
+        self.most_open = min(_MAX_OPEN, capacity_bytes // largest)
         self._capacity, self._cache_dir = capacity_bytes, cache_dir.expanduser().absolute()
         key = hashlib.sha256(f"{self.location}\n".encode() + text).hexdigest()
         self._folder = self._cache_dir / f"remote-{key[:16]}"
@@ -117,7 +117,7 @@ class RemoteShards:
                 if ours:
                     yield
                     return
-            self._wait(_LOOK_SEC)
+            self._wait(_POLL_INTERVAL_SEC)
 
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds):
@@ -129,11 +129,11 @@ class RemoteShards:
         while _size(path) != entry.bytes:
             path.unlink(missing_ok=True)
             while not self._reserve(partial, _room(entry)):
-                self._wait(10 * _LOOK_SEC)
+                self._wait(10 * _POLL_INTERVAL_SEC)
             # Locked itself as well: should somebody clear away lock files, no two still write to one file.
             with try_lock(partial, "a+b") as file:
                 if file is None:
-                    self._wait(_LOOK_SEC)
+                    self._wait(_POLL_INTERVAL_SEC)
                 else:
                     self._remote.fetch(entry.name, entry.bytes, entry.sha256, file)
                     if is_at(file, partial):
@@ -151,7 +151,7 @@ class RemoteShards:
             with try_lock(self._cache_dir / "lock") as ours:
                 if ours:
                     return self._make_room(partial, need)
-            self._wait(_LOOK_SEC)
+            self._wait(_POLL_INTERVAL_SEC)
 
     def _make_room(self, partial: Path, need: int) -> bool:
         # In these folders alone: a directory may hold other tars besides.

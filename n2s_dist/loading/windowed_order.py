@@ -12,7 +12,7 @@ from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import GOLDEN, STREAM_SHARDS, STREAM_WINDOW, hash64, permute
 
 _WINDOW_ROUNDS = 12  # 4 favour some places where fewer than about 40 are permuted, as shards may be
-_MOST_LANES = 64  # that are chosen unasked: more nodes than lanes would fetch some shards more than once
+_MAX_LANES = 64  # that are chosen unasked: more nodes than lanes would fetch some shards more than once
 
 
 def choose_lanes(global_batch_size: int, num_shards: int, window_shards: int, lanes: int = 0) -> int:
@@ -28,7 +28,7 @@ def choose_lanes(global_batch_size: int, num_shards: int, window_shards: int, la
             f"data.lanes {lanes} with windows of {window_shards} shards each need more than the {num_shards} shards "
             f"there are: take at most {most} lanes, or data.window_shards 0 to shuffle the whole set"
         )
-    powers = [2**i for i in range(_MOST_LANES.bit_length())]
+    powers = [2**i for i in range(_MAX_LANES.bit_length())]
     return lanes or max(power for power in powers if global_batch_size % power == 0 and power <= most)
 
 

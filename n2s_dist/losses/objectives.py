@@ -1,7 +1,7 @@
 """What each method learns by: a loss on one batch, one value a sample, [B].
 
-All methods have one network, one scaling (score.py), one loader and one way to denoise, `ScoreModel.denoise`. Its
-network's output F stands for the noise in stable coordinates z (noise.py), where it has unit variance:
+All methods have one network, one scaling (score_model.py), one loader and one way to denoise, `ScoreModel.denoise`. Its
+network's output F stands for the noise in stable coordinates z (noise/base.py), where it has unit variance:
 
     ardae         s = -F / (1 + sigma_a^2) is the score of z + sigma_a u; Tweedie's formula denoises
     the others    d = z - F is the clean image; the same formula, with s = -F, brings it back to the 0-1 scale: x_hat(y)
@@ -17,7 +17,7 @@ network's output F stands for the noise in stable coordinates z (noise.py), wher
 
 Supervised training sees clean pixels, Noise2Noise a second noisy version of each: they are there to compare with. The
 others see one noisy version. Any noise whose mean is the clean image keeps the first three right, with its deviation at
-middle grey for sigma; SURE and R2R take the noise in z for Gaussian, which is an approximation for Poisson and Gamma.
+middle gray for sigma; SURE and R2R take the noise in z for Gaussian, which is an approximation for Poisson and Gamma.
 
 Draws are pure functions of (seed, position), so a resumed run repeats them.
 """
@@ -30,10 +30,12 @@ import torch
 from torch import Tensor
 
 from n2s_dist.config.schema import Method
-from n2s_dist.losses.ardae import ardae_loss, generators, perturbations
+from n2s_dist.losses.ardae import ardae_loss, draws_at_once, generators, perturbations, philox_keys
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.conditioning import NoiseBatch
+from n2s_dist.noise.batch import NoiseBatch
+from n2s_dist.noise.blurred import Kernels
+from n2s_dist.noise.transfer import to_device
 
 # Noise2Void: one pixel in 64 is masked, as in Krull et al. 2019, by a value of the 5 x 5 around it.
 _ONE_IN = 64
@@ -51,16 +53,28 @@ class Batch(NamedTuple):
     positions: np.ndarray  # int64 [B], global
     noisy: Tensor  # y: [B, C, S, S] on the 0-1 scale
     noise: NoiseModel | NoiseBatch
-    extra: Tensor  # [B, C, S, S]: x (supervised), y_2 (noise2noise), or what `draw` gives the method
+    aux: Tensor  # [B, C, S, S]: x (supervised), y_2 (noise2noise), or what `draw` gives the method
     sigma_a: Tensor  # [B, 1, 1, 1], AR-DAE's alone
+    excess: Tensor | None = None  # [B, 1, 1, 1], of the told level over the present one; None is 1 for all
+    noiseless: Tensor | None = None  # bool [B, C, S, S], where y was made constant
 
 
-def draw(method: Method, seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:
+def draw(
+    method: Method,
+    seed: int,
+    positions: np.ndarray,
+    shape: torch.Size,
+    device: torch.device,
+    kernels: Kernels | None = None,
+) -> Tensor:
     """A method's own randomness at some global positions, [B, C, H, W].
 
-    N(0, I), float32, for AR-DAE's u, SURE's b and R2R's w; blind spots, int64, for Noise2Void.
+    N(0, C), float32, for AR-DAE's u, SURE's b and R2R's w; blind spots, int64, for Noise2Void. C is the noise's
+    correlation: `kernels`, or none for white noise.
     """
-    return (blind_spots if method == "noise2void" else perturbations)(seed, positions, shape, device)
+    if method == "noise2void":
+        return blind_spots(seed, positions, shape, device)
+    return perturbations(seed, positions, shape, device, kernels)
 
 
 def blind_spots(seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:
@@ -70,10 +84,16 @@ def blind_spots(seed: int, positions: np.ndarray, shape: torch.Size, device: tor
     less often. Noise is independent between channels, so each has its own blind spots.
     """
     height, width = shape[2:]
-    pick = torch.empty(shape, dtype=torch.int64, device=device)
-    for sample, generator in zip(pick, generators(seed, positions, device), strict=True):
-        sample.random_(0, _ONE_IN * len(_NEIGHBOURS), generator=generator)
-    offsets = torch.tensor([*_NEIGHBOURS, (0, 0)], device=device)
+    choices = _ONE_IN * len(_NEIGHBOURS)
+    if draws_at_once(device):
+        keys = philox_keys(seed, positions, device)
+        uniform = torch.ops.aten._philox_uniform_(torch.empty(shape, device=device), keys)
+        pick = (uniform * choices).long()
+    else:
+        pick = torch.empty(shape, dtype=torch.int64, device=device)
+        for sample, generator in zip(pick, generators(seed, positions, device), strict=True):
+            sample.random_(0, choices, generator=generator)
+    offsets = to_device(np.array([*_NEIGHBOURS, (0, 0)]), device)
     down, across = offsets[pick.clamp(max=len(_NEIGHBOURS))].unbind(-1)
     row = (torch.arange(height, device=device)[:, None] + down).clamp(0, height - 1)
     column = (torch.arange(width, device=device) + across).clamp(0, width - 1)
@@ -85,18 +105,19 @@ def method_loss(method: Method, model: ScoreModel, run: Callable[..., Tensor], b
 
     run: what computes the score, the model itself or the same behind data parallelism.
     """
-    _, noisy, noise, extra, sigma_a = batch
+    _, noisy, noise, aux, sigma_a, excess, noiseless = batch
     w, condition = model.given(noisy, noise)
     if method == "ardae":
-        return ardae_loss(run, w, extra, sigma_a, condition)
+        told = (condition,) if excess is None else (condition, excess)
+        return ardae_loss(run, w, aux, sigma_a, *told, noiseless=noiseless)
     assert not isinstance(noise, NoiseBatch), "the configuration allows it for ardae alone"
     if method == "sure" or method == "r2r":
         loss = sure_loss if method == "sure" else r2r_loss
-        return loss(lambda z: run(z, z.new_zeros(1, 1, 1, 1), condition), w, extra)
-    unit = noise.deviation(0.5) ** 2
+        return loss(lambda z: run(z, z.new_zeros(1, 1, 1, 1), condition), w, aux)
+    unit = noise.std(0.5) ** 2
     if method == "noise2void":
-        return noise2void_loss(lambda y: model.denoise(y, noise, run), noisy, extra) / unit
-    return regression_loss(model.denoise(noisy, noise, run), extra) / unit
+        return noise2void_loss(lambda y: model.denoise(y, noise, run), noisy, aux) / unit
+    return regression_loss(model.denoise(noisy, noise, run), aux) / unit
 
 
 def regression_loss(x_hat: Tensor, target: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 from n2s_dist.utils.files import sha256_file
 
 FOLDER = Path(__file__).parents[1] / "weights"
-MOST_BYTES = 10_000_000  # of one network: it comes with every installation
+MAX_BYTES = 10_000_000  # of one network: it comes with every installation
 
 
 def names() -> list[str]:

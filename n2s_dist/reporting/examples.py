@@ -20,11 +20,11 @@ from n2s_dist.utils.errors import UserError
 KINDS = ("clean", "noisy", "denoised", "std")
 # All kinds of one pixel together take some three bytes of a page: this many make about 12 MiB.
 _PIXELS = 5_000_000
-_MOST_IMAGES = 8
+_MAX_IMAGES = 8
 _LARGEST, _SMALL = 512, 192
 
 
-class Exhibit(NamedTuple):
+class ExampleImage(NamedTuple):
     """What is shown of one image: the same rectangle of each kind that there is, uint8 [h, w] or [h, w, C]."""
 
     cell: ResultCell
@@ -51,8 +51,8 @@ def stem_of(name: str) -> str:
     return name.rsplit(".", 1)[0]
 
 
-def choose(results_dir: Path, cells: list[ResultCell]) -> list[Exhibit]:
-    """Exhibits of all cells that have pictures, each cell's worst image first; as much as a page can hold.
+def choose(results_dir: Path, cells: list[ResultCell]) -> list[ExampleImage]:
+    """Examples of all cells that have pictures, each cell's worst image first; as much as a page can hold.
 
     Raises UserError for pictures that can't be read, or differ in size.
     """
@@ -91,8 +91,8 @@ def find(results_dir: Path, cell: ResultCell) -> dict[str, dict[str, Path]]:
 
 def share_of_page(cells: int) -> tuple[int, int]:
     """How many images of each cell, and the side of the square whose area bounds what is shown of each."""
-    sides = {count: math.isqrt(_PIXELS // (max(1, cells) * count)) for count in range(_MOST_IMAGES, 0, -1)}
-    fitting = (count for count, side in sides.items() if side >= (_LARGEST if count > _MOST_IMAGES // 2 else _SMALL))
+    sides = {count: math.isqrt(_PIXELS // (max(1, cells) * count)) for count in range(_MAX_IMAGES, 0, -1)}
+    fitting = (count for count, side in sides.items() if side >= (_LARGEST if count > _MAX_IMAGES // 2 else _SMALL))
     count = next(fitting, 1)
     return count, min(sides[count], _LARGEST)
 
@@ -112,7 +112,7 @@ def select(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return ranked[:worst] + [ranked[index] for index in spread]
 
 
-def show(cell: ResultCell, row: dict[str, Any], paths: dict[str, Path], side: int) -> Exhibit:
+def show(cell: ResultCell, row: dict[str, Any], paths: dict[str, Path], side: int) -> ExampleImage:
     """Cut the most telling rectangle of at most side x side pixels from all kinds; all of an image no larger."""
     pictures = {kind: _read(path) for kind, path in paths.items()}
     sizes = {picture.shape[:2] for picture in pictures.values()}
@@ -120,11 +120,11 @@ def show(cell: ResultCell, row: dict[str, Any], paths: dict[str, Path], side: in
         raise UserError(f"{paths['denoised']} and its companions differ in size: run n2s_dist.evaluate again")
     height, width = size = pictures["denoised"].shape[:2]
     if height * width <= side * side:
-        return Exhibit(cell, row, 0, 0, size, pictures)
+        return ExampleImage(cell, row, 0, 0, size, pictures)
     high, wide = min(height, max(side, side * side // width)), min(width, max(side, side * side // height))
     top, left = _most_telling(pictures, high, wide)
     cut = {kind: picture[top : top + high, left : left + wide] for kind, picture in pictures.items()}
-    return Exhibit(cell, row, top, left, size, cut)
+    return ExampleImage(cell, row, top, left, size, cut)
 
 
 def _read(path: Path) -> np.ndarray:
@@ -154,22 +154,22 @@ def _most_telling(pictures: dict[str, np.ndarray], high: int, wide: int) -> tupl
 
 
 def heat(std: np.ndarray) -> np.ndarray:
-    """A standard deviation in false colours, from zero to its largest value. uint8 [h, w, 3]."""
+    """A standard deviation in false colors, from zero to its largest value. uint8 [h, w, 3]."""
     gray = std.mean(-1) if std.ndim == 3 else std.astype(float)
-    colours = matplotlib.colormaps["magma"](gray / max(1.0, gray.max()))
-    return (colours[..., :3] * 255).round().astype(np.uint8)
+    colors = matplotlib.colormaps["magma"](gray / max(1.0, gray.max()))
+    return (colors[..., :3] * 255).round().astype(np.uint8)
 
 
-def visible(exhibit: Exhibit) -> list[np.ndarray]:
-    """Its pictures in the order of `kinds`, uncertainty in false colours."""
-    return [heat(exhibit.pictures[kind]) if kind == "std" else exhibit.pictures[kind] for kind in exhibit.kinds]
+def visible(example: ExampleImage) -> list[np.ndarray]:
+    """Its pictures in the order of `kinds`, uncertainty in false colors."""
+    return [heat(example.pictures[kind]) if kind == "std" else example.pictures[kind] for kind in example.kinds]
 
 
-def caption(exhibit: Exhibit) -> str:
-    return f"{cell_title(exhibit.cell)}, {exhibit.row['name']}: {', '.join(exhibit.kinds)}"
+def caption(example: ExampleImage) -> str:
+    return f"{cell_title(example.cell)}, {example.row['name']}: {', '.join(example.kinds)}"
 
 
-def strip(exhibit: Exhibit) -> np.ndarray:
+def strip(example: ExampleImage) -> np.ndarray:
     """All kinds side by side, in the order of KINDS. uint8 [h, w, 3]."""
-    shown = visible(exhibit)
+    shown = visible(example)
     return np.concatenate([each if each.ndim == 3 else np.stack([each] * 3, -1) for each in shown], 1)

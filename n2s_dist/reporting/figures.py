@@ -13,7 +13,7 @@ from n2s_dist.evaluation.results import ResultCell
 from n2s_dist.reporting import comparison
 from n2s_dist.reporting.comparison import Mark
 from n2s_dist.reporting.curves import SECTIONS, Panel, curve
-from n2s_dist.reporting.examples import Exhibit
+from n2s_dist.reporting.examples import ExampleImage
 
 CURVES: tuple[Panel, ...] = (SECTIONS["training"][0], *SECTIONS["validation"])  # of the page as well
 LABELS = {
@@ -23,17 +23,17 @@ _DPI = 200
 _COLUMN_INCHES, _PAGE_INCHES = 3.4, 7.0
 _FONT: dict[Any, Any] = {"font.size": 8, "axes.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False}
 _DASHES: tuple[Any, ...] = ("-", "--", ":")
-_MOST_ROWS = 6
+_MAX_ROWS = 6
 _TITLES = {"clean": "clean", "noisy": "noisy", "denoised": "denoised", "std": "uncertainty"}
 
 
 def draw_all(
-    folder: Path, cells: list[ResultCell], runs: dict[str, list[dict[str, Any]]], shown: list[Exhibit]
+    folder: Path, cells: list[ResultCell], runs: dict[str, list[dict[str, Any]]], shown: list[ExampleImage]
 ) -> list[Path]:
     """Write the figures that there is something to draw for; their paths."""
     from matplotlib import rc_context
 
-    marks = comparison.glance(*comparison.compare(cells))
+    marks = comparison.gap_summary(*comparison.compare(cells))
     scatter = [cell for cell in cells if comparison.has_figures(cell) and cell["images"]]
     drawn = [run for run in runs.values() if any(curve(run, key)[0] for panel in CURVES for key in panel.keys)]
     figures = {
@@ -84,10 +84,10 @@ def draw_comparison(marks: dict[str, dict[str, list[Mark]]]) -> Figure:
 
 
 def _look(index: int, filled: bool) -> dict[str, Any]:
-    colour = f"C{index}"
+    color = f"C{index}"
     return {
-        "color": colour, "marker": "o" if filled else "s", "markersize": 4.5, "linestyle": "none", "alpha": 0.9,
-        "markerfacecolor": colour if filled else "none",
+        "color": color, "marker": "o" if filled else "s", "markersize": 4.5, "linestyle": "none", "alpha": 0.9,
+        "markerfacecolor": color if filled else "none",
     }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def draw_scatter(cells: list[ResultCell]) -> Figure:
 
 
 def draw_curves(runs: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Loss and held-out PSNR over samples seen; runs differ in colour, metrics of a panel in line style."""
+    """Loss and held-out PSNR over samples seen; runs differ in color, metrics of a panel in line style."""
     panels = [panel for panel in CURVES if any(curve(run, key)[0] for run in runs.values() for key in panel.keys)]
     figure = Figure(figsize=(_COLUMN_INCHES * len(panels), 2.4), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -135,10 +135,10 @@ def draw_curves(runs: dict[str, list[dict[str, Any]]]) -> Figure:
     return figure
 
 
-def draw_pictures(shown: list[Exhibit]) -> Figure:
+def draw_pictures(shown: list[ExampleImage]) -> Figure:
     """Clean, noisy, denoised and uncertainty in columns; the rows are of as many noises and images as there are."""
-    rows: list[Exhibit] = []
-    for _ in range(min(_MOST_ROWS, len(shown))):
+    rows: list[ExampleImage] = []
+    for _ in range(min(_MAX_ROWS, len(shown))):
         noises, names = Counter(each.cell["noise"] for each in rows), Counter(each.row["name"] for each in rows)
         left = [each for each in shown if not any(each is row for row in rows)]
         rows.append(min(left, key=lambda e: (noises[e.cell["noise"]], names[e.row["name"]], -len(e.pictures))))
@@ -159,8 +159,8 @@ def draw_pictures(shown: list[Exhibit]) -> Figure:
     return figure
 
 
-def _caption(exhibit: Exhibit, kind: str) -> str:
-    db = {"noisy": exhibit.row["psnr_noisy_db"], "denoised": exhibit.row["psnr_db"]}.get(kind)
+def _caption(example: ExampleImage, kind: str) -> str:
+    db = {"noisy": example.row["psnr_noisy_db"], "denoised": example.row["psnr_db"]}.get(kind)
     if kind == "noisy":
-        return comparison.noise_title(exhibit.cell["noise"]) + (f": {db:.2f} dB" if db is not None else "")
+        return comparison.noise_title(example.cell["noise"]) + (f": {db:.2f} dB" if db is not None else "")
     return _TITLES[kind] + (f": {db:.2f} dB" if db is not None else "")

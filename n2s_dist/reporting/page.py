@@ -18,14 +18,14 @@ from n2s_dist.evaluation.published import read_paper
 from n2s_dist.evaluation.results import MEASURES, ResultCell
 from n2s_dist.reporting import comparison, examples, figures
 from n2s_dist.reporting.curves import curve, read_metrics
-from n2s_dist.reporting.examples import Exhibit
+from n2s_dist.reporting.examples import ExampleImage
 
-_MOST_POINTS = 600  # of a curve on the page
-# Colour at full resolution: halved, as is usual, it would take half of the noise away.
+_MAX_POINTS = 600  # of a curve on the page
+# Color at full resolution: halved, as is usual, it would take half of the noise away.
 _SUBSAMPLING, _QUALITY = 0, 94
 
 
-class Run:
+class TrainingRun:
     """A training run: its curves, its configuration and what they say."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -53,7 +53,7 @@ class Run:
     def curve(self, key: str) -> list[list[float]]:
         """Points [samples_seen, value], thinned to what a screen can show."""
         points = [list(point) for point in zip(*curve(self.metrics, key), strict=True)]
-        kept = np.linspace(0, len(points) - 1, min(len(points), _MOST_POINTS)).round().astype(int)
+        kept = np.linspace(0, len(points) - 1, min(len(points), _MAX_POINTS)).round().astype(int)
         return [points[index] for index in kept]
 
 
@@ -74,15 +74,17 @@ class Pictures:
             self.uris.append("data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode())
         return self._index[key]
 
-    def add_all(self, exhibit: Exhibit) -> dict[str, int]:
-        return {kind: self.add(picture) for kind, picture in zip(exhibit.kinds, examples.visible(exhibit), strict=True)}
+    def add_all(self, example: ExampleImage) -> dict[str, int]:
+        return {kind: self.add(picture) for kind, picture in zip(example.kinds, examples.visible(example), strict=True)}
 
 
-def page_data(cells: list[ResultCell], shown: list[Exhibit], runs: list[Run], benchmarks: list, groups: list) -> dict:
+def page_data(
+    cells: list[ResultCell], shown: list[ExampleImage], runs: list[TrainingRun], benchmarks: list, groups: list
+) -> dict:
     """What the page's script draws: images of each cell, pictures, curves, distances to the paper."""
     pictures = Pictures()
     with_images = [cell for cell in cells if cell.get("images")]
-    marks = comparison.glance(benchmarks, groups)
+    marks = comparison.gap_summary(benchmarks, groups)
     return {
         "cells": [
             {
@@ -145,7 +147,7 @@ def by_benchmark(entries: list[tuple[ResultCell, Any]]) -> dict[str, Any]:
     return {"benchmarks": columns, "lines": lines} if lines else {}
 
 
-def render(results: dict[str, Any], runs: list[Run], shown: list[Exhibit]) -> str:
+def render(results: dict[str, Any], runs: list[TrainingRun], shown: list[ExampleImage]) -> str:
     """The page."""
     cells = results["cells"]
     computed = [cell for cell in cells if not cell.get("missing")]

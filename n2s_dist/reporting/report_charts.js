@@ -21,7 +21,7 @@ function svg(tag, attributes = {}, ...children) {
 const fixed = (value, digits = 2) => value === null ? "–" : value.toFixed(digits);
 const signed = value => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-const colour = index => `var(--c${index % 6})`;
+const color = index => `var(--c${index % 6})`;
 
 function fill(select, labels) {
   select.replaceChildren(...labels.map((label, value) => make("option", {value, textContent: label})));
@@ -76,7 +76,7 @@ function drawCurves(panel, host) {
   drawing.setAttribute("role", "img");
   drawing.setAttribute("aria-label", `${panel.title} over crops seen; ${last.join(", ")}`);
   const keys = [...new Set(panel.lines.map(line => line.name))];
-  const look = line => ({class: "line", stroke: colour(several ? line.run : keys.indexOf(line.name)),
+  const look = line => ({class: "line", stroke: color(several ? line.run : keys.indexOf(line.name)),
     "stroke-dasharray": DASHES[keys.indexOf(line.name) % DASHES.length]});
   for (const line of panel.lines)
     drawing.append(svg("polyline", {...look(line),
@@ -90,7 +90,7 @@ function drawGlance() {
   const labels = [...new Set(marks.map(mark => mark[0]))];
   const computed = new Map(marks.map(mark => [mark[0], mark[1]]));
   const dot = (label, cx, cy) => {
-    const paint = colour(labels.indexOf(label));
+    const paint = color(labels.indexOf(label));
     return computed.get(label) ? svg("circle", {cx, cy, r: 5.5, fill: paint})
       : svg("rect", {x: cx - 4.5, y: cy - 4.5, width: 9, height: 9, fill: "none", stroke: paint, "stroke-width": 2});
   };

@@ -11,15 +11,14 @@ from n2s_dist.images.files import KINDS, to_uint8
 from n2s_dist.noise import frozen
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_noise, parse_training_noise
-from n2s_dist.noise.stored import encoding
 from n2s_dist.shards.manifest import Manifest, Split
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 
 _LINE = 80  # columns of a terminal
-_MOST_SHARDS, _MOST_SOURCES, _MOST_SIZES = 12, 5, 6
-_MOST_READ = 10_000  # tiles whose descriptions are read
+_MAX_SHARDS, _MAX_SOURCES, _MAX_SIZES = 12, 5, 6
+_MAX_READ = 10_000  # tiles whose descriptions are read
 _GAP = 8  # pixels between tiles of the contact sheet
 _PAPER, _INK = "#f5f5f5", "#282828"
 
@@ -69,26 +68,26 @@ def _shard_table(name: str, split: Split) -> list[str]:
         f"{_shortened(entry.name, 32):<32}{entry.samples:>10,}{entry.bytes / 2**20:>12,.1f}  {entry.sha256[:16]}"
         for entry in split.shards
     ]
-    if len(rows) > _MOST_SHARDS:
-        hidden = len(rows) - _MOST_SHARDS + 1
-        rows[_MOST_SHARDS - 2 : -1] = [f"... {hidden:,} more"]
+    if len(rows) > _MAX_SHARDS:
+        hidden = len(rows) - _MAX_SHARDS + 1
+        rows[_MAX_SHARDS - 2 : -1] = [f"... {hidden:,} more"]
     return [f"{f'shards of {name}':<32}{'tiles':>10}{'MiB':>12}  sha256", *rows]
 
 
 def _tile_tables(shards: ShardSet) -> list[str]:
     """Tile sizes and sources; of a very large split, those of tiles spread evenly over it."""
-    count = min(len(shards), _MOST_READ)
+    count = min(len(shards), _MAX_READ)
     samples = [shards[index] for index in np.linspace(0, len(shards) - 1, count).astype(int).tolist()]
     sizes = Counter(sample.tile.shape[:2] for sample in samples)
     sources = Counter(sample.image for sample in samples)
     among = "" if count == len(shards) else f" (of {count:,} tiles spread over the split)"
     lines = [f"tile sizes{among}"]
-    common = sizes.most_common(_MOST_SIZES)
+    common = sizes.most_common(_MAX_SIZES)
     lines += [f"{f'  {height} x {width}':<32}{tiles:>10,}" for (height, width), tiles in common]
     if len(sizes) > len(common):
         lines.append(f"  ... {len(sizes) - len(common):,} more sizes")
     lines += ["", f"sources{among}"]
-    names = sorted(sources)[:_MOST_SOURCES]
+    names = sorted(sources)[:_MAX_SOURCES]
     lines += [f"  {_shortened(name, 58):<58}{sources[name]:>10,} tile{'s' * (sources[name] > 1)}" for name in names]
     if shards.split.images > len(names):
         lines.append(f"  ... {shards.split.images - len(names):,} more images")
@@ -104,7 +103,7 @@ def _shortened(text: str, length: int) -> str:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ContactSheet:
     """A contact sheet, and where on it each tile's clean and noisy pixels begin."""
 
     pixels: np.ndarray  # uint8 [H, W, C]
@@ -113,7 +112,7 @@ class Sheet:
     noisy_corners: list[tuple[int, int]]
 
 
-def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) -> Sheet:
+def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) -> ContactSheet:
     """Random tiles, pixel for pixel, each clean and beside it with the frozen noise that training sees under `seed`.
 
     For display alone, noisy tiles are clamped to what 8 bits hold. Of tiles that are stored with noise there
@@ -146,7 +145,7 @@ def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) ->
         clean_corners.append((top, left))
         noisy_corners.append((top, left + width + _GAP))
         if shards.noise:
-            pair = [to_uint8(encoding(parse_training_noise(shards.noise)).decode(sample.tile))]
+            pair = [to_uint8(parse_training_noise(shards.noise).encoding.decode(sample.tile))]
         else:
             noisy = frozen.corrupt_tile(noise, sample.tile, sample.image_key, sample.row, sample.column, seed)
             pair = [sample.tile, to_uint8(noisy)]
@@ -155,7 +154,7 @@ def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) ->
         caption = f"{sample.image}  ({sample.row}, {sample.column})"
         _write(draw, (left, top + height + small // 4), caption, 2 * width + _GAP, small)
     drawn = np.asarray(canvas)
-    return Sheet(drawn[:, :, None] if drawn.ndim == 2 else drawn, indices, clean_corners, noisy_corners)
+    return ContactSheet(drawn[:, :, None] if drawn.ndim == 2 else drawn, indices, clean_corners, noisy_corners)
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, size: int) -> None:

@@ -5,7 +5,7 @@
     DIR/train-000000.idx          where each component lies, in the form that DALI's webdataset reader takes
     DIR/validation-000000.tar     tiles of images that training never sees
 
-shards/README.md specifies it in full; tars.py knows the bytes, manifest.py the manifest.
+shards/README.md specifies it in full; tar_format.py knows the bytes, manifest.py the manifest.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import RankError, UserError
 from n2s_dist.utils.hashing import name_key
 
-_MOST_DESCRIBED = 10_000  # samples of a shard whose description is kept in memory
+_MAX_DESCRIBED = 10_000  # samples of a shard whose description is kept in memory
 
 
 class Sample(NamedTuple):
@@ -109,7 +109,7 @@ class Shard:
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 reason = str(error)[:200] or type(error).__name__
                 raise RankError(f"{self.path}, sample {index} is damaged ({reason}): build the shards again") from None
-            if len(self._described) >= _MOST_DESCRIBED:
+            if len(self._described) >= _MAX_DESCRIBED:
                 self._described.clear()
             self._described[index] = described
         return self._described[index]
@@ -134,7 +134,7 @@ class Shard:
 
 
 class Store(Protocol):
-    """Where the shards of a set are: a folder here, or one elsewhere that cache.py brings them from."""
+    """Where the shards of a set are: a folder here, or one elsewhere that loading/remote_cache.py brings them from."""
 
     location: Path | str
     manifest: Manifest

@@ -98,14 +98,14 @@ def samples_room(largest_tar: int) -> int:
     return largest_tar // _RECORD * _RECORD - 2 * BLOCK
 
 
-class Sample(NamedTuple):
+class TarSample(NamedTuple):
     """A key and its components, in the tar's order."""
 
     key: str
     components: tuple[Component, ...]
 
 
-def walk(path: Path) -> Iterator[Sample]:
+def walk(path: Path) -> Iterator[TarSample]:
     """The samples of a tar: runs of regular members that share what lies before the first dot.
 
     Raises BrokenTar for anything that another program would read differently or not at all: a broken
@@ -119,7 +119,7 @@ def walk(path: Path) -> Iterator[Sample]:
         found = f"{folder}/{stem}" if folder else stem
         if found != key:
             if components:
-                yield Sample(key, tuple(components))
+                yield TarSample(key, tuple(components))
             if found in seen:
                 raise BrokenTar(f"the sample {found} comes twice")
             seen.add(found)
@@ -128,7 +128,7 @@ def walk(path: Path) -> Iterator[Sample]:
             raise BrokenTar(f"{component.name} comes twice")
         components.append(component._replace(suffix=suffix))
     if components:
-        yield Sample(key, tuple(components))
+        yield TarSample(key, tuple(components))
 
 
 def component_stream(content: mmap.mmap, part: Component) -> BinaryIO:
@@ -136,7 +136,7 @@ def component_stream(content: mmap.mmap, part: Component) -> BinaryIO:
     return io.BytesIO(content[part.offset : part.offset + part.size])
 
 
-def index_text(samples: Iterable[Sample]) -> str:
+def index_text(samples: Iterable[TarSample]) -> str:
     """The .idx of a tar: for each sample and component suffix, offset, size and name."""
     lines = [
         " ".join(f"{c.suffix} {c.offset} {c.size} {'_'.join(c.name.split())}" for c in sample.components)

@@ -10,62 +10,74 @@ from torch import Tensor
 from n2s_dist.loading import sample_order
 from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.loading.prefetch import bring_ahead, run_ahead
-from n2s_dist.losses.ardae import raised, share_of_range, sigma_a_law
+from n2s_dist.losses.ardae import excesses, is_overstated, part_of_raise, raised, share_of_range, sigma_a_law
+from n2s_dist.losses.constant_areas import make_constant
 from n2s_dist.losses.objectives import Batch, draw
-from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.training.state import Run
+from n2s_dist.noise.transfer import to_device
+from n2s_dist.training.state import TrainState
 
 
-def open_batches(run: Run) -> Iterator[Batch]:
-    """This rank's portions from samples_seen on, without end, made one ahead of their use."""
+def open_batches(run: TrainState) -> Iterator[Batch]:
+    """This rank's micro-batches from samples_seen on, without end, made one ahead of their use."""
     config, device = run.config, run.ranks.device
-    noise = None if run.shards.noise else run.model.noise
-    assert not isinstance(noise, Mixture)
-    for_loader, for_loss = itertools.tee(portions(run))
+    noise = None if run.shards.noise else run.model.noise.single
+    for_loader, for_loss = itertools.tee(micro_batches(run))
     if run.ranks.local_rank == 0:
         for_loader = bring_ahead(run.shards, for_loader, node_positions(run), run.sample_index)
     crops = CropLoader(
-        run.shards, for_loader, run.micro_batch, config.data.crop_size, noise, config.seed,
+        run.shards, for_loader, run.micro_batch_size, config.data.crop_size, noise, config.seed,
         resample_noise=config.data.resample_noise, device=device, num_threads=config.data.num_threads,
-        windows=run.windows, beside=config.beside,
+        windows=run.windows, extra_view=config.extra_view,
     )  # fmt: skip
 
     def make(positions: np.ndarray, made: Tensor) -> Batch:
-        if config.beside:
-            noisy, extra = made.unbind(1)
-        else:
-            noisy, extra = made, draw(config.method, config.seed, positions, made.shape, device)
         # One noise for all needs no look at the images.
-        keys = run.image_keys(positions) if isinstance(run.model.noise, Mixture) else np.empty(0, np.uint64)
-        sigma_a = torch.tensor(perturbation_scales(run, positions, keys), dtype=torch.float32, device=device)
-        return Batch(positions, noisy, run.noise_of(keys), extra, sigma_a.view(-1, 1, 1, 1))
+        keys = np.zeros(len(positions), np.uint64) if run.model.noise.is_single else run.image_keys(positions)
+        if config.extra_view:
+            noisy, aux = made.unbind(1)
+        else:
+            kernels = run.model.noise.kernels(keys, run.shards.manifest.seed)
+            noisy, aux = made, draw(config.method, config.seed, positions, made.shape, device, kernels)
+        scales, excess = perturbation_scales(run, positions, keys)
+        sigma_a = to_device(scales, device, torch.float32).view(-1, 1, 1, 1)
+        noiseless = None
+        if config.ardae.constant:
+            noisy, noiseless = make_constant(noisy, config.seed, positions, config.ardae.constant)
+        told = to_device(excess, device, torch.float32).view(-1, 1, 1, 1) if config.ardae.overstated else None
+        return Batch(positions, noisy, run.noise_of(keys), aux, sigma_a, told, noiseless)
 
     return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))
 
 
-def perturbation_scales(run: Run, positions: np.ndarray, image_keys: np.ndarray) -> np.ndarray:
-    """AR-DAE's sigma_a for the crops at some global positions, of images with these keys: float64 [B]."""
+def perturbation_scales(
+    run: TrainState, positions: np.ndarray, image_keys: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AR-DAE's sigma_a for the crops at some global positions, of images with these keys, and the excess of the level
+    that the network is told over theirs: float64 [B] each.
+    """
     config = run.config
     law = config.ardae.coordinates
     sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
     if not config.ardae.whole_range:
-        return sigma_a
-    mixture, aim = run.model.noise, config.aim
-    assert isinstance(mixture, Mixture) and isinstance(aim, Mixture)
+        return sigma_a, np.ones_like(sigma_a)
     share = share_of_range(config.seed, positions)
-    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share, aim))
+    log_raise = run.model.noise.log_raise(image_keys, run.shards.manifest.seed, share, config.aim)
+    overstated = is_overstated(config.seed, positions, config.ardae.overstated)
+    part = np.where(overstated, part_of_raise(config.seed, positions), 1.0)
+    sigma_a = raised(sigma_a, part * log_raise)
+    return sigma_a, excesses(sigma_a, log_raise, overstated)
 
 
-def portions(run: Run) -> Iterator[np.ndarray]:
-    """Global positions of this rank's portions of each global batch, from samples_seen on, without end."""
+def micro_batches(run: TrainState) -> Iterator[np.ndarray]:
+    """Global positions of this rank's micro-batches of each global batch, from samples_seen on, without end."""
     batch_size = run.config.train.global_batch_size
     for step in itertools.count(run.samples_seen // batch_size):
         yield from sample_order.rank_positions(step, batch_size, run.ranks.rank, run.ranks.world_size).reshape(
-            -1, run.micro_batch
+            -1, run.micro_batch_size
         )
 
 
-def node_positions(run: Run) -> Iterator[np.ndarray]:
+def node_positions(run: TrainState) -> Iterator[np.ndarray]:
     """Global positions of all ranks of this node, a batch at a time, from samples_seen to the end of the run."""
     batch_size, ranks = run.config.train.global_batch_size, run.ranks
     for step in range(run.samples_seen // batch_size, -(-run.config.train.total_samples // batch_size)):

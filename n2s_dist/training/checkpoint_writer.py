@@ -17,15 +17,15 @@ from n2s_dist.utils.errors import UserError
 T = TypeVar("T")
 
 
-class Saver:
+class AsyncCheckpointWriter:
     """A thread that writes one checkpoint after another. An interpreter that ends waits for the last one."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "saver")
+        self._thread = ThreadPoolExecutor(1, "checkpoint_writer")
         self._pending: Future | None = None
 
-    def hand_over(self, write: Callable[[], object]) -> None:
-        """Have `write` called beside the loop. What was handed over before must be settled."""
+    def submit(self, write: Callable[[], object]) -> None:
+        """Have `write` called beside the loop. What was submitted before must have been waited for."""
         assert self._pending is None
         self._pending = self._thread.submit(write)
 
@@ -34,11 +34,11 @@ class Saver:
         """Whether something could not be written, as far as is known now."""
         return self._pending is not None and self._pending.done() and self._pending.exception() is not None
 
-    def settle(self, ranks: Ranks) -> None:
+    def wait(self, ranks: Ranks) -> None:
         """Wait, on all ranks, until all is written. Raises on all of them when it could not be."""
         pending, self._pending = self._pending, None
         error = pending.exception() if pending else None
-        (failed,) = ranks.maxima([error is not None])
+        (failed,) = ranks.all_reduce_max([error is not None])
         if error:
             raise error
         if failed:

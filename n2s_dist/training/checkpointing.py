@@ -9,40 +9,41 @@ from tqdm import tqdm
 from n2s_dist.distributed import stop_signals
 from n2s_dist.models import checkpoint
 from n2s_dist.training.checkpoint_writer import copied
-from n2s_dist.training.state import Run
+from n2s_dist.training.schedules import decay_start
+from n2s_dist.training.state import TrainState
 from n2s_dist.utils.errors import RunFailed, Stopped
 
 
-def after_step(run: Run) -> None:
+def after_step(run: TrainState) -> None:
     """What follows every step, on all ranks: raises Stopped once some rank was asked to stop and all is on the disk.
 
     A checkpoint that could not be written stops all ranks as well.
     """
     if run.watchdog:
         run.watchdog.beat()
-    if "first step" not in run.laps.seconds:
-        run.laps.lap("first step")
+    if "first step" not in run.stopwatch.seconds:
+        run.stopwatch.lap("first step")
         if run.ranks.is_main:
-            tqdm.write(f"first step after {run.laps}")
-    heard = run.stops.after_step(run.ranks, run.saver.failed)
+            tqdm.write(f"first step after {run.stopwatch}")
+    heard = run.stops.after_step(run.ranks, run.checkpoint_writer.failed)
     if heard.failed:
-        run.saver.settle(run.ranks)
+        run.checkpoint_writer.wait(run.ranks)
     if not heard.signal_name or run.samples_seen >= run.config.train.total_samples:
         return
     if run.saved_at != run.samples_seen:
         save(run)
-    run.saver.settle(run.ranks)
+    run.checkpoint_writer.wait(run.ranks)
     if run.ranks.is_main:
         stop_signals.leave_note(run.run_dir, run.samples_seen, heard.signal_name)
     run.ranks.barrier()
     raise Stopped(run.samples_seen, heard.signal_name)
 
 
-def save(run: Run) -> None:
+def save(run: TrainState) -> None:
     """Copy the state in memory and have a thread of rank 0 write it; all ranks must hold the same one."""
     stop_if_not_finite(run)
     paused = time.perf_counter()
-    run.saver.settle(run.ranks)
+    run.checkpoint_writer.wait(run.ranks)
     run.check_ranks_agree()
     if run.ranks.is_main:
         measured_at, psnr = run.last_validation
@@ -53,16 +54,17 @@ def save(run: Run) -> None:
 
         def write() -> None:
             checkpoint.save(run.run_dir, *about, average, state, psnr_now)
-            checkpoint.retain(run.run_dir, run.config.train.keep_checkpoints)
+            # A run that is prolonged goes on from before its decay.
+            checkpoint.retain(run.run_dir, run.config.train.keep_checkpoints, decay_start(run.config))
 
-        run.saver.hand_over(write)
+        run.checkpoint_writer.submit(write)
     run.saved_at = run.samples_seen
     pause = time.perf_counter() - paused
     run.interval.checkpoint_pause_sec += pause
     run.interval.started += pause
 
 
-def stop_if_not_finite(run: Run) -> None:
+def stop_if_not_finite(run: TrainState) -> None:
     """Stop all ranks when a loss or gradient since the last check is not finite, and say where; it was not saved yet.
 
     Under fp16 gradients may overflow: the loss scale then skips the step.
@@ -78,7 +80,7 @@ def stop_if_not_finite(run: Run) -> None:
         found += [("gradient", int(steps[i]), run.ranks.rank) for i in np.flatnonzero(~norms)[:1]]
     everywhere = run.ranks.gather(found)
     if everywhere:
-        run.saver.settle(run.ranks)  # so that what is named here is the newest there will be
+        run.checkpoint_writer.wait(run.ranks)  # so that what is named here is the newest there will be
         # In the step in which a loss breaks on one rank, gradients break on all: the loss comes first.
         batch_size = run.config.train.global_batch_size
         what, position, rank = min(everywhere, key=lambda row: (row[1] // batch_size, row[0] == "gradient", row[1]))

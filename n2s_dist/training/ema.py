@@ -3,14 +3,14 @@
 import torch
 
 from n2s_dist.training import schedules
-from n2s_dist.training.state import Run
+from n2s_dist.training.state import TrainState
 
 # The average moves by thousands of samples; following every small batch would cost 1 % of a CPU's time.
 EMA_EVERY_SAMPLES = 64
 
 
 @torch.no_grad()
-def update_ema(run: Run) -> None:
+def update_ema(run: TrainState) -> None:
     """Let the averaged weights follow: ema += (1 - decay) (weights - ema)."""
     between = max(EMA_EVERY_SAMPLES, run.config.train.global_batch_size)
     decay = schedules.ema_decay(run.samples_seen, between, run.config.optimizer.ema_halflife_samples)

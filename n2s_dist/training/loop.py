@@ -18,18 +18,18 @@ from n2s_dist.training.batches import open_batches
 from n2s_dist.training.checkpointing import after_step, save
 from n2s_dist.training.metrics import measure, write_metrics
 from n2s_dist.training.setup import start
-from n2s_dist.training.state import Run
+from n2s_dist.training.state import TrainState
 from n2s_dist.training.step import train_step
 from n2s_dist.training.tracking import NullTracker, open_tracker
 from n2s_dist.utils.errors import Stopped, UserError
 from n2s_dist.utils.locks import alone_in
-from n2s_dist.utils.stopwatch import Laps
+from n2s_dist.utils.stopwatch import Stopwatch
 
 
-def train(config: Config, laps: Laps | None = None) -> Path:
+def train(config: Config, stopwatch: Stopwatch | None = None) -> Path:
     """Train to the end, or go on from where the run directory says; returns the last checkpoint.
 
-    Raises Stopped when the run was asked to stop; laps hold what was spent before.
+    Raises Stopped when the run was asked to stop; stopwatch hold what was spent before.
     """
     rank = int(os.environ.get("RANK", "0"))
     if not config.run_dir:
@@ -37,7 +37,7 @@ def train(config: Config, laps: Laps | None = None) -> Path:
     run_dir = Path(config.run_dir)
     only = alone_in(run_dir) if rank == 0 else contextlib.nullcontext()
     with only, lost_ranks_named(), Watchdog(config.train.hang_sec, run_dir, rank) as watchdog:
-        run = start(config, laps)
+        run = start(config, stopwatch)
         run.watchdog = watchdog
         if run.samples_seen < config.train.total_samples:
             train_on(run)
@@ -48,7 +48,7 @@ def train(config: Config, laps: Laps | None = None) -> Path:
     return last
 
 
-def train_on(run: Run) -> None:
+def train_on(run: TrainState) -> None:
     """From where the run stands to its end, or to where it is asked to stop."""
     total = run.config.train.total_samples
     tracker = open_tracker(run.config, run.run_dir, run.samples_seen, run.ranks.is_main)
@@ -61,9 +61,9 @@ def train_on(run: Run) -> None:
         mininterval=0.5 if sys.stderr.isatty() else 30,
     )
     try:
-        run.laps.lap("tracking")
+        run.stopwatch.lap("tracking")
         batches = open_batches(run)
-        run.laps.lap("data")
+        run.stopwatch.lap("data")
         loop(run, batches, tracker, progress, total)
     except Stopped:
         tracker.close()
@@ -71,12 +71,12 @@ def train_on(run: Run) -> None:
         raise
     finally:
         run.shards.store.close()
-        run.watch.close()
+        run.telemetry.close()
         progress.close()
     tracker.close()
 
 
-def loop(run: Run, batches: Iterator[Batch], tracker: NullTracker, progress: tqdm, until: int) -> None:
+def loop(run: TrainState, batches: Iterator[Batch], tracker: NullTracker, progress: tqdm, until: int) -> None:
     """The training loop: a step, then whatever is due. It ends when all is on the disk."""
     plan, batch_size = run.config.train, run.config.train.global_batch_size
 
@@ -93,4 +93,4 @@ def loop(run: Run, batches: Iterator[Batch], tracker: NullTracker, progress: tqd
         if due(plan.checkpoint_every_samples):
             save(run)
         after_step(run)
-    run.saver.settle(run.ranks)
+    run.checkpoint_writer.wait(run.ranks)

@@ -6,12 +6,12 @@ import torch
 from tqdm import tqdm
 
 from n2s_dist.training.checkpointing import stop_if_not_finite
-from n2s_dist.training.state import Interval, Run
+from n2s_dist.training.state import Interval, TrainState
 from n2s_dist.training.tracking import NullTracker
 from n2s_dist.training.validation import validate
 
 
-def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
+def write_metrics(run: TrainState, tracker: NullTracker, progress: tqdm) -> None:
     """Check the interval's losses, log what happened in it and begin the next one."""
     stop_if_not_finite(run)
     now = run.interval
@@ -23,7 +23,7 @@ def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
         "learning_rate": run.optimizer.param_groups[0]["lr"],
         "gradient_norm": float(now.gradient_norms[-1]),
         "samples_per_sec": count / elapsed,
-        **run.watch.report(count / elapsed, max(0, run.config.train.total_samples - run.samples_seen)),
+        **run.telemetry.report(count / elapsed, max(0, run.config.train.total_samples - run.samples_seen)),
     }
     if run.config.method == "ardae":
         metrics["sigma_a"] = float(torch.cat(now.sigma_a).mean())
@@ -36,7 +36,7 @@ def write_metrics(run: Run, tracker: NullTracker, progress: tqdm) -> None:
     run.interval = Interval()
 
 
-def measure(run: Run, tracker: NullTracker) -> None:
+def measure(run: TrainState, tracker: NullTracker) -> None:
     """Validate the averaged weights, if some images were held out."""
     if run.validation is None:
         return

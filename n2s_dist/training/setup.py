@@ -7,6 +7,7 @@ follows from samples_seen.
 import copy
 import os
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.training.compilation import compile_model, match_layout, place
 from n2s_dist.training.optimizers.muon import Muon
-from n2s_dist.training.state import Run
-from n2s_dist.training.telemetry import Watch
+from n2s_dist.training.schedules import may_go_on
+from n2s_dist.training.state import TrainState
+from n2s_dist.training.telemetry import StepTelemetry
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.stopwatch import Laps
+from n2s_dist.utils.stopwatch import Stopwatch
 
 _AFTER_WATCHDOG_SEC = 60.0
 # What may change when a run is continued; anything else would make it another run.
@@ -54,11 +56,12 @@ _MAY_CHANGE = (
     "train.hang_sec",
     "tracking.",
 )
+_MAY_CHANGE_BEFORE_DECAY = ("train.total_samples", "optimizer.decay_samples")
 
 
-def start(config: Config, laps: Laps | None = None) -> Run:
+def start(config: Config, stopwatch: Stopwatch | None = None) -> TrainState:
     """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
-    laps = laps or Laps()
+    stopwatch = stopwatch or Stopwatch()
     stop_signals.remove_note(Path(config.run_dir))
     if not config.data.shards:
         raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
@@ -70,42 +73,44 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     windows = open_windows(config, shards)
     validation = ShardSet(store, "validation") if "validation" in shards.manifest.splits else None
     run_dir = Path(config.run_dir)
-    found = checkpoint.newest_valid(run_dir)
+    found = checkpoint.newest_valid(run_dir, partial(may_go_on, config)) or checkpoint.newest_valid(run_dir)
     if found is not None:
         before = checkpoint.load(found)
-        check_same_run(config, before.config, run_dir)
+        check_same_run(config, before.config, before.samples_seen, run_dir)
         if before.shards_fingerprint != shards.manifest.source_fingerprint:
             raise UserError(
                 f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run_dir"
             )
 
-    laps.lap("shards and checkpoint")
+    stopwatch.lap("shards and checkpoint")
     # Where launchers say how many ranks there are, all find what is wrong with that before any can lose another.
     check_compile(config, int(os.environ.get("WORLD_SIZE", "1")))
     ranks = Ranks(
         config.train.mixed_precision, config.train.num_threads, config.train.device, patience_of(config.train.hang_sec)
     )
-    laps.lap("ranks")
-    micro_batch = portion_size(config, ranks.world_size)
+    stopwatch.lap("ranks")
+    micro_batch_size = choose_micro_batch_size(config, ranks.world_size)
     torch.manual_seed(int(hashing.hash64(config.seed, hashing.STREAM_WEIGHTS)) >> 1)
     build = first_model if found is None else build_score_model
     model = place(build(config, shards.manifest.channels), ranks.device, config.train.channels_last)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
-    wrapped, optimizer = ranks.prepare(model, build_optimizer(config, model))
+    ddp_model, optimizer = ranks.prepare(model, build_optimizer(config, model))
     compile_model(model, config.train.compile)
-    watch = Watch(
+    telemetry = StepTelemetry(
         ranks, ema, model, channels=shards.manifest.channels, crop_size=config.data.crop_size,
         method=config.method, mixed_precision=ranks.precision, profile_dir=run_dir / "profile",
         profile_steps=config.train.profile_steps,
     )  # fmt: skip
-    run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch, windows, watch)
+    run = TrainState(
+        config, ranks, shards, validation, model, ema, ddp_model, optimizer, micro_batch_size, windows, telemetry
+    )
     if found is not None:
         resume(run, found)
     run.check_ranks_agree()
     if ranks.is_main:
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
-        portions = config.train.global_batch_size // ranks.world_size // micro_batch
+        micro_batches = config.train.global_batch_size // ranks.world_size // micro_batch_size
         start_from = config.train.start_from
         standing = f"starting {run_dir}" + (f" from the weights of {start_from}" if start_from else "")
         if found:
@@ -116,11 +121,11 @@ def start(config: Config, laps: Laps | None = None) -> Run:
         shuffled = f" in windows of {windows.window_shards} shards, {windows.lanes} lanes" if windows else ""
         print(
             f"{config.network.name}, {parameters / 1e6:.2f} M parameters; {len(shards)} tiles of {shards.split.images} "
-            f"images{shuffled}\n{ranks.world_size} rank(s) on {ranks.device.type}{precision}, each {portions} x "
-            f"{micro_batch} crops a step\n{standing}"
+            f"images{shuffled}\n{ranks.world_size} rank(s) on {ranks.device.type}{precision}, each {micro_batches} x "
+            f"{micro_batch_size} crops a step\n{standing}"
         )
-    laps.lap("model")
-    run.laps = laps
+    stopwatch.lap("model")
+    run.stopwatch = stopwatch
     return run
 
 
@@ -158,7 +163,7 @@ def first_model(config: Config, channels: int) -> ScoreModel:
     return model
 
 
-def resume(run: Run, path: Path) -> None:
+def resume(run: TrainState, path: Path) -> None:
     """Take up weights, average, optimizer and loss scale; all else follows from samples_seen."""
     loaded, state = checkpoint.load(path), checkpoint.load_training_state(path)
     run.ema.load_state_dict(loaded.model.state_dict())
@@ -171,8 +176,8 @@ def resume(run: Run, path: Path) -> None:
 
 def check_method(shards: ShardSet, config: Config) -> None:
     """UserError when tiles hold less than the method sees."""
-    if config.beside and shards.noise:
-        seen = {"clean": "clean pixels", "noisy": "a second noisy version of each image"}[config.beside]
+    if config.extra_view and shards.noise:
+        seen = {"clean": "clean pixels", "noisy": "a second noisy version of each image"}[config.extra_view]
         raise UserError(
             f"method {config.method} sees {seen}, but {shards.folder} holds tiles with their noise in them: "
             "build them without --noise, or choose a method that sees noisy pixels alone, such as ardae"
@@ -189,7 +194,7 @@ def open_windows(config: Config, shards: ShardSet) -> windowed_order.WindowedOrd
     )
 
 
-def portion_size(config: Config, world_size: int) -> int:
+def choose_micro_batch_size(config: Config, world_size: int) -> int:
     """Crops a rank holds at a time: at most device_batch_size, and a divisor of its share of the global batch."""
     share, rest = divmod(config.train.global_batch_size, world_size)
     if rest:
@@ -203,10 +208,10 @@ def portion_size(config: Config, world_size: int) -> int:
 def check_compile(config: Config, world_size: int) -> None:
     """UserError for CUDA graphs where gradients would be wrong.
 
-    A graph's backward pass writes gradients to memory of its own, which the next portion's pass overwrites before they
-    are added up; and exchanges between ranks, which run while gradients are made, are not part of a graph.
+    A graph's backward pass writes gradients to memory of its own. The next micro-batch overwrites them before they are
+    added up. And exchanges between ranks, which run while gradients are made, are not part of a graph.
     """
-    size, mode = portion_size(config, world_size), config.train.compile
+    size, mode = choose_micro_batch_size(config, world_size), config.train.compile
     if mode not in ("reduce-overhead", "max-autotune"):
         return
     share = config.train.global_batch_size // world_size
@@ -222,16 +227,17 @@ def check_compile(config: Config, world_size: int) -> None:
         )
 
 
-def check_same_run(config: Config, before: Config, run_dir: Path) -> None:
-    """A run is continued with the settings it began with."""
+def check_same_run(config: Config, before: Config, samples_seen: int, run_dir: Path) -> None:
+    """A run is continued with the settings it began with, and where it stands at samples_seen with another length."""
 
     def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = [flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in settings.items()]
         return {key: value for part in nested for key, value in part.items()}
 
     now, then = flat(to_dict(config)), flat(to_dict(before))
+    may_change = _MAY_CHANGE + (_MAY_CHANGE_BEFORE_DECAY if may_go_on(config, before, samples_seen) else ())
     for key in now:
-        if now[key] != then[key] and not key.startswith(_MAY_CHANGE):
+        if now[key] != then[key] and not key.startswith(may_change):
             raise UserError(
                 f"{run_dir} was trained with {key} {then[key]}, not {now[key]}: "
                 "go on with the same settings, or choose another --run_dir"

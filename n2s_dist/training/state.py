@@ -16,12 +16,11 @@ from n2s_dist.distributed.watchdog import Watchdog
 from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.conditioning import NoiseBatch
-from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.batch import NoiseBatch
 from n2s_dist.shards.reader import ShardSet
-from n2s_dist.training.checkpoint_writer import Saver
-from n2s_dist.training.telemetry import Watch
-from n2s_dist.utils.stopwatch import Laps
+from n2s_dist.training.checkpoint_writer import AsyncCheckpointWriter
+from n2s_dist.training.telemetry import StepTelemetry
+from n2s_dist.utils.stopwatch import Stopwatch
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Interval:
 
 
 @dataclass
-class Run:
+class TrainState:
     """A training run in flight: what its configuration describes, made ready on this rank."""
 
     config: Config
@@ -46,18 +45,18 @@ class Run:
     validation: ShardSet | None
     model: ScoreModel
     ema: ScoreModel
-    wrapped: torch.nn.Module  # the model as accelerate runs it
+    ddp_model: torch.nn.Module  # the model as accelerate runs it
     optimizer: Any
-    micro_batch: int
+    micro_batch_size: int
     windows: windowed_order.WindowedOrder | None  # None shuffles the whole set
-    watch: Watch
+    telemetry: StepTelemetry
     samples_seen: int = 0
     last_validation: tuple[int, float] = (-1, 0.0)  # samples_seen, PSNR in dB
     interval: Interval = field(default_factory=Interval)
     saved_at: int = -1  # samples_seen of the newest checkpoint, which may still be on its way to the disk
-    saver: Saver = field(default_factory=Saver)
-    stops: stop_signals.Agreement = field(default_factory=stop_signals.Agreement)
-    laps: Laps = field(default_factory=Laps)  # from the command to the first step
+    checkpoint_writer: AsyncCheckpointWriter = field(default_factory=AsyncCheckpointWriter)
+    stops: stop_signals.StopCoordinator = field(default_factory=stop_signals.StopCoordinator)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)  # from the command to the first step
     watchdog: Watchdog | None = None
 
     def state(self) -> dict[str, Any]:
@@ -84,8 +83,8 @@ class Run:
     def noise_of(self, image_keys: np.ndarray) -> NoiseModel | NoiseBatch:
         """Which noise images have, by their keys, uint64 [N]: one for all, or each its own."""
         noise = self.model.noise
-        if not isinstance(noise, Mixture):
-            return noise
+        if noise.is_single:
+            return noise.single
         return NoiseBatch.of_images(noise, image_keys, self.shards.manifest.seed, self.ranks.device)
 
     def image_keys(self, positions: np.ndarray) -> np.ndarray:

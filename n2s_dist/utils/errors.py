@@ -49,7 +49,7 @@ def nearest(word: str, valid: list[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
-def say(message: str) -> None:
+def print_rank0(message: str) -> None:
     """Print on rank 0 alone; for what every rank finds out by itself, before or without ranks that talk."""
     if os.environ.get("RANK", "0") == "0":
         print(message)
@@ -66,7 +66,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     try:
         code = main() or 0
     except Stopped as stop:
-        say(str(stop))
+        print_rank0(str(stop))
         sys.exit(EX_TEMPFAIL)
     except UserError as error:
         code, message = 2, str(error)

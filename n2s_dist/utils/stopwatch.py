@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 
-class Laps:
+class Stopwatch:
     """A stopwatch. already_sec: what had passed when it was made."""
 
     def __init__(self, already_sec: float = 0.0) -> None:

@@ -7,16 +7,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
+from support.paths import ROOT
 
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = [path.stem for path in sorted((ROOT / "configs").glob("*.yaml"))]
 VARIANTS = ["float32", "fp16", "accumulation", "adamw, poisson", "adam, gamma", "wide"]
 PORTIONS = {"accumulation": 4, "gaussian_gray": 2, "gaussian25_gray": 2}
@@ -31,13 +29,8 @@ FAULTS = {
 }
 NETWORKS = ("universal-color", "gaussian-color")
 
-# The functions that may copy from the host to the GPU, how often for each portion of a batch, and those that may fetch
-# from it beside a step.
-TO_GPU = {
-    "training.batches:open_batches.<locals>.make": 1,  # sigma_a
-    "noise.conditioning:NoiseBatch.of": 2,
-    "losses.objectives:blind_spots": 1,
-}
+# How small things come from the host to the GPU, and the functions that may fetch from it beside a step.
+TO_GPU = ("to the GPU", "queued", "noise.transfer:to_device")
 TO_HOST = {
     "metrics": {"training.checkpointing:stop_if_not_finite", "training.metrics:write_metrics"},
     "validation": {"training.validation:validate"},
@@ -62,13 +55,7 @@ def faults_of(case: str, step: dict) -> dict[str, object]:
         reads = [read for read in reads if read != ("item", "training.step:train_step")]
     if reads:
         wrong["host_reads"] = reads
-    portions = PORTIONS.get(case, 1)
-    copies = Counter((way, where) for way, _, where in step["copies"])
-    copies = {
-        (way, where): count
-        for (way, where), count in copies.items()
-        if way == "to the host" or count > TO_GPU.get(where, 0) * portions
-    }
+    copies = [tuple(copy) for copy in step["copies"] if tuple(copy) != TO_GPU]
     if copies:
         wrong["copies"] = copies
     if step["operations"] > LIMITS.get(case, 300):
@@ -79,7 +66,7 @@ def faults_of(case: str, step: dict) -> dict[str, object]:
         convolutions += [what for what in step["convolutions"] if "weight NCHW" in what or "output NCHW" in what]
         # The image itself, on the way in and as its gradient, comes with channels first.
         inner = [what for what in step["convolutions"] if "input NCHW" in what]
-        if any(step["convolutions"][what] > portions for what in inner):
+        if any(step["convolutions"][what] > PORTIONS.get(case, 1) for what in inner):
             convolutions += inner
     if convolutions:
         wrong["convolutions"] = convolutions

@@ -31,7 +31,7 @@ from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.inference import noise_estimation, tiling, uncertainty
 from n2s_dist.inference.denoiser import Denoiser
 from n2s_dist.loading import crop_pipeline
-from n2s_dist.losses import ardae, objectives
+from n2s_dist.losses import objectives
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.models.self_ensemble import SelfEnsemble
@@ -90,8 +90,8 @@ def _norm_looked_at() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _drawn_on_the_cpu() -> Iterator[None]:
-    def draw(method: str, seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> torch.Tensor:
-        return torch.randn(shape).to(device)
+    def draw(method: str, seed: int, positions: np.ndarray, shape: torch.Size, *_: object) -> torch.Tensor:
+        return torch.randn(shape).to(DEVICE)
 
     with mock.patch.object(batches_module, "draw", draw):
         yield
@@ -99,8 +99,8 @@ def _drawn_on_the_cpu() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _drawn_one_by_one() -> Iterator[None]:
-    def draw(method: str, seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> torch.Tensor:
-        return torch.stack([torch.randn(shape[1:], device=device) for _ in range(20 * len(positions))])[
+    def draw(method: str, seed: int, positions: np.ndarray, shape: torch.Size, *_: object) -> torch.Tensor:
+        return torch.stack([torch.randn(shape[1:], device=DEVICE) for _ in range(20 * len(positions))])[
             : len(positions)
         ]
 
@@ -162,12 +162,6 @@ class _Pipeline:
         return [self._batch_size, *self._views, self._channels, self._size, self._size]
 
 
-def _generators(seed: int, positions: np.ndarray, device: torch.device) -> Iterator[torch.Generator]:
-    """One of the CPU for each position: a CPU build has no others, and fake draws don't look at it."""
-    for _ in positions:
-        yield torch.Generator()
-
-
 @contextlib.contextmanager
 def _observed(report: dict[str, dict], part: str, number: float = 0.0) -> Iterator[None]:
     """Add to a report what is seen meanwhile; an error is a part of it."""
@@ -199,8 +193,6 @@ def train(arguments: list[str], shards: Path, step_alone: bool = False) -> dict[
             mock.patch.object(crop_pipeline, "crop_pipeline", _Pipeline),
             mock.patch.object(crop_pipeline, "feed_ndarray", lambda crops, tensor, cuda_stream: tensor),
             mock.patch.object(batches_module, "run_ahead", lambda items: items),
-            mock.patch.object(ardae, "generators", _generators),
-            mock.patch.object(objectives, "generators", _generators),
             mock.patch.object(telemetry, "matmul_peak", lambda *_: 1e15),
             mock.patch.object(telemetry, "flops_per_sample", lambda *_: 1e9),
         ):

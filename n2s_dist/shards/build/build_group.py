@@ -25,11 +25,11 @@ from n2s_dist.utils.files import atomic_write
 T = TypeVar("T")
 
 _HEARTBEAT_SEC = 5.0
-_LOOK_EVERY_SEC = 0.1
+_POLL_INTERVAL_SEC = 0.1
 
 
 @dataclass(frozen=True)
-class Crew:
+class BuildGroup:
     """One node of those that build together; by itself unless told otherwise.
 
     node: counted from 0. session: a word that all nodes share and no earlier try had, such as a job's number.
@@ -57,7 +57,7 @@ class Crew:
         return self.nodes == 1
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this is the node that tidies up and publishes."""
         return self.node == 0
 
@@ -94,7 +94,7 @@ class Crew:
                     f"node {node} of {self.nodes} gave no sign of life for {self.patience_sec:g} s ({what}): "
                     "run the same command again on all nodes, in a new session"
                 )
-            time.sleep(_LOOK_EVERY_SEC)
+            time.sleep(_POLL_INTERVAL_SEC)
         return found
 
     def _sign_of_life(self, node: int) -> int:
@@ -105,7 +105,7 @@ class Crew:
             return 0
 
     @contextlib.contextmanager
-    def living(self) -> Iterator[None]:
+    def heartbeat(self) -> Iterator[None]:
         """Within, the other nodes see that this one lives."""
         if self.alone:
             yield
@@ -127,7 +127,7 @@ class Crew:
             thread.join()
 
 
-ALONE = Crew()
+ALONE = BuildGroup()
 
 
 def _read(path: Path) -> Any:

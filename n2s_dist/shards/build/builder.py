@@ -6,7 +6,7 @@ Every byte's place is known from the image sizes alone (plan.py), so each image 
 tiles are written straight to their shuffled places, by any number of worker processes, with one image
 a worker in memory. The result does not depend on the number of workers, nor on how often the build
 was killed: a journal names the images whose tiles are written, with a checksum each, and the same
-command goes on after them. Several nodes may build together (crew.py), with the same bytes again.
+command goes on after them. Several nodes may build together (build_group.py), with the same bytes again.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from tqdm import tqdm
 
 from n2s_dist.datasets.catalogue import resolve_source
 from n2s_dist.images.files import list_images
-from n2s_dist.shards.build.build_group import ALONE, Crew
+from n2s_dist.shards.build.build_group import ALONE, BuildGroup
 from n2s_dist.shards.build.plan import BuildOptions, make_plan
 from n2s_dist.shards.build.staging import Layout
 from n2s_dist.shards.build.tiles import Source, measure
-from n2s_dist.shards.build.workspace import begin, clear, publish, workshop, workshop_of_several
+from n2s_dist.shards.build.workspace import begin, clear, publish, shared_workspace, workspace
 from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.process_pool import Workers
@@ -57,7 +57,7 @@ def fingerprint(images: list[Source], options: BuildOptions) -> str:
 class Collection:
     """Images to build from, their sizes, and those that are left out because they can't be read.
 
-    crew: this node of those that build together.
+    group: this node of those that build together.
     """
 
     def __init__(
@@ -65,26 +65,28 @@ class Collection:
         images: list[Source],
         on_error: OnError,
         skipped: dict[str, str] | None = None,
-        crew: Crew = ALONE,
+        group: BuildGroup = ALONE,
     ) -> None:
-        self.images, self.on_error, self.crew = images, on_error, crew
+        self.images, self.on_error, self.group = images, on_error, group
         self.skipped = dict(skipped or {})  # name -> reason
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def measure(self, pool: Workers) -> None:
         """Read the size of every image from its header."""
-        images = self.crew.share(self.kept())
-        groups = [images[at : at + _SIZES_AT_ONCE] for at in range(0, len(images), _SIZES_AT_ONCE)]
+        images = self.group.share(self.kept())
+        parts = [images[at : at + _SIZES_AT_ONCE] for at in range(0, len(images), _SIZES_AT_ONCE)]
         found: dict[str, tuple[int, int] | str] = {}
-        with tqdm(total=len(images), desc="sizes", unit="image", leave=False, disable=not self.crew.leads) as progress:
-            for group, sizes in pool.map(measure, groups):
-                progress.update(len(group))
-                found |= {source.name: size for source, size in zip(group, sizes, strict=True)}
-                if self.crew.alone:
+        with tqdm(
+            total=len(images), desc="sizes", unit="image", leave=False, disable=not self.group.is_leader
+        ) as progress:
+            for part, sizes in pool.map(measure, parts):
+                progress.update(len(part))
+                found |= {source.name: size for source, size in zip(part, sizes, strict=True)}
+                if self.group.alone:
                     self.skip({name: size for name, size in found.items() if isinstance(size, str)})
-        for part in self.crew.exchange("sizes", found):
-            self._sizes |= {name: (size[0], size[1]) for name, size in part.items() if not isinstance(size, str)}
-            found |= part
+        for others in self.group.exchange("sizes", found):
+            self._sizes |= {name: (size[0], size[1]) for name, size in others.items() if not isinstance(size, str)}
+            found |= others
         self.skip({name: size for name, size in found.items() if isinstance(size, str)})
 
     def skip(self, failures: dict[str, str]) -> None:
@@ -111,12 +113,12 @@ def build_shards(
     options: BuildOptions,
     workers: int | None = None,
     on_error: OnError = "stop",
-    crew: Crew = ALONE,
+    group: BuildGroup = ALONE,
 ) -> Manifest:
     """Build the shards of `sources` in `out`, go on with them, or reuse them.
 
     sources: folders, zip or tar archives, or names of data sets that tools/fetch_data.py has fetched.
-    crew: this node of those that build together, each by the same call.
+    group: this node of those that build together, each by the same call.
 
     on_error "skip" leaves out images that can't be read and lists them in skipped.jsonl. Raises UserError
     for anything the user can mend, with nothing half-written left behind by a node that builds alone; after an
@@ -130,7 +132,7 @@ def build_shards(
         if manifest.source_fingerprint != origin:
             raise UserError(f"{out} holds shards of other images or options: delete it or choose another --out")
         print(f"{out} already holds these shards: nothing to do")
-        if crew.leads:
+        if group.is_leader:
             clear(out)
         return manifest
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -138,24 +140,24 @@ def build_shards(
     if not (parent := next(p for p in out.parents if p.exists())).is_dir():
         raise UserError(f"{parent} is not a folder: choose another --out")
 
-    with _place_to_work(out, origin, crew) as (crew, parent), Workers(workers) as pool:
-        collection = Collection(images, on_error, crew=crew)
+    with _place_to_work(out, origin, group) as (group, parent), Workers(workers) as pool:
+        collection = Collection(images, on_error, group=group)
         collection.measure(pool)
         layout, before, failures = None, None, None
         while failures != {}:  # unreadable images that are skipped change the place of every tile: lay out the rest
-            before, layout = layout, Layout(collection.kept(), collection.sizes(), options, parent, crew=crew)
+            before, layout = layout, Layout(collection.kept(), collection.sizes(), options, parent, group=group)
             layout.create()
-            written = crew.exchange(f"{layout.folder.name}-written", layout.write(pool, before))
+            written = group.exchange(f"{layout.folder.name}-written", layout.write(pool, before))
             failures = {name: reason for part in written for name, reason in part.items()}
             collection.skip(failures)
         assert layout is not None
         mine = {split.name: [vars(entry) for entry in layout.finish(pool, split)] for split in layout.splits}
-        if not crew.leads:  # who may remove the folder where they meet once all have brought their parts
-            crew.bring("finished", mine)
+        if not group.is_leader:  # who may remove the folder where they meet once all have brought their parts
+            group.bring("finished", mine)
             there = out / "manifest.json"
-            crew.wait_for(0, lambda: there.is_file() or None, "publishing")
+            group.wait_for(0, lambda: there.is_file() or None, "publishing")
             return read_manifest(out)
-        finished = crew.exchange("finished", mine)
+        finished = group.exchange("finished", mine)
         splits = {
             split.name: Split(
                 len(split.images),
@@ -192,25 +194,25 @@ def _name(entry: ShardEntry) -> str:
 
 
 @contextlib.contextmanager
-def _place_to_work(out: Path, origin: str, crew: Crew) -> Iterator[tuple[Crew, Path]]:
-    """The crew in the workshop where it meets, and the folder there that this build writes in."""
-    if crew.alone:
-        with workshop(out) as folder:
-            yield crew, begin(folder, origin)
+def _place_to_work(out: Path, origin: str, group: BuildGroup) -> Iterator[tuple[BuildGroup, Path]]:
+    """The group in the workspace where it meets, and the folder there that this build writes in."""
+    if group.alone:
+        with workspace(out) as folder:
+            yield group, begin(folder, origin)
         return
-    with workshop_of_several(out, crew.node) as folder:
-        crew = replace(crew, place=folder)
-        with crew.living():
-            for node, other in enumerate(crew.exchange("origin", origin)):
+    with shared_workspace(out, group.node) as folder:
+        group = replace(group, place=folder)
+        with group.heartbeat():
+            for node, other in enumerate(group.exchange("origin", origin)):
                 if other != origin:
                     raise UserError(
-                        f"node {crew.node} sees other images or options than node {node}: give all the same"
+                        f"node {group.node} sees other images or options than node {node}: give all the same"
                     )
-            if crew.leads:
+            if group.is_leader:
                 begin(folder, origin)
-            crew.exchange("begun", True)
-            yield crew, folder / origin[:16]
-    if crew.leads:
+            group.exchange("begun", True)
+            yield group, folder / origin[:16]
+    if group.is_leader:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from n2s_dist.shards.build.build_group import ALONE, Crew
+from n2s_dist.shards.build.build_group import ALONE, BuildGroup
 from n2s_dist.shards.build.plan import BuildOptions, ShardPlan, SplitPlan, Tiles, make_plan, tiles_of_image
 from n2s_dist.shards.build.tiles import Job, Places, Source, finish_shard, write_image_tiles
 from n2s_dist.shards.manifest import ShardEntry
@@ -31,7 +31,7 @@ _SYNC_EVERY_SEC = 2.0
 class Layout:
     """images: those to build from, in order; sizes: (height, width) of each. only: the shards to write, if not all.
 
-    crew: this node of those that build together; `write` and `finish` do its share.
+    group: this node of those that build together; `write` and `finish` do its share.
     """
 
     def __init__(
@@ -41,13 +41,15 @@ class Layout:
         options: BuildOptions,
         parent: Path,
         only: frozenset[str] | None = None,
-        crew: Crew = ALONE,
+        group: BuildGroup = ALONE,
     ) -> None:
-        self.images, self.sizes, self.options, self.only, self.crew = images, sizes, options, only, crew
+        self.images, self.sizes, self.options, self.only, self.group = images, sizes, options, only, group
         self.splits = make_plan([source.name for source in images], sizes, options)
         listing = json.dumps([[source.name for source in images], sorted(only or [])])
         self.folder = parent / hashlib.sha256(listing.encode()).hexdigest()[:16]
-        self._journal = self.folder.with_suffix(".journal" if crew.alone else f".journal-{crew.node}-of-{crew.nodes}")
+        self._journal = self.folder.with_suffix(
+            ".journal" if group.alone else f".journal-{group.node}-of-{group.nodes}"
+        )
         self._where = {
             images[image].name: (split, i) for split in self.splits for i, image in enumerate(split.images.tolist())
         }
@@ -55,7 +57,7 @@ class Layout:
     @property
     def _placed(self) -> list[tuple[int, Source]]:
         """This node's share of the images that have tiles here, with their places in the list."""
-        return self.crew.share([(i, source) for i, source in enumerate(self.images) if source.name in self._where])
+        return self.group.share([(i, source) for i, source in enumerate(self.images) if source.name in self._where])
 
     def create(self) -> None:
         """Make every shard in its full size, unless it is there already. Raises UserError when there is no room."""
@@ -74,7 +76,7 @@ class Layout:
         with self._journal.open("a", buffering=1) as journal, self._syncing():
             done = pool.map(partial(write_image_tiles, self.options), self._jobs(written, before))
             mine = len(self._placed)
-            for job, result in tqdm(done, "tiles", total=mine, unit="image", disable=not self.crew.leads):
+            for job, result in tqdm(done, "tiles", total=mine, unit="image", disable=not self.group.is_leader):
                 if isinstance(result, str):
                     failures[job.source.name] = result
                 elif result != job.written:
@@ -110,12 +112,12 @@ class Layout:
         wanted = self._wanted(split)
 
         def work() -> Iterator[tuple[ShardPlan, Tiles]]:
-            for i, shard in self.crew.share(list(enumerate(split.shards))):
+            for i, shard in self.group.share(list(enumerate(split.shards))):
                 if shard in wanted:
                     yield shard, split.tiles.pick(by_shard[ends[i] : ends[i + 1]])
 
         done = pool.map(partial(finish_shard, self.folder), work())
-        progress = tqdm(done, f"{split.name} checksums", unit="shard", leave=False, disable=not self.crew.leads)
+        progress = tqdm(done, f"{split.name} checksums", unit="shard", leave=False, disable=not self.group.is_leader)
         return tuple(entry for _, entry in progress)
 
     def _wanted(self, split: SplitPlan) -> list[ShardPlan]:
@@ -126,7 +128,7 @@ class Layout:
             places = self._places(source.name)
             if len(places.tiles):
                 earlier = before._places(source.name) if before and source.name in before._where else None
-                yield Job(image, source, self.sizes[image], places, written.get(image), earlier, not self.crew.alone)
+                yield Job(image, source, self.sizes[image], places, written.get(image), earlier, not self.group.alone)
 
     def _places(self, name: str) -> Places:
         """Where the tiles of an image lie."""

@@ -55,7 +55,7 @@ class _Stack:
     Matrices that are smaller than M x N are filled up with zeros, which changes them by rounding alone.
     """
 
-    def __init__(self, weights: list[nn.Parameter], matrices: list["_Matrix"]) -> None:
+    def __init__(self, weights: list[Tensor], matrices: list["_Matrix"]) -> None:
         self.weights, self.scales = weights, [matrix.scale for matrix in matrices]
         rows, columns = (max(matrix.places.shape[dim] for matrix in matrices) for dim in (0, 1))
         self._shape = len(weights), rows, columns
@@ -92,7 +92,7 @@ class _Matrix(NamedTuple):
     scale: float
 
     @staticmethod
-    def of(weight: nn.Parameter, symmetric: Symmetric | None) -> "_Matrix":
+    def of(weight: Tensor, symmetric: Symmetric | None) -> "_Matrix":
         places = places_in_memory(weight.shape, weight.stride())
         if symmetric is None:
             entries = torch.arange(weight.numel()).view(weight.shape)
@@ -111,9 +111,9 @@ class _Matrix(NamedTuple):
         return _Matrix(self.places.T, entries, self.scale)
 
 
-def stacks(weights: list[nn.Parameter], symmetric: Mapping[nn.Parameter, Symmetric], merged: bool) -> list[_Stack]:
+def stacks(weights: list[Tensor], symmetric: Mapping[Any, Symmetric], merged: bool) -> list[_Stack]:
     """Stacks of all weights. merged: few of them, as a GPU wants; else one for each shape, without filling up."""
-    alike: dict[Any, tuple[list[nn.Parameter], list[_Matrix]]] = defaultdict(lambda: ([], []))
+    alike: dict[Any, tuple[list[Tensor], list[_Matrix]]] = defaultdict(lambda: ([], []))
     for weight in weights:
         matrix = _Matrix.of(weight, symmetric.get(weight))
         matrix = matrix.lying() if merged else matrix
@@ -153,7 +153,7 @@ class Muon(torch.optim.AdamW):
         super().step()
 
     def _step_hidden(self, group: dict[str, Any]) -> None:
-        weights = [weight for weight in group["params"] if weight.grad is not None]
+        weights: list[Tensor] = [weight for weight in group["params"] if weight.grad is not None]
         if not weights:
             return
         if {id(weight) for stack in self._stacks for weight in stack.weights} != set(map(id, weights)):
@@ -163,7 +163,7 @@ class Muon(torch.optim.AdamW):
                 self.state[weight].update(step=torch.zeros(()), momentum_buffer=torch.zeros_like(weight))
         torch._foreach_add_([self.state[weight]["step"] for weight in weights], 1)
         averages = [self.state[weight]["momentum_buffer"] for weight in weights]
-        gradients = [weight.grad for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         ahead = dict(zip(weights, torch._foreach_lerp(gradients, averages, group["momentum"]), strict=True))
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
