@@ -115,7 +115,8 @@ def training(shards: Path, out: Path, device: str, seconds: float) -> dict[str, 
         f"--run_dir={run_dir}", f"--data.shards={shards}", f"--train.device={device}", "--tracking.wandb=false",
         f"--train.global_batch_size={batch}", f"--train.device_batch_size={batch}", "--train.mixed_precision=auto",
         f"--train.total_samples={10**7}", f"--train.log_every_samples={batch * 10}",
-        f"--train.validate_every_samples={batch * (100 if device == 'gpu' else 10)}", f"--train.checkpoint_every_samples={batch * 10_000}",
+        f"--train.validate_every_samples={batch * 100 if device == 'gpu' else batch * 10}",
+        f"--train.checkpoint_every_samples={batch * 10_000}",
     ]  # fmt: skip
     with (out / "training.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
