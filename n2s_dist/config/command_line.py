@@ -6,6 +6,7 @@ python -m n2s_dist.train --config configs/gaussian25.yaml --run_dir runs/a --dat
 import dataclasses
 import json
 import sys
+from argparse import HelpFormatter
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
 from n2s_dist.config.schema import Config, from_dict
 from n2s_dist.utils.errors import UserError, nearest
+from n2s_dist.utils.programs import hyphenated, program_name, underscored
 
 
 def config_keys() -> list[str]:
@@ -53,9 +55,16 @@ def _file_keys(path: Path) -> list[str]:
     return keys
 
 
+class _Parser(ArgumentParser):
+    """Shows options with hyphens."""
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        return hyphenated(super().format_help(formatter))
+
+
 def parser() -> ArgumentParser:
-    out = ArgumentParser(
-        prog="python -m n2s_dist.train",
+    out = _Parser(
+        prog=program_name("python -m n2s_dist.train"),
         description="Train a score network on noisy images alone, by the AR-DAE loss, or a baseline to compare with.",
         exit_on_error=False,
         default_env=False,
@@ -67,7 +76,7 @@ def parser() -> ArgumentParser:
 
 def read_config(arguments: list[str] | None = None) -> Config:
     """Parse a command line. Raises UserError that names the key and, where one is near, the valid one."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     options = [word[2:].split("=")[0] for word in arguments if word.startswith("--")]
     _reject_unknown([key for key in options if key not in ("config", "help", "print_config")], "on the command line")
     for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
