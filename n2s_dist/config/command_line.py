@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 from n2s_dist.config.schema import Config, from_dict
 from n2s_dist.utils.errors import UserError, nearest
 from n2s_dist.utils.programs import hyphenated, program_name, underscored
+from n2s_dist.utils.shared_files import shared_folder
 
 
 def config_keys() -> list[str]:
@@ -40,7 +41,7 @@ def _file_keys(path: Path) -> list[str]:
     try:
         data = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: --config takes a YAML file such as configs/gaussian25.yaml") from None
+        raise UserError(f"{path} does not exist: --config takes a YAML file, or a name such as gaussian25") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
@@ -62,6 +63,16 @@ class _Parser(ArgumentParser):
         return hyphenated(super().format_help(formatter))
 
 
+def _check_file(text: str) -> Path:
+    """The YAML file that --config names: a path, or the name of a configuration that comes with the package."""
+    path = Path(text)
+    if path.name == text and not path.suffix and not path.exists():
+        named = shared_folder("configs") / f"{text}.yaml"
+        path = named if named.is_file() else path
+    _reject_unknown(_file_keys(path), f"in {path}")
+    return path
+
+
 def parser() -> ArgumentParser:
     out = _Parser(
         prog=program_name("python -m n2s_dist.train"),
@@ -79,10 +90,11 @@ def read_config(arguments: list[str] | None = None) -> Config:
     arguments = [underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     options = [word[2:].split("=")[0] for word in arguments if word.startswith("--")]
     _reject_unknown([key for key in options if key not in ("config", "help", "print_config")], "on the command line")
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        if word == "--config" or word.startswith("--config="):
-            path = Path(word.partition("=")[2] or following)
-            _reject_unknown(_file_keys(path), f"in {path}")
+    for number, word in enumerate(arguments):
+        if word == "--config" and number + 1 < len(arguments):
+            arguments[number + 1] = str(_check_file(arguments[number + 1]))
+        elif word.startswith("--config="):
+            arguments[number] = f"--config={_check_file(word.partition('=')[2])}"
     try:
         parsed = parser().parse_args(arguments)
     except ArgumentError as error:

@@ -12,8 +12,9 @@ import yaml
 
 from n2s_dist.images.files import SUFFIXES
 from n2s_dist.utils.errors import UserError, nearest
+from n2s_dist.utils.shared_files import shared_folder
 
-DESCRIPTIONS = Path(__file__).parents[2] / "shards"
+DESCRIPTIONS = shared_folder("shards")
 ARCHIVES = ("zip", "tar", "tar.gz", "none")
 COLORS = ("color", "gray")
 
