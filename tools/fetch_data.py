@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
 from n2s_dist.cli import main
 
-main("fetch")
+if __name__ == "__main__":  # worker processes import this file as well
+    main("fetch")

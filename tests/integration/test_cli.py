@@ -54,3 +54,10 @@ def test_options_are_spelled_with_hyphens_or_underscores():
     assert hyphenated("--data.cache_dir DIR_A") == "--data.cache-dir DIR_A"
     for spelling in ("--train.total-samples=7", "--train.total_samples=7"):
         assert read_config([spelling]).train.total_samples == 7
+
+
+def test_the_tools_are_the_same_commands(photographs, tmp_path):
+    """With worker processes, which import the program's file again."""
+    command = [sys.executable, ROOT / "tools/build_shards.py", photographs, "--out", tmp_path / "shards", "--workers=2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "tiles" in done.stdout, done.stderr
