@@ -45,7 +45,7 @@ docs: .venv/.docs-ready
 
 notebook: .venv/.docs-ready
 	@rm -rf runs/notebook
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-execute $(NOTEBOOK_FLAGS) docs/notebook.ipynb
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-execute --NotebookClient.record_timing=False $(NOTEBOOK_FLAGS) docs/notebook.ipynb
 
 clean:
 	rm -rf .venv runs
