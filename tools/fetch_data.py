@@ -4,7 +4,7 @@
 tools/fetch_data.py kodak24 cbsd68            downloads to data/kodak24 and data/cbsd68
 tools/fetch_data.py div2k_train --from DIV2K_train_HR.zip
 
-Interrupted in any way, the same command goes on. shards/README.md lists the data sets.
+Interrupted in any way, the same command goes on. docs/datasets.md lists the data sets.
 """
 
 import argparse
