@@ -48,4 +48,4 @@ notebook: .venv/.docs-ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-execute --NotebookClient.record_timing=False $(NOTEBOOK_FLAGS) docs/notebook.ipynb
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build/site
