@@ -45,7 +45,7 @@ docs: .venv/.docs-ready
 
 notebook: .venv/.docs-ready
 	@rm -rf runs/notebook
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-execute --NotebookClient.record_timing=False $(NOTEBOOK_FLAGS) docs/notebook.ipynb
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/run_notebook.py $(KEEP)
 
 clean:
 	rm -rf .venv runs build/site
