@@ -17,16 +17,15 @@ import pytest
 import skimage.data
 import torch
 import yaml
-from forked_ranks import INTERRUPTED, Fleet
 from PIL import Image
+from support.forked_ranks import INTERRUPTED, Fleet
+from support.paths import ROOT
 
 from n2s_dist import evaluate
 from n2s_dist.datasets import catalogue
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.utils.errors import run_command
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # Top left corners of pieces with something to see in them.
 CORNERS = {
@@ -56,7 +55,9 @@ class Finished(NamedTuple):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=6, help="random kills of one run in test_kills.py (%(default)s)")
+    parser.addoption(
+        "--kills", type=int, default=6, help="random kills of one run in system/test_kills.py (%(default)s)"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,6 @@ from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import CompileMode, Config
 from n2s_dist.losses.ardae import ardae_loss
 from n2s_dist.models.score_model import build_score_model
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training.batches import open_batches
@@ -83,8 +82,7 @@ def make_steps(config: Config, switches: Switches, noisy: torch.Tensor) -> Calla
     model = place(build_score_model(config, noisy.shape[1]), device, switches.channels_last)
     optimizer = build_optimizer(config, model)
     compile_model(model, switches.compile)
-    assert not isinstance(model.noise, Mixture), "the photographs' tiles are clean"
-    w, condition = model.given(noisy, model.noise)
+    w, condition = model.given(noisy, model.noise.single)
     u, sigma_a = torch.randn_like(w), torch.full((len(w), 1, 1, 1), 0.5, device=device)
 
     def score(w: torch.Tensor, sigma_a: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from n2s_dist.inference.noise_estimation import estimate_noise, scan_total_varia
 from n2s_dist.inference.tiling import denoise_tiled
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models import checkpoint
-from n2s_dist.noise.base import FAMILIES, NoiseModel
+from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.utils.errors import UserError, run_command
 from n2s_dist.utils.hashing import frozen_rng, name_key
@@ -94,7 +94,7 @@ def main() -> None:
             print(f"{'  scan':<14}{summary(rows, 'scan_error', 'scan_db')}", flush=True)
         if args.family:
             taken = Counter(row["family"] for row in rows)
-            print("  taken for " + ", ".join(f"{kind.family} {taken[kind.family]}" for kind in FAMILIES), flush=True)
+            print("  taken for " + ", ".join(f"{family} {count}" for family, count in taken.items()), flush=True)
     if args.json:
         args.json.write_text(json.dumps(everything, indent=1) + "\n")
 

@@ -4,6 +4,7 @@
 tools/ship_weights.py runs/universal --name universal-color --data bsd400 --hardware "one core of an AMD EPYC (Zen 5)"
 tools/ship_weights.py runs/universal --name universal-color --results runs/table2/results.json
 
+A network must leave alone what has no noise, whatever level it is told (acceptance.py), or it is refused.
 The averaged weights of the newest checkpoint are stored as float16 where that changes the PSNR on scikit-image's
 photographs by less than 0.001 dB, otherwise as float32. Those PSNRs are recorded beside them, for a test to compare
 with. --results adds to the card what `n2s_dist.evaluate --suite table2` found for this network, under its run directory
@@ -12,6 +13,7 @@ or under its name.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -24,7 +26,9 @@ from torch import Tensor
 from n2s_dist.config.schema import to_dict
 from n2s_dist.datasets.catalogue import find_dataset, known_names
 from n2s_dist.images.files import KINDS
+from n2s_dist.inference import acceptance
 from n2s_dist.inference.reference_photographs import largest_difference_db, measure_photographs
+from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import format_training_noise
 from n2s_dist.reporting.curves import read_metrics, training_hours
@@ -153,6 +157,8 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
     dataset = find_dataset(data)
     table = results_table(results, name, run_dir) if results else ""
     loaded = checkpoint.load(checkpoint.locate(run_dir))
+    if harm := acceptance.problems(functools.partial(denoise_whole, loaded.model), loaded.channels, loaded.config.aim):
+        raise UserError(f"{run_dir} is not shipped, it would harm images ({len(harm)} findings): {harm[0]}")
     weights, storage, recorded = stored(loaded)
     content = safetensors.torch.save(weights)
     if len(content) > pretrained.MAX_BYTES:

@@ -4,7 +4,6 @@ import math
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.utils.errors import UserError
 
@@ -14,31 +13,36 @@ if TYPE_CHECKING:
 # Of the square's symmetry group: quarter turns, with or without a flip before. A symmetric network's channels come in
 # groups of so many.
 SYMMETRY_ORDER = 8
+# The families that network.condition families tells apart, in the order of their planes.
+TOLD_FAMILIES = ("gaussian", "poisson", "gamma")
 
 
 def check(config: "Config") -> None:
     """Raise UserError for values out of range and for settings that contradict each other."""
     data, train, optimizer = config.data, config.train, config.optimizer
-    if isinstance(parse_training_noise(config.noise), Mixture) and config.ardae.coordinates == "image":
+    noise = parse_training_noise(config.noise)
+    if not noise.is_single and config.ardae.coordinates == "image":
         raise UserError("ardae.coordinates image takes one noise level: give stable, or a noise such as gaussian:25")
-    if config.method != "ardae" and isinstance(parse_training_noise(config.noise), Mixture):
+    if noise.paper_sigma_a is None and config.ardae.coordinates == "image":
+        raise UserError(f"noise {config.noise} has no image coordinates: give ardae.coordinates stable")
+    if config.method != "ardae" and not noise.is_single:
         raise UserError(
             f"method {config.method} takes one noise level: give a noise such as gaussian:25, or method ardae"
         )
-    if config.ardae.whole_range and not isinstance(parse_training_noise(config.noise), Mixture):
+    check_condition(config)
+    if config.ardae.whole_range and noise.is_single:
         raise UserError("ardae.whole_range takes a noise of several levels, such as gaussian:5-55")
     if focus := config.ardae.focus:
         if not config.ardae.whole_range:
             raise UserError(f"ardae.focus is {focus}: it takes ardae.whole_range true")
-        noise = parse_training_noise(config.noise)
-        assert isinstance(noise, Mixture)
-        if not noise.contains(config.aim):
+        if config.aim.is_single or not noise.contains(config.aim):
             raise UserError(f"ardae.focus is {focus}: give a part of each range of {config.noise}, in this order")
     if config.method != "ardae" and config.ardae.coordinates == "image":
         raise UserError(f"ardae.coordinates image is for method ardae: give stable for method {config.method}")
     for key in (
         "data.cache_gib", "data.crop_size", "data.num_threads", "network.blocks", "optimizer.learning_rate",
-        "optimizer.step_every_samples", "optimizer.step_factor", "train.total_samples", "train.global_batch_size",
+        "optimizer.decay_samples", "optimizer.step_every_samples", "optimizer.step_factor",
+        "train.total_samples", "train.global_batch_size",
         "train.device_batch_size", "train.checkpoint_every_samples", "train.keep_checkpoints",
         "train.validate_every_samples", "train.validation_tiles", "train.log_every_samples",
     ):  # fmt: skip
@@ -60,6 +64,14 @@ def check(config: "Config") -> None:
         raise UserError(
             f"data.lanes is {data.lanes}: it must divide train.global_batch_size, which is {train.global_batch_size}"
         )
+    for key in ("ardae.overstated", "ardae.constant"):
+        value = attrgetter(key)(config)
+        if not 0 <= value <= 1:
+            raise UserError(f"{key} is {value}: it must be a share of the crops, from 0 to 1")
+        if value and (config.method != "ardae" or config.ardae.coordinates == "image"):
+            raise UserError(f"{key} is {value}: it takes method ardae and ardae.coordinates stable")
+    if config.ardae.overstated and not config.ardae.whole_range:
+        raise UserError(f"ardae.overstated is {config.ardae.overstated}: it takes ardae.whole_range true")
     if not config.network.widths or min(config.network.widths) <= 0:
         raise UserError(f"network.widths is {config.network.widths}: give one positive width a level")
     if config.network.symmetric and config.network.name != "resunet":
@@ -75,3 +87,20 @@ def check(config: "Config") -> None:
     sigma_a = config.ardae.sigma_a
     if sigma_a and (len(sigma_a) != 2 or not all(0 <= s < math.inf for s in sigma_a) or max(sigma_a) == 0):
         raise UserError(f"ardae.sigma_a is {sigma_a}: give two numbers, not negative and not both 0")
+
+
+def check_condition(config: "Config") -> None:
+    """UserError where network.condition does not go with the noise, the method or the coordinates."""
+    noise, kind = parse_training_noise(config.noise), config.network.condition
+    if kind == "map" and config.ardae.coordinates == "image":
+        raise UserError("network.condition map takes ardae.coordinates stable")
+    if kind == "families" and not noise.is_single:
+        if not set(noise.families) <= set(TOLD_FAMILIES):
+            raise UserError(
+                f"network.condition families tells {', '.join(TOLD_FAMILIES)} apart: give map for {config.noise}"
+            )
+        if noise.max_width:
+            raise UserError(f"network.condition families knows no correlation: give map for {config.noise}")
+    if noise.max_width and config.method in ("supervised", "noise2noise", "noise2void"):
+        why = "masks single pixels" if config.method == "noise2void" else "takes noise that the loader draws"
+        raise UserError(f"method {config.method} {why}, and {config.noise} is correlated: give ardae, sure or r2r")

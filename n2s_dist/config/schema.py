@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from n2s_dist.config.checks import check
 from n2s_dist.noise.base import Coordinates
-from n2s_dist.noise.mixtures import Mixture, TrainingNoise
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.utils.errors import UserError
 
@@ -18,6 +18,7 @@ Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 Method = Literal["ardae", "supervised", "noise2noise", "noise2void", "sure", "r2r"]
 ExtraView = Literal["clean", "noisy"]
+ConditionKind = Literal["families", "map"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,18 @@ class ArdaeConfig:
             for noise of several levels
         focus: with whole_range, the part of each range to draw from, such as gaussian:22-28, for a network that is
             best there; validation then is on such noise. Empty draws from all of it
+        overstated: with whole_range, the share of crops that are told a higher level than they have, up to the one
+            drawn, so that a level named too high does no harm
+        constant: the share of crops in which an area is made constant, clipped or a pattern: it has no noise, whatever
+            level is told, and the network learns to leave it alone
     """
 
     coordinates: Coordinates = "stable"
     sigma_a: list[float] = field(default_factory=list)
     whole_range: bool = False
     focus: str = ""
+    overstated: float = 0.0
+    constant: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,15 @@ class NetworkConfig:
         blocks: residual blocks a level of resunet
         symmetric: whether resunet commutes with flips and quarter turns, its weights being copies of an eighth of them;
             takes widths that are multiples of 8
+        condition: what it is told of the noise: families (which of gaussian, poisson and gamma, and the level) or map
+            (the noise's strength at every value, and the width of its correlation), which takes noise of any family
     """
 
     name: Literal["resunet", "unet_n2n"] = "resunet"
     widths: list[int] = field(default_factory=lambda: [32, 64, 128])
     blocks: int = 2
     symmetric: bool = False
+    condition: ConditionKind = "families"
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,10 @@ class OptimizerConfig:
         betas: decay rates of Adam's two averages
         momentum: of muon
         weight_decay: of adamw and muon
-        schedule: cosine (linear warm-up, then half a cosine to zero) or step
-        warmup_samples: length of the cosine schedule's warm-up, at most a quarter of the run
+        schedule: cosine (linear warm-up, then half a cosine to zero), step, or wsd (linear warm-up, a constant rate, a
+            decay to zero), whose runs can be prolonged by a larger train.total_samples
+        warmup_samples: length of the warm-up of cosine, where it is at most a quarter of the run, and of wsd
+        decay_samples: length of wsd's decay at the end of the run
         step_every_samples: the step schedule multiplies the rate by step_factor this often
         step_factor: see step_every_samples
         clip_norm: largest gradient norm; 0 leaves gradients alone
@@ -108,8 +120,9 @@ class OptimizerConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     momentum: float = 0.95
     weight_decay: float = 0.01
-    schedule: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["cosine", "step", "wsd"] = "cosine"
     warmup_samples: int = 1_600
+    decay_samples: int = 8_000
     step_every_samples: int = 20_000
     step_factor: float = 0.1
     clip_norm: float = 1.0
@@ -178,7 +191,8 @@ class Config:
 
     Args:
         run_dir: where checkpoints, metrics and the frozen configuration go; an existing run is continued
-        noise: gaussian:SIGMA (8-bit levels), poisson:ZETA or gamma:K; or ranges, gaussian:5-55,gamma:20-200
+        noise: gaussian:SIGMA (sigma in 8-bit levels), poisson:ZETA, gamma:K, poisson-gaussian:ZETA:SIGMA or another
+            family; ranges of them, gaussian:5-55,gamma:20-200; each blurred, gaussian:5-55+blur:0-1.2 (width in pixels)
         method: ardae (Noise2Score), or a baseline: noise2void, sure or r2r (Recorrupted-to-Recorrupted), which see
             noisy pixels alone, noise2noise, which sees two noisy versions of each image, or supervised, which sees
             clean pixels
@@ -205,7 +219,7 @@ class Config:
         return "n2s" if self.method == "ardae" else self.method
 
     @cached_property
-    def aim(self) -> TrainingNoise:
+    def aim(self) -> NoiseDistribution:
         """The noise that the network is to be best at: ardae.focus, or all that it trains on."""
         return parse_training_noise(self.ardae.focus or self.noise)
 
@@ -222,9 +236,9 @@ class Config:
             return (self.ardae.sigma_a[0], self.ardae.sigma_a[1])
         if self.ardae.coordinates == "stable":
             return (0.0, 1.0)
-        noise = parse_training_noise(self.noise)
-        assert not isinstance(noise, Mixture)
-        return noise.paper_sigma_a
+        ends = parse_training_noise(self.noise).paper_sigma_a
+        assert ends, "the checks refuse noise without natural coordinates"
+        return ends
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -4,20 +4,16 @@ Poisson and Gamma noise go through the stable transform, which makes their devia
 unbiased inverse (Makitalo & Foi 2011 for Poisson). The package, bm3d, is free for non-commercial use alone.
 """
 
-import math
 import threading
 from collections.abc import Callable
 from importlib.metadata import version
 
 import numpy as np
 import torch
-from scipy.special import digamma, polygamma
 
 from n2s_dist.evaluation.methods import EvaluatedMethod
 from n2s_dist.inference.tiling import Box
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.gamma import Gamma
-from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.utils.errors import UserError
 
 _SMALLEST = 8  # pixels: the side of its blocks
@@ -54,20 +50,10 @@ def through_stable(
     height, width = noisy.shape[:2]
     if min(height, width) < _SMALLEST:
         raise UserError(f"an image of {width} x {height} pixels is too small for BM3D, whose blocks have 8 x 8")
-    if isinstance(noise, Gaussian):
-        return white(noisy.astype(np.float64), noise.sigma)
+    if noise.constant_std is not None:
+        return white(noisy.astype(np.float64), noise.constant_std)
     stable = noise.stabilize(torch.from_numpy(noisy.astype(np.float64))).numpy()
-    deviation = math.sqrt(noise.k * polygamma(1, noise.k)) if isinstance(noise, Gamma) else 1.0
+    deviation = noise.stable_std
     low, scale = stable.min(), max(np.ptp(stable), deviation)  # its constants are for images on the 0-1 scale
-    return stable_inverse(white((stable - low) / scale, deviation / scale) * scale + low, noise)
-
-
-def stable_inverse(mean: np.ndarray, noise: NoiseModel) -> np.ndarray:
-    """The clean value x whose noisy version has this mean in stable coordinates, float64; exact and unbiased.
-
-    Gamma: E[log y] = log x + digamma(k) - log k. Others: as the family's own formula in these coordinates has it.
-    """
-    if isinstance(noise, Gamma):
-        return np.exp(mean / math.sqrt(noise.k) - digamma(noise.k) + math.log(noise.k))
-    black = torch.zeros(mean.shape, dtype=torch.float64)
-    return noise.posterior_mean_stable(black, torch.from_numpy(mean) - noise.stabilize(black)).numpy()
+    mean = white((stable - low) / scale, deviation / scale) * scale + low
+    return noise.unbiased_inverse(torch.from_numpy(mean)).numpy()

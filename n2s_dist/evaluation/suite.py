@@ -13,7 +13,6 @@ from n2s_dist.evaluation.methods import EvaluatedMethod
 from n2s_dist.evaluation.published import paper_db
 from n2s_dist.images.files import KINDS
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
 from n2s_dist.utils.errors import UserError
 
@@ -161,10 +160,10 @@ def product_cells(
 def _trained_on(denoiser: EvaluatedMethod) -> str:
     assert denoiser.loaded
     trained = denoiser.loaded.model.noise
-    if isinstance(trained, Mixture):
+    if not trained.is_single:
         known = f"{denoiser.checkpoint} was trained on {format_training_noise(trained)}"
         raise UserError(f"--noise is missing: {known}, so say which one the images have")
-    return format_noise(trained)
+    return format_noise(trained.single)
 
 
 def _check(noise: str, level: str, source: Benchmark, denoiser: EvaluatedMethod) -> None:

@@ -2,7 +2,7 @@
 
     PNG, TIFF: 8 or 16 bits a channel;  JPEG, WebP, BMP: 8
 
-images.py reads what is trained on and measured: 8 bits, opaque.
+files.py reads what is trained on and measured: 8 bits, opaque.
 """
 
 import struct

@@ -21,10 +21,7 @@ from n2s_dist.inference.tiling import TILE, denoise_tiled
 from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.models.self_ensemble import SelfEnsemble
-from n2s_dist.noise.base import FAMILIES, UNKNOWN, NoiseModel
-from n2s_dist.noise.gamma import Gamma
-from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.base import UNKNOWN, NoiseModel, families
 from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
 from n2s_dist.utils.errors import UserError
 
@@ -72,11 +69,11 @@ class Denoiser:
             device. uint8, uint16, or floats on the 0-1 scale, which noise may exceed. A further channel is
             transparency, and comes back as it was. Floats come back unclamped, integers rounded and clamped.
         noise: such as "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta) or "gamma:50" (k), or
-            n2s_dist.noise's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level.
+            noise.gaussian's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level.
             None takes what the network was trained on, or, if that is a range, an estimate.
         uncertainty: compute info.std as well, at five times the cost.
         ensemble: the mean over the 8 flips and transposes, at eight times the cost; for a symmetric network, over 4
-            shifts, at four times (ensemble.py).
+            shifts, at four times (models/self_ensemble.py).
 
         Memory is bounded by the image's own and a tile's. Raises UserError, a ValueError, for what is no image of this
         network's channels, for values that are not finite or of another scale, for negative ones under Poisson or
@@ -130,12 +127,11 @@ class Denoiser:
 
     def noises_of(self, pixels: np.ndarray, noise: str | NoiseModel | None) -> tuple[list[NoiseModel], bool]:
         """Each image's noise, and whether it was estimated."""
-        families = {family.family for family in FAMILIES}
         model = self.loaded.model
-        if noise is None and not isinstance(model.noise, Mixture):
-            return [model.noise] * len(pixels), False
-        if noise is None or noise == UNKNOWN or noise in families:
-            family = noise if noise in families else None
+        if noise is None and model.noise.is_single:
+            return [model.noise.single] * len(pixels), False
+        if noise is None or noise == UNKNOWN or noise in families():
+            family = noise if noise in families() else None
             return [estimate_noise(model, image, family) for image in pixels], True
         named = choose_noise(self.loaded, noise if isinstance(noise, str) else format_noise(noise))
         return [named if isinstance(noise, str) else noise] * len(pixels), False
@@ -151,7 +147,7 @@ class Denoiser:
 
 
 def _check_negative(pixels: np.ndarray, noise: NoiseModel) -> None:
-    negative = int(np.count_nonzero(pixels < 0)) if isinstance(noise, Poisson | Gamma) else 0
+    negative = int(np.count_nonzero(pixels < 0)) if noise.is_nonnegative else 0
     if negative:
         raise UserError(
             f"{negative} of {pixels.size} values are negative, which {format_noise(noise)} noise never makes them: "
@@ -163,10 +159,9 @@ def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
     """The noise that a user names, or the one trained on. UserError for a family that was not trained on."""
     trained = loaded.model.noise
     known = f"{loaded.path} was trained on {format_training_noise(trained)}"
-    if text is None and isinstance(trained, Mixture):
+    if text is None and not trained.is_single:
         raise UserError(f"--noise is missing: {known}, so say which one the images have")
-    chosen = parse_noise(text) if text else trained
-    assert not isinstance(chosen, Mixture)
-    if chosen.family not in loaded.model.families:
+    chosen = parse_noise(text) if text else trained.single
+    if not loaded.model.serves(chosen):
         raise UserError(f"--noise is {text}, but {known}")
     return chosen

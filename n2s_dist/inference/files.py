@@ -10,7 +10,6 @@ from n2s_dist.images.user_files import DecodedImage, read_picture, write_picture
 from n2s_dist.inference.denoiser import Denoiser, Info
 from n2s_dist.inference.network_choice import ShippedDenoiser
 from n2s_dist.inference.uncertainty import std_picture
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import format_noise, format_training_noise
 from n2s_dist.utils.errors import UserError
 
@@ -45,9 +44,9 @@ def remark(info: Info) -> str:
     assert not isinstance(info.noise, list)  # one image at a time
     words, trained = format_noise(info.noise), info.network.model.noise
     known = format_training_noise(trained)
-    if isinstance(trained, Mixture) and info.estimated and trained.is_end(info.noise):
+    if info.estimated and trained.is_end(info.noise):
         return f"{words} (estimated), an end of what the network knows ({known}): it may be other noise, so try --noise"
-    if isinstance(trained, Mixture) and not info.estimated and not trained.holds(info.noise):
+    if not trained.is_single and not info.estimated and not trained.holds(info.noise):
         return f"{words} is none of what the network was trained on ({known})"
     return f"{words} (estimated)" if info.estimated else ""
 

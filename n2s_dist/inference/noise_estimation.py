@@ -24,12 +24,9 @@ import torch
 from torch import Tensor
 
 from n2s_dist.models.score_model import ScoreModel
-from n2s_dist.noise.base import PureNoise
-from n2s_dist.noise.gamma import Gamma
-from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_training_noise
+from n2s_dist.noise.transforms import DARK, DIM
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import frozen_rng
 
@@ -40,16 +37,9 @@ _PROBE = 0.05  # step of finite differences, in noise standard deviations
 _CORRECTIONS = 3  # of the level: they end within a hundredth of where more would
 _MIN_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
 _SEED = 0x6C6576656C
-# How a level grows with the variance of the noise, and the levels that parse_noise takes.
-_POWER = {Gaussian: 0.5, Poisson: 1.0, Gamma: -1.0}
-_LIMITS = {Gaussian: (0.001, 1.0), Poisson: (0.0025, 1.0), Gamma: (10.0, 10_000.0)}
-_NORMAL_MAD = 0.6745  # median of |n|, n ~ N(0, 1)
-# Families are compared where the image is brighter than the first of these, fully from the second on:
-# black pixels have no Gamma noise and few photons.
-_DARK, _DIM = 0.5 / 255, 0.1
 
 
-def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = None) -> PureNoise:
+def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = None) -> NoiseModel:
     """The noise of one image, of `family` or, where None, of the likeliest of the families that the model knows.
 
     model: a ScoreModel in stable coordinates. noisy: float [H, W, C] on the 0-1 scale, neither clipped nor
@@ -70,32 +60,35 @@ def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = No
         raise UserError("the image has values that are not finite: its noise can't be estimated")
     candidates = _known(model)
     if family is not None:
-        candidates = [kind for kind in candidates if kind.family == family]
+        candidates = [each for each in candidates if each.family == family]
     if not candidates:
         raise UserError(
             f"the family '{family}' can't be estimated: the model was trained on {format_training_noise(model.noise)}"
         )
     pieces = _pieces(noisy).to(next(model.parameters()).device)
     if len(candidates) == 1:
-        return _correct(model, pieces, start(pieces, candidates[0]), _CORRECTIONS)
-    rough = [_correct(model, pieces, start(pieces, kind), 1) for kind in candidates]
+        return _correct(model, pieces, candidates[0].first_guess(pieces), _CORRECTIONS)
+    rough = [_correct(model, pieces, each.first_guess(pieces), 1) for each in candidates]
     chosen = min(rough, key=lambda noise: objective(model, pieces, noise))
     return _correct(model, pieces, chosen, _CORRECTIONS - 1)
 
 
-def _known(model: ScoreModel) -> list[type[PureNoise]]:
+def _known(model: ScoreModel) -> list[NoiseModel]:
+    """A noise of each family that the model was trained on."""
     if model.coordinates == "image":
         raise UserError("noise is estimated by a model in stable coordinates (ardae.coordinates: stable)")
-    if isinstance(model.noise, Mixture):
-        return [type(low) for low, _ in model.noise.ranges]
-    return [type(model.noise)]
+    if model.noise.max_width:
+        raise UserError("the strength of correlated noise can't be estimated: name it, such as gaussian:25+blur:0.7")
+    return [each.low for each in model.noise.ranges]
 
 
-def _range(model: ScoreModel, kind: type[PureNoise]) -> tuple[float, float]:
+def _range(model: ScoreModel, noise: NoiseModel) -> tuple[float, float]:
     """Lowest and highest level that an estimate can have."""
-    if isinstance(model.noise, Mixture):
-        return next((low.level, high.level) for low, high in model.noise.ranges if type(low) is kind)
-    return _LIMITS[kind]
+    trained = model.noise.range_of(noise.family)
+    if model.noise.is_single or trained is None:
+        parameter = noise.parameters[0]
+        return parameter.least, parameter.high / parameter.scale
+    return trained.low.level, trained.high.level
 
 
 def _pieces(noisy: np.ndarray) -> Tensor:
@@ -109,26 +102,8 @@ def _pieces(noisy: np.ndarray) -> Tensor:
     return torch.stack([image[:, top : top + tall, left : left + wide] for top in tops for left in lefts])
 
 
-def start(pieces: Tensor, kind: type[PureNoise]) -> PureNoise:
-    """A first guess, from the diagonal Haar coefficients of 2 x 2 pixels and their median absolute deviation.
-
-    Too noisy by as much texture as the image has (Donoho & Johnstone 1994 took it from the finest wavelets). Poisson
-    coefficients are divided by the root of the pixels' mean, Gamma's are those of the logarithm.
-    """
-    y = torch.log(torch.clamp(pieces, min=_DARK)) if kind is Gamma else pieces
-    a, b, c, d = (y[..., i::2, j::2][..., : y.shape[-2] // 2, : y.shape[-1] // 2] for i in (0, 1) for j in (0, 1))
-    diagonal, mean = (a - b - c + d).abs() / 2, (a + b + c + d) / 4
-    if kind is Poisson:
-        diagonal = diagonal / mean.clamp(min=_DARK).sqrt()
-    bright = mean > (_DIM if kind is Poisson else math.log(_DIM))
-    if kind is not Gaussian and bright.float().mean() > 0.05:
-        diagonal = diagonal[bright]
-    variance = float((diagonal.median() / _NORMAL_MAD) ** 2)
-    return kind(max(variance, 1e-8) ** _POWER[kind])
-
-
 @torch.no_grad()
-def score_and_divergence(model: ScoreModel, y: Tensor, noise: PureNoise) -> tuple[Tensor, Tensor]:
+def score_and_divergence(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[Tensor, Tensor]:
     """s_z and v ds_z/dz v for a fixed sign v at each value, whose mean is the divergence's (Hutchinson 1990)."""
     z, condition = model.given(y, noise)
     signs = torch.from_numpy(frozen_rng(_SEED, 0).integers(0, 2, z.shape, np.int8)).to(z) * 2 - 1
@@ -136,24 +111,24 @@ def score_and_divergence(model: ScoreModel, y: Tensor, noise: PureNoise) -> tupl
     return score, signs * (model.unperturbed(z + _PROBE * signs, condition) - score) / _PROBE
 
 
-def ratio(model: ScoreModel, y: Tensor, noise: PureNoise) -> tuple[float, Tensor]:
+def ratio(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[float, Tensor]:
     """-E[ds_z/dz] / E[s_z^2] of images [B, C, H, W] under an assumed noise, and their posterior mean."""
     score, divergence = score_and_divergence(model, y, noise)
     share = -divergence.double().mean() / score.double().square().mean()
-    return float(share.clamp(0.05, 20)), noise.posterior_mean_stable(y, score)
+    return float(share.clamp(0.05, 20)), noise.posterior_mean(y, score)
 
 
-def _correct(model: ScoreModel, y: Tensor, noise: PureNoise, rounds: int) -> PureNoise:
+def _correct(model: ScoreModel, y: Tensor, noise: NoiseModel, rounds: int) -> NoiseModel:
     """Move the level until y is as noisy to the score as its own denoised version with that noise put on.
 
     The first step takes the ratio to grow as the assumed variance does; later ones know how it did grow, which on
     fine texture is slower (secants).
     """
-    kind, power = type(noise), _POWER[type(noise)]
-    low, high = np.log(_range(model, kind))
+    power = noise.parameters[0].power
+    low, high = np.log(_range(model, noise))
     place, before = float(np.clip(math.log(noise.level), low, high)), None
     for _ in range(rounds):
-        noise = kind(math.exp(place))
+        noise = noise.with_values(math.exp(place))
         found, denoised = ratio(model, y, noise)
         clean = denoised.clamp(0, 1).double().cpu().numpy()
         again = noise.corrupt(clean, frozen_rng(_SEED, 1)).astype(np.float32)
@@ -164,10 +139,10 @@ def _correct(model: ScoreModel, y: Tensor, noise: PureNoise, rounds: int) -> Pur
             slope = min(max((before[1] - missing) / (place - before[0]), _MIN_SLOPE), 1 / _MIN_SLOPE)
         before = place, missing
         place = float(np.clip(place + missing / slope, low, high))
-    return kind(math.exp(place))
+    return noise.with_values(math.exp(place))
 
 
-def objective(model: ScoreModel, y: Tensor, noise: PureNoise) -> float:
+def objective(model: ScoreModel, y: Tensor, noise: NoiseModel) -> float:
     """Hyvarinen's E[s_u^2 / 2 + ds_u/du], u(y) a coordinate that is the same for every noise.
 
     With q = dz/du a change of variables gives s_u = q s_z + d log q / du. dy/du is the root of the brightness over
@@ -175,10 +150,10 @@ def objective(model: ScoreModel, y: Tensor, noise: PureNoise) -> float:
     """
     score, divergence = (values.double() for values in score_and_divergence(model, y, noise))
     y = y.double()
-    inside = y > 2 * _DARK
-    y = torch.where(inside, y, 2 * _DARK).requires_grad_()
-    bright = y - _DARK
-    speed = bright / torch.sqrt(bright + _DIM)
+    inside = y > 2 * DARK
+    y = torch.where(inside, y, 2 * DARK).requires_grad_()
+    bright = y - DARK
+    speed = bright / torch.sqrt(bright + DIM)
 
     def slope(values: Tensor) -> Tensor:
         """d/du of a function of y."""
@@ -191,43 +166,44 @@ def objective(model: ScoreModel, y: Tensor, noise: PureNoise) -> float:
     return float(torch.where(inside, score_u**2 / 2 + divergence_u, 0).detach().mean())
 
 
-def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, levels: int = 50) -> PureNoise:
+def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, levels: int = 50) -> NoiseModel:
     """The way of Noise2Score (Kim & Ye 2021): of evenly spaced levels, the one whose denoised image varies least.
 
     As in the authors' programs: the score of the noisy image, taken once, goes into Tweedie's formula at every level,
     and the penalty is the denoised image's total variation and, for Poisson and Gamma noise, how ill it fits the
     noisy one. Their network is told no level; here it is told the first guess. Takes what estimate_noise takes.
     """
-    kind = next(kind for kind in _known(model) if kind.family == family)
+    known = next(each for each in _known(model) if each.family == family)
     y = _pieces(noisy).to(next(model.parameters()).device)
-    guess = start(y, kind)
+    guess = known.first_guess(y)
     z, condition = model.given(y, guess)
     with torch.no_grad():
         score = model.unperturbed(z, condition)
-    candidates = [kind(float(level)) for level in np.linspace(*_range(model, kind), levels)]
+    candidates = [known.with_values(float(level)) for level in np.linspace(*_range(model, known), levels)]
     return min(
-        candidates, key=lambda noise: _penalty(y, noise.posterior_mean(y, _natural(score, y, guess, noise)), kind)
+        candidates,
+        key=lambda noise: _penalty(y, noise.natural_posterior_mean(y, _natural(score, y, guess, noise)), family),
     )
 
 
-def _natural(score: Tensor, y: Tensor, guess: PureNoise, noise: PureNoise) -> Tensor:
+def _natural(score: Tensor, y: Tensor, guess: NoiseModel, noise: NoiseModel) -> Tensor:
     """The score in `noise`'s natural coordinates, which are y or counts, from s_z in `guess`'s stable ones."""
-    if isinstance(guess, Gaussian):
-        return score / guess.sigma
-    if isinstance(guess, Gamma):
-        return (guess.k**0.5 * score - 1) / y.clamp(min=_DARK)
-    counts = (y / guess.zeta).clamp(min=0) + 3 / 8
-    return (score / counts.sqrt() - 0.5 / counts) * (noise.level / guess.zeta)
+    if guess.family == "gaussian":
+        return score / guess.level
+    if guess.family == "gamma":
+        return (guess.level**0.5 * score - 1) / y.clamp(min=DARK)
+    counts = (y / guess.level).clamp(min=0) + 3 / 8
+    return (score / counts.sqrt() - 0.5 / counts) * (noise.level / guess.level)
 
 
-def _penalty(y: Tensor, denoised: Tensor, kind: type[PureNoise]) -> float:
+def _penalty(y: Tensor, denoised: Tensor, family: str) -> float:
     """Mean absolute difference of neighbours, with the misfit and its weight that the authors' programs add to it."""
     rows, columns = denoised.diff(dim=-2), denoised.diff(dim=-1)
     variation = float(rows.abs().mean() + columns.abs().mean())
-    positive = denoised > _DARK
+    positive = denoised > DARK
     x, y = denoised[positive], y[positive]
-    if kind is Poisson:
+    if family == "poisson":
         return 0.1 * variation + float((x - y * torch.log(x)).mean())
-    if kind is Gamma:
+    if family == "gamma":
         return variation + float((torch.log(x) + y / x + (y / x) ** 2).mean())
     return variation

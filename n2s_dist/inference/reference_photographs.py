@@ -14,7 +14,7 @@ from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.mixtures import Mixture, TrainingNoise
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.utils.hashing import frozen_rng, name_key
 
@@ -31,14 +31,14 @@ def photograph(name: str, channels: int) -> np.ndarray:
     return pixels.reshape(_SIDE, _SIDE, channels)
 
 
-def noises(aim: TrainingNoise) -> list[NoiseModel]:
+def noises(aim: NoiseDistribution) -> list[NoiseModel]:
     """What to measure a network at: the noise it is for, or what a table of results has of its ranges."""
-    if not isinstance(aim, Mixture):
-        return [aim]
+    if aim.is_single:
+        return [aim.single]
     return [noise for noise in map(parse_noise, _NOISES) if aim.holds(noise)]
 
 
-def measure_photographs(model: ScoreModel, channels: int, aim: TrainingNoise) -> list[dict[str, Any]]:
+def measure_photographs(model: ScoreModel, channels: int, aim: NoiseDistribution) -> list[dict[str, Any]]:
     """Rows {photograph, noise, psnr_noisy_db, psnr_db}; the noise is frozen, estimates are clamped to [0, 1]."""
     rows = []
     for noise in noises(aim):

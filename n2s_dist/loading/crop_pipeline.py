@@ -1,7 +1,7 @@
 """Noisy crops by global position: the same DALI graph on the CPU and on the GPU.
 
     position ──► tile (memory-mapped, zero copy) ──► crop ──► flips, transpose ──► noise ──► [B, C, H, W]
-                 order.py picks tile, place and flips         keyed by the pixel's place in its source image
+                 sample_order picks tile, place and flips     keyed by the pixel's place in its source image
 
 Noise comes last, where pixels are already few, but its keys go through the same flips: it belongs to
 the source image's pixels, so overlapping crops, of one tile or of two, see one noisy version where
@@ -27,9 +27,8 @@ from n2s_dist.loading.dali_math import dali_math
 from n2s_dist.loading.sample_order import order_blocks
 from n2s_dist.noise import frozen
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.noise.specification import parse_training_noise
-from n2s_dist.noise.stored import CLEAN, Encoding, encoding
+from n2s_dist.noise.encoding import CLEAN, Encoding
+from n2s_dist.noise.specification import format_noise, parse_training_noise
 from n2s_dist.shards.reader import Sample, ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
@@ -128,9 +127,10 @@ def check_crop_size(shards: ShardSet, crop_size: int) -> None:
 def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
     """UserError when tiles do not hold the noise that a run asks for, or were to get it anew each time."""
     wanted = parse_training_noise(noise)
-    if shards.noise is None and isinstance(wanted, Mixture):
+    what = format_noise(wanted.single) if wanted.is_single else "noise of several levels"
+    if shards.noise is None and wanted.is_stored_only:
         raise UserError(
-            f"{shards.folder} holds clean tiles, and noise of several levels is stored with the tiles: "
+            f"{shards.folder} holds clean tiles, and {what} is stored with the tiles: "
             f"build them with tools/build_shards.py --noise {noise}"
         )
     if shards.noise is None:
@@ -180,7 +180,7 @@ def crop_pipeline(
 
 def _corrupt(noise: NoiseModel, crop: Any, down_keys: Any, across_keys: Any) -> Any:
     math = dali_math()
-    return frozen.corrupt(noise, crop, frozen.PixelBits(down_keys, across_keys, math), math)
+    return noise.draw(crop, frozen.PixelBits(down_keys, across_keys, math), math)
 
 
 class CropLoader:
@@ -210,7 +210,7 @@ class CropLoader:
         check_crop_size(shards, crop_size)
         assert noise is not None or extra_view is None, "only clean tiles can give more than one noisy version"
         assert noise is None or shards.noise is None, "tiles that hold noise get no more of it"
-        stored = encoding(parse_training_noise(shards.noise)) if shards.noise else CLEAN
+        stored = parse_training_noise(shards.noise).encoding if shards.noise else CLEAN
         values = batch_size * shards.manifest.channels * crop_size**2 * (2 if extra_view else 1)
         together = max(1, min(_MAX_TOGETHER, _VALUES_TOGETHER // values))
         self._batch_size, self._made = batch_size, deque[Tensor]()

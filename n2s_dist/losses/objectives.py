@@ -1,7 +1,7 @@
 """What each method learns by: a loss on one batch, one value a sample, [B].
 
-All methods have one network, one scaling (score.py), one loader and one way to denoise, `ScoreModel.denoise`. Its
-network's output F stands for the noise in stable coordinates z (noise.py), where it has unit variance:
+All methods have one network, one scaling (score_model.py), one loader and one way to denoise, `ScoreModel.denoise`. Its
+network's output F stands for the noise in stable coordinates z (noise/base.py), where it has unit variance:
 
     ardae         s = -F / (1 + sigma_a^2) is the score of z + sigma_a u; Tweedie's formula denoises
     the others    d = z - F is the clean image; the same formula, with s = -F, brings it back to the 0-1 scale: x_hat(y)
@@ -33,7 +33,8 @@ from n2s_dist.config.schema import Method
 from n2s_dist.losses.ardae import ardae_loss, generators, perturbations
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.conditioning import NoiseBatch
+from n2s_dist.noise.batch import NoiseBatch
+from n2s_dist.noise.blurred import Kernels
 
 # Noise2Void: one pixel in 64 is masked, as in Krull et al. 2019, by a value of the 5 x 5 around it.
 _ONE_IN = 64
@@ -53,14 +54,26 @@ class Batch(NamedTuple):
     noise: NoiseModel | NoiseBatch
     aux: Tensor  # [B, C, S, S]: x (supervised), y_2 (noise2noise), or what `draw` gives the method
     sigma_a: Tensor  # [B, 1, 1, 1], AR-DAE's alone
+    excess: Tensor | None = None  # [B, 1, 1, 1], of the told level over the present one; None is 1 for all
+    noiseless: Tensor | None = None  # bool [B, C, S, S], where y was made constant
 
 
-def draw(method: Method, seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:
+def draw(
+    method: Method,
+    seed: int,
+    positions: np.ndarray,
+    shape: torch.Size,
+    device: torch.device,
+    kernels: Kernels | None = None,
+) -> Tensor:
     """A method's own randomness at some global positions, [B, C, H, W].
 
-    N(0, I), float32, for AR-DAE's u, SURE's b and R2R's w; blind spots, int64, for Noise2Void.
+    N(0, C), float32, for AR-DAE's u, SURE's b and R2R's w; blind spots, int64, for Noise2Void. C is the noise's
+    correlation: `kernels`, or none for white noise.
     """
-    return (blind_spots if method == "noise2void" else perturbations)(seed, positions, shape, device)
+    if method == "noise2void":
+        return blind_spots(seed, positions, shape, device)
+    return perturbations(seed, positions, shape, device, kernels)
 
 
 def blind_spots(seed: int, positions: np.ndarray, shape: torch.Size, device: torch.device) -> Tensor:
@@ -85,10 +98,11 @@ def method_loss(method: Method, model: ScoreModel, run: Callable[..., Tensor], b
 
     run: what computes the score, the model itself or the same behind data parallelism.
     """
-    _, noisy, noise, aux, sigma_a = batch
+    _, noisy, noise, aux, sigma_a, excess, noiseless = batch
     w, condition = model.given(noisy, noise)
     if method == "ardae":
-        return ardae_loss(run, w, aux, sigma_a, condition)
+        told = (condition,) if excess is None else (condition, excess)
+        return ardae_loss(run, w, aux, sigma_a, *told, noiseless=noiseless)
     assert not isinstance(noise, NoiseBatch), "the configuration allows it for ardae alone"
     if method == "sure" or method == "r2r":
         loss = sure_loss if method == "sure" else r2r_loss

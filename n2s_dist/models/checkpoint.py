@@ -16,6 +16,7 @@ import math
 import platform
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,8 +34,6 @@ from n2s_dist.config.schema import Config, from_dict, to_dict
 from n2s_dist.models import pretrained
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.mixtures import Mixture
-from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils.errors import UserError, print_rank0
 from n2s_dist.utils.files import sha256_file, sync
 
@@ -56,19 +55,17 @@ class Loaded:
 
     @property
     def specificity(self) -> tuple[int, float]:
-        """How much it is to be good at: Mixture.specificity; 0 for a single level."""
-        aim = self.config.aim
-        return aim.specificity if isinstance(aim, Mixture) else (0, 0.0)
+        """How much it is to be good at, least first (NoiseDistribution.specificity)."""
+        return self.config.aim.specificity
 
     @property
     def is_universal(self) -> bool:
         """Whether it was trained for all of some ranges of levels, so that training has not told it an unknown one."""
-        return isinstance(self.model.noise, Mixture) and self.config.aim == self.model.noise
+        return not self.model.noise.is_single and self.config.aim == self.model.noise
 
     def is_for(self, noise: NoiseModel) -> bool:
         """Whether it was trained for this noise, alone or among others."""
-        aim = self.config.aim
-        return aim.holds(noise) if isinstance(aim, Mixture) else format_noise(aim) == format_noise(noise)
+        return self.config.aim.holds(noise)
 
 
 def versions() -> dict[str, str]:
@@ -142,21 +139,37 @@ def damage(path: Path) -> str | None:
 def newest_first(run_dir: Path) -> list[Path]:
     folder = run_dir / "checkpoints"
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    return sorted(found, key=_samples_seen, reverse=True)
 
 
-def newest_valid(run_dir: Path) -> Path | None:
-    """The newest checkpoint that is whole. Damaged ones are named on the terminal and passed over."""
+def _samples_seen(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def newest_valid(run_dir: Path, may_go_on: Callable[[Config, int], bool] = lambda *_: True) -> Path | None:
+    """The newest checkpoint that is whole. Damaged ones are named on the terminal and passed over.
+
+    may_go_on: of the configuration and samples_seen of a checkpoint, whether it is one to look at.
+    """
     for path in newest_first(run_dir):
         problem = damage(path)
-        if problem is None:
+        if problem is None and may_go_on(*_standing(path)):
             return path
-        print_rank0(f"passing over {path}: {problem}")
+        if problem is not None:
+            print_rank0(f"passing over {path}: {problem}")
     return None
 
 
-def retain(run_dir: Path, keep: int) -> None:
+def _standing(path: Path) -> tuple[Config, int]:
+    """The configuration that a whole checkpoint was made with, and how far its run had come."""
+    about = json.loads((path / ABOUT).read_text())
+    return from_dict(about["config"], str(path)), about["samples_seen"]
+
+
+def retain(run_dir: Path, keep: int, before_samples: int | None = None) -> None:
     """Remove all but the newest `keep` whole checkpoints and the whole one with the best validation PSNR.
+
+    before_samples: the newest whole one up to so many samples stays as well.
 
     What kills left half written goes as well; so nothing else may be writing in this folder.
     """
@@ -164,6 +177,9 @@ def retain(run_dir: Path, keep: int) -> None:
         shutil.rmtree(partial)
     whole = (path for path in newest_first(run_dir) if damage(path) is None)
     spared = {*islice(whole, keep), best(run_dir)}
+    if before_samples is not None:
+        before = (path for path in newest_first(run_dir) if _samples_seen(path) <= before_samples)
+        spared.add(next((path for path in before if damage(path) is None), None))
     for path in newest_first(run_dir):
         if path not in spared:
             doomed = path.with_name(f".{path.name}.partial")  # a kill here leaves nothing that looks like a checkpoint

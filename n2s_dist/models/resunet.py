@@ -27,7 +27,7 @@ class ResUNet(nn.Module):
 
     widths: channels at each level, from fine to coarse. blocks: residual blocks at each level on the
     way down, and again on the way up; the coarsest level has them once. symmetric: whether it commutes with flips and
-    quarter turns (symmetry.py), for which widths must be multiples of 8.
+    quarter turns (equivariance.py), for which widths must be multiples of 8.
     """
 
     def __init__(

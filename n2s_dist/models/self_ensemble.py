@@ -24,8 +24,8 @@ class SelfEnsemble(ScoreModel):
         s_e(w) = 1/n sum over v of v^-1 s(v w)
 
     A plain network's views are the eight flips and transposes g, so that s_e(g w) = g s_e(w). A symmetric network
-    (symmetry.py) gives the same for each of these. It does not commute with shifts, as it takes pixels two by two, so
-    its views are the four shifts that put the image's first pixel in each place of a square of two by two, as cycle
+    (equivariance.py) gives the same for each of these. It does not commute with shifts, as it takes pixels two by two,
+    so its views are the four shifts that put the image's first pixel in each place of a square of two by two, as cycle
     spinning does (Coifman & Donoho 1995).
 
     The mean is of scores, not of denoised images: the AR-DAE loss is convex in the score, so s_e is on average no worse
@@ -34,15 +34,15 @@ class SelfEnsemble(ScoreModel):
     """
 
     def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model.network, model.noise, model.coordinates)
+        super().__init__(model.network, model.noise, model.coordinates, model.condition_kind)
         self.views = SHIFTS if symmetric_weights(model.network) else FLIPS
 
-    def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor, excess: Tensor | None = None) -> Tensor:
         """The mean score at w; arguments as ScoreModel's."""
         # Eight float32 add up in float64 without rounding, so their order, which flips change, does not matter.
         total = torch.zeros(w.shape, dtype=torch.float64, device=w.device)
         for view in self.views:
-            total += view.back(super().forward(view.there(w), sigma_a, condition))
+            total += view.back(super().forward(view.there(w), sigma_a, condition, excess))
         return (total / len(self.views)).float()
 
 

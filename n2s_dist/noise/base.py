@@ -1,26 +1,40 @@
-"""Gaussian, Poisson, Gamma and mixed noise: how clean becomes noisy, and how a score becomes a denoised image.
+"""The registry of noise families. A family of this package is one file and one line here.
 
-Images are on the 0-1 scale; nothing is clipped or quantised after corruption. Each family has two
-working coordinates w in which a network can learn the score d/dw log p(w):
-
-    natural   the paper's: y itself (Gaussian, Gamma), photon counts n = y / zeta (Poisson)
-    stable    z = T(y), in which the noise has unit standard deviation everywhere
-
-A level may be one number, or a tensor [B, 1, 1, 1] with one a sample where images are tensors.
-
-For each there is the posterior mean by Tweedie's formula, E[eta | y] = d/dy log p(y) - d/dy log h(y) for
-p(y | eta) = h(y) exp(eta y - A(eta)) (Kim & Ye 2021, Section 3 and Table 1).
+A family from elsewhere calls `register` in a module that N2S_PLUGINS names.
 """
 
 from typing import Literal
 
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.plugins import load_plugins
 
 Coordinates = Literal["image", "stable"]
-PureNoise = Gaussian | Poisson | Gamma  # of one level each: what networks are trained on
-NoiseModel = PureNoise | PoissonGaussian
-FAMILIES = (Gaussian, Poisson, Gamma)
 UNKNOWN = "unknown"  # where noise is named: it is to be estimated
+
+_FAMILIES: dict[str, type[NoiseModel]] = {
+    "gaussian": Gaussian,
+    "poisson": Poisson,
+    "gamma": Gamma,
+    "poisson-gaussian": PoissonGaussian,
+}
+
+
+def register(family: type[NoiseModel]) -> type[NoiseModel]:
+    """Add a family to those that can be named. Raises UserError for a name that is taken or can't be written."""
+    name = family.family
+    if not name.replace("-", "").isalnum() or not name[0].isalpha():
+        raise UserError(f"noise family '{name}': a name has letters, digits and hyphens and begins with a letter")
+    if _FAMILIES.setdefault(name, family) is not family or name == UNKNOWN:
+        raise UserError(f"noise family '{name}' is there already: give yours another name")
+    return family
+
+
+def families() -> dict[str, type[NoiseModel]]:
+    """All families by name, those of plugins included."""
+    load_plugins()
+    return dict(_FAMILIES)

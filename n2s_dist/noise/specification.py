@@ -1,103 +1,129 @@
-"""The text that names noise: one family and level, or several families with ranges of levels.
+"""The text that names noise: a family and its parameters, or several families with ranges of them.
 
-    "gaussian:25", "poisson_gaussian:0.01:5"                  a noise model
-    "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"            what a network trains on
+    "gaussian:25", "poisson-gaussian:0.01:5", "gaussian:25+blur:0.7"                    a noise model
+    "gaussian:5-55,poisson:0.005-0.1", "poisson-gaussian:0.002-0.05:1-20+blur:0-1.2"    what a network trains on
 
 Nothing here imports torch: programs that never compute read such texts as well.
 """
 
 import re
 
-from n2s_dist.noise.base import FAMILIES, UNKNOWN, NoiseModel, PureNoise
-from n2s_dist.noise.gamma import Gamma
-from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.mixtures import Mixture, TrainingNoise
-from n2s_dist.noise.poisson import Poisson
-from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.noise.base import UNKNOWN, families
+from n2s_dist.noise.blurred import WIDTH, Blurred
+from n2s_dist.noise.distribution import NoiseDistribution, NoiseRange
+from n2s_dist.noise.model import NoiseModel, Parameter
 from n2s_dist.utils.errors import UserError
+
+_BLUR = "+blur:"
+_RANGE = re.compile(r"([0-9.]+)-([0-9.]+)")
 
 
 def parse_noise(text: str) -> NoiseModel:
-    """Read "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta), "gamma:100" (k) or "poisson_gaussian:0.01:5".
+    """Read "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta), "gamma:100" (k), "poisson-gaussian:0.01:5".
 
-    Raises UserError for another family or a level out of range.
+    Raises UserError for another family or a value out of range.
     """
-    family, *level_texts = text.split(":")
-    try:
-        levels = [float(level) for level in level_texts]
-    except ValueError:
-        levels = []
-    match family, levels:
-        case "gaussian", [level] if 0 < level <= 255:
-            return Gaussian(level / 255)
-        case "poisson", [level] if 0.0025 <= level <= 1:
-            return Poisson(level)
-        case "gamma", [level] if 10 <= level <= 10_000:
-            return Gamma(level)
-        case "poisson_gaussian", [zeta, sigma] if 0.0025 <= zeta <= 1 and 0 < sigma <= 255:
-            return PoissonGaussian(zeta, sigma / 255)
-    raise UserError(
-        f"noise '{text}' is not understood: write gaussian:SIGMA with SIGMA in (0, 255], "
-        "poisson:ZETA with ZETA in [0.0025, 1], gamma:K with K in [10, 10000], or poisson_gaussian:ZETA:SIGMA"
-    )
+    found = _parse_part(text, text)
+    if not found.is_single:
+        raise UserError(f"noise '{text}' is not understood: it is a range, where one level is wanted")
+    return found.low
 
 
 def format_noise(noise: NoiseModel) -> str:
-    """The text that parse_noise reads, with the level as people write it: "gaussian:25"."""
-    match noise:
-        case Gaussian(sigma):
-            return f"gaussian:{sigma * 255:.6g}"
-        case Poisson(zeta):
-            return f"poisson:{zeta:.6g}"
-        case Gamma(k):
-            return f"gamma:{k:.6g}"
-        case PoissonGaussian(zeta, sigma):
-            return f"poisson_gaussian:{zeta:.6g}:{sigma * 255:.6g}"
+    """The text that parse_noise reads, with values as people write them: "gaussian:25"."""
+    return format_training_noise(NoiseDistribution.of(noise))
 
 
-_RANGE = re.compile(r"(\w+):([0-9.]+)-([0-9.]+)")
+def parse_training_noise(text: str) -> NoiseDistribution:
+    """Read what parse_noise reads, or ranges: "gaussian:5-55,gamma:20-200". "+blur:LOW-HIGH" may follow a family.
 
-
-def parse_training_noise(text: str) -> TrainingNoise:
-    """Read what parse_noise reads, or ranges of levels: "gaussian:5-55,gamma:20-200".
-
-    Raises UserError for another family, a level out of range, or a range that is none, and for mixed noise.
+    Raises UserError for another family, a value out of range, or a range that is none.
     """
-    if "," not in text and not _RANGE.fullmatch(text):
-        return _pure(text)
-    ranges = []
-    for part in text.split(","):
-        found = _RANGE.fullmatch(part.strip())
-        if not found:
-            raise UserError(f"noise '{text}' is not understood: write each part as FAMILY:LOWEST-HIGHEST")
-        family, low, high = found.groups()
-        ends = _pure(f"{family}:{low}"), _pure(f"{family}:{high}")
-        if not ends[0].level < ends[1].level:
-            raise UserError(f"noise '{text}' has a range whose ends are not in order: {part.strip()}")
-        ranges.append(ends)
-    families = [type(low) for low, _ in ranges]
-    if len(set(families)) < len(families):
-        raise UserError(f"noise '{text}' names a family twice: give each one range")
-    return Mixture(tuple(ranges))
+    ranges = tuple(_parse_part(part.strip(), text) for part in text.split(","))
+    names = [(each.low.family, each.is_blurred) for each in ranges]
+    if len(set(names)) < len(names):
+        raise UserError(f"noise '{text}' names a family twice: give each one range, and one with +blur")
+    return NoiseDistribution(ranges)
 
 
-def _pure(text: str) -> PureNoise:
-    noise = parse_noise(text)
-    if isinstance(noise, PoissonGaussian):
-        raise UserError(f"noise '{text}' can't be trained on: a network trained on Poisson noise denoises it")
-    return noise
-
-
-def format_training_noise(noise: TrainingNoise) -> str:
+def format_training_noise(noise: NoiseDistribution) -> str:
     """The text that parse_training_noise reads."""
-    if not isinstance(noise, Mixture):
-        return format_noise(noise)
-    return ",".join(f"{format_noise(low)}-{format_noise(high).split(':')[1]}" for low, high in noise.ranges)
+    return ",".join(map(_format_part, noise.ranges))
 
 
 def parse_cell_noise(text: str) -> str:
-    """ "gaussian:25.0" as results write it; the name of a family alone stays, and "unknown".
+    """ "gaussian:25" as results write it; the name of a family alone stays, and "unknown".
 
     Raises UserError for anything else.
     """
-    return text if text in {UNKNOWN, *(each.family for each in FAMILIES)} else format_noise(parse_noise(text))
+    name = _name(text)
+    return name if name == UNKNOWN or name in families() else format_noise(parse_noise(text))
+
+
+def noise_title(text: str) -> str:
+    """How reports call "gaussian:25", "Gaussian, σ = 25", or "gaussian", "Gaussian"; other text stays as it is."""
+    name = _name(text)
+    if name in families():
+        return families()[name].title.partition(",")[0] or text
+    try:
+        noise = parse_noise(text)
+    except UserError:  # results of a family that this program does not know
+        return text
+    written = [each.write(value) for each, value in zip(noise.parameters, noise.values, strict=True)]
+    return noise.title.format(*written) or text
+
+
+def _name(text: str) -> str:
+    """A family's name; the old spelling poisson_gaussian is read on."""
+    return text.replace("_", "-")
+
+
+def _parse_part(part: str, text: str) -> NoiseRange:
+    """One family. text: the whole, which errors name."""
+    main, _, width_text = part.partition(_BLUR)
+    name, *value_texts = main.split(":")
+    family = families().get(_name(name))
+    if family is None or len(value_texts) != len(family.parameters) or (_BLUR in part and not width_text):
+        raise UserError(f"noise '{text}' is not understood: {_usage()}")
+    ends = [
+        _parse_range(each, value, part, text)
+        for each, value in zip(family.parameters, value_texts, strict=True)
+    ]  # fmt: skip
+    low, high = (family(*values) for values in zip(*ends, strict=True))
+    if not width_text:
+        return NoiseRange(low, high)
+    narrow, wide = _parse_range(WIDTH, width_text, part, text)
+    return NoiseRange(Blurred(low, narrow), Blurred(high, wide)) if wide else NoiseRange(low, high)
+
+
+def _parse_range(parameter: Parameter, value: str, part: str, text: str) -> tuple[float, float]:
+    found = _RANGE.fullmatch(value)
+    try:
+        low, high = (parameter.read(end) for end in (found.groups() if found else (value, value)))
+    except ValueError:
+        raise UserError(f"noise '{text}' is not understood: {_usage()}") from None
+    if found and not low < high:
+        raise UserError(f"noise '{text}' has a range whose ends are not in order: {part}")
+    return low, high
+
+
+def _usage() -> str:
+    """What may be written, families of plugins included."""
+    each = ", ".join(
+        ":".join([name, *(parameter.name.upper() for parameter in family.parameters)])
+        + " with "
+        + " and ".join(parameter.limits for parameter in family.parameters)
+        for name, family in families().items()
+    )
+    return f"write {each}; each value may be a range LOWEST-HIGHEST, and +blur:WIDTH may follow, in pixels up to 8"
+
+
+def _format_part(part: NoiseRange) -> str:
+    written = [
+        each.write(low) if low == high else f"{each.write(low)}-{each.write(high)}"
+        for each, low, high in part.parameters()
+    ]
+    if part.high.width:
+        *written, width = written
+        return f"{':'.join([part.low.family, *written])}{_BLUR}{width}"
+    return ":".join([part.low.family, *written])

@@ -12,12 +12,12 @@ import numpy as np
 
 from n2s_dist.evaluation.published import method_name, paper_db, read_paper, remark
 from n2s_dist.evaluation.results import ResultCell
+from n2s_dist.noise.specification import noise_title
 from n2s_dist.reporting.tables import difference
 
 _BENCHMARKS = {
     "bsd68": "BSD68", "set12": "Set12", "cbsd68": "CBSD68", "kodak24": "Kodak24", "kodak_full": "Kodak, whole",
 }  # fmt: skip
-_FAMILIES = {"gaussian": "Gaussian, σ = {}", "poisson": "Poisson, ζ = {}", "gamma": "Gamma, k = {}"}
 _PROTOCOLS = {"float": "", "uint8_input": "8-bit input"}
 # Published lines to see computed ones against, but for the one all are measured from.
 _LANDMARKS = {(method_name("n2s"), "paper, unknown level"), (method_name("supervised"), "paper")}
@@ -46,15 +46,6 @@ class Group(NamedTuple):
 
     noise: str
     rows: list[Row]
-
-
-def noise_title(noise: str) -> str:
-    """ "gaussian:25" as "Gaussian, σ = 25", "gaussian" as "Gaussian"; a family without a title stays as it is."""
-    family, _, level = noise.partition(":")
-    if family not in _FAMILIES:
-        return noise
-    title = _FAMILIES[family]
-    return title.format(level) if level else title.partition(",")[0]
 
 
 def benchmark_title(benchmark: str) -> str:

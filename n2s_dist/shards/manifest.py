@@ -40,7 +40,7 @@ class Manifest:
 
     noise: null when the training tiles are clean and the loader adds noise; "gaussian:25" when they
     were stored with noise. validation_fraction and shard_mib are 0 when another program wrote the tars.
-    already_noisy, white: whether that noise is the images' own, and the value of them that became 1 (plan.py).
+    already_noisy, white: whether that noise is the images' own, and the value of them that became 1 (build/plan.py).
     levels: null, or the parts of `noise`'s ranges outside which training images were left out.
     """
 

@@ -11,7 +11,6 @@ from n2s_dist.images.files import KINDS, to_uint8
 from n2s_dist.noise import frozen
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_noise, parse_training_noise
-from n2s_dist.noise.stored import encoding
 from n2s_dist.shards.manifest import Manifest, Split
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import hashing
@@ -146,7 +145,7 @@ def contact_sheet(shards: ShardSet, count: int, noise: NoiseModel, seed: int) ->
         clean_corners.append((top, left))
         noisy_corners.append((top, left + width + _GAP))
         if shards.noise:
-            pair = [to_uint8(encoding(parse_training_noise(shards.noise)).decode(sample.tile))]
+            pair = [to_uint8(parse_training_noise(shards.noise).encoding.decode(sample.tile))]
         else:
             noisy = frozen.corrupt_tile(noise, sample.tile, sample.image_key, sample.row, sample.column, seed)
             pair = [sample.tile, to_uint8(noisy)]

@@ -5,7 +5,7 @@
     DIR/train-000000.idx          where each component lies, in the form that DALI's webdataset reader takes
     DIR/validation-000000.tar     tiles of images that training never sees
 
-docs/shards.md specifies it in full; tars.py knows the bytes, manifest.py the manifest.
+docs/shards.md specifies it in full; tar_format.py knows the bytes, manifest.py the manifest.
 """
 
 import contextlib
@@ -134,7 +134,7 @@ class Shard:
 
 
 class Store(Protocol):
-    """Where the shards of a set are: a folder here, or one elsewhere that cache.py brings them from."""
+    """Where the shards of a set are: a folder here, or one elsewhere that loading/remote_cache.py brings them from."""
 
     location: Path | str
     manifest: Manifest

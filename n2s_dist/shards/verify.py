@@ -19,7 +19,7 @@ from n2s_dist.shards import tar_format
 from n2s_dist.shards.build.builder import Collection, fingerprint, gather, read_skipped
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.build.staging import Layout
-from n2s_dist.shards.build.workspace import begin, workshop
+from n2s_dist.shards.build.workspace import begin, workspace
 from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.shards.reader import Shard
 from n2s_dist.utils import tar_members
@@ -130,7 +130,7 @@ def repair_shards(folder: str | Path, sources: list[str], faults: list[Fault], w
         raise UserError(f"{folder} was not built from these images: give the same sources as then")
     expected = {entry.name: entry for split in manifest.splits.values() for entry in split.shards}
     damaged = frozenset(str(Path(fault.file).with_suffix(".tar")) for fault in faults) & expected.keys()
-    with workshop(folder) as partial_folder, Workers(workers) as pool:
+    with workspace(folder) as partial_folder, Workers(workers) as pool:
         collection = Collection(images, "stop", read_skipped(folder))
         collection.measure(pool)
         parent = begin(partial_folder, manifest.source_fingerprint)

@@ -10,17 +10,16 @@ from torch import Tensor
 from n2s_dist.loading import sample_order
 from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.loading.prefetch import bring_ahead, run_ahead
-from n2s_dist.losses.ardae import raised, share_of_range, sigma_a_law
+from n2s_dist.losses.ardae import excesses, is_overstated, part_of_raise, raised, share_of_range, sigma_a_law
+from n2s_dist.losses.constant_areas import make_constant
 from n2s_dist.losses.objectives import Batch, draw
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.training.state import TrainState
 
 
 def open_batches(run: TrainState) -> Iterator[Batch]:
     """This rank's micro-batches from samples_seen on, without end, made one ahead of their use."""
     config, device = run.config, run.ranks.device
-    noise = None if run.shards.noise else run.model.noise
-    assert not isinstance(noise, Mixture)
+    noise = None if run.shards.noise else run.model.noise.single
     for_loader, for_loss = itertools.tee(micro_batches(run))
     if run.ranks.local_rank == 0:
         for_loader = bring_ahead(run.shards, for_loader, node_positions(run), run.sample_index)
@@ -31,29 +30,43 @@ def open_batches(run: TrainState) -> Iterator[Batch]:
     )  # fmt: skip
 
     def make(positions: np.ndarray, made: Tensor) -> Batch:
+        # One noise for all needs no look at the images.
+        keys = np.zeros(len(positions), np.uint64) if run.model.noise.is_single else run.image_keys(positions)
         if config.extra_view:
             noisy, aux = made.unbind(1)
         else:
-            noisy, aux = made, draw(config.method, config.seed, positions, made.shape, device)
-        # One noise for all needs no look at the images.
-        keys = run.image_keys(positions) if isinstance(run.model.noise, Mixture) else np.empty(0, np.uint64)
-        sigma_a = torch.tensor(perturbation_scales(run, positions, keys), dtype=torch.float32, device=device)
-        return Batch(positions, noisy, run.noise_of(keys), aux, sigma_a.view(-1, 1, 1, 1))
+            kernels = run.model.noise.kernels(keys, run.shards.manifest.seed)
+            noisy, aux = made, draw(config.method, config.seed, positions, made.shape, device, kernels)
+        sigma_a, excess = (
+            torch.tensor(scales, dtype=torch.float32, device=device).view(-1, 1, 1, 1)
+            for scales in perturbation_scales(run, positions, keys)
+        )
+        noiseless = None
+        if config.ardae.constant:
+            noisy, noiseless = make_constant(noisy, config.seed, positions, config.ardae.constant)
+        told = excess if config.ardae.overstated else None
+        return Batch(positions, noisy, run.noise_of(keys), aux, sigma_a, told, noiseless)
 
     return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))
 
 
-def perturbation_scales(run: TrainState, positions: np.ndarray, image_keys: np.ndarray) -> np.ndarray:
-    """AR-DAE's sigma_a for the crops at some global positions, of images with these keys: float64 [B]."""
+def perturbation_scales(
+    run: TrainState, positions: np.ndarray, image_keys: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AR-DAE's sigma_a for the crops at some global positions, of images with these keys, and the excess of the level
+    that the network is told over theirs: float64 [B] each.
+    """
     config = run.config
     law = config.ardae.coordinates
     sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
     if not config.ardae.whole_range:
-        return sigma_a
-    mixture, aim = run.model.noise, config.aim
-    assert isinstance(mixture, Mixture) and isinstance(aim, Mixture)
+        return sigma_a, np.ones_like(sigma_a)
     share = share_of_range(config.seed, positions)
-    return raised(sigma_a, mixture.log_raise(image_keys, run.shards.manifest.seed, share, aim))
+    log_raise = run.model.noise.log_raise(image_keys, run.shards.manifest.seed, share, config.aim)
+    overstated = is_overstated(config.seed, positions, config.ardae.overstated)
+    part = np.where(overstated, part_of_raise(config.seed, positions), 1.0)
+    sigma_a = raised(sigma_a, part * log_raise)
+    return sigma_a, excesses(sigma_a, log_raise, overstated)
 
 
 def micro_batches(run: TrainState) -> Iterator[np.ndarray]:

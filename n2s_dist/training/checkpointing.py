@@ -9,6 +9,7 @@ from tqdm import tqdm
 from n2s_dist.distributed import stop_signals
 from n2s_dist.models import checkpoint
 from n2s_dist.training.checkpoint_writer import copied
+from n2s_dist.training.schedules import decay_start
 from n2s_dist.training.state import TrainState
 from n2s_dist.utils.errors import RunFailed, Stopped
 
@@ -53,7 +54,8 @@ def save(run: TrainState) -> None:
 
         def write() -> None:
             checkpoint.save(run.run_dir, *about, average, state, psnr_now)
-            checkpoint.retain(run.run_dir, run.config.train.keep_checkpoints)
+            # A run that is prolonged goes on from before its decay.
+            checkpoint.retain(run.run_dir, run.config.train.keep_checkpoints, decay_start(run.config))
 
         run.checkpoint_writer.submit(write)
     run.saved_at = run.samples_seen

@@ -6,6 +6,7 @@ follows from samples_seen.
 
 import copy
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.training.compilation import compile_model, match_layout, place
 from n2s_dist.training.optimizers.muon import Muon
+from n2s_dist.training.schedules import may_go_on
 from n2s_dist.training.state import TrainState
 from n2s_dist.training.telemetry import StepTelemetry
 from n2s_dist.utils import hashing
@@ -51,6 +53,7 @@ _MAY_CHANGE = (
     "train.hang_sec",
     "tracking.",
 )
+_MAY_CHANGE_BEFORE_DECAY = ("train.total_samples", "optimizer.decay_samples")
 
 
 def start(config: Config, stopwatch: Stopwatch | None = None) -> TrainState:
@@ -67,10 +70,10 @@ def start(config: Config, stopwatch: Stopwatch | None = None) -> TrainState:
     windows = open_windows(config, shards)
     validation = ShardSet(store, "validation") if "validation" in shards.manifest.splits else None
     run_dir = Path(config.run_dir)
-    found = checkpoint.newest_valid(run_dir)
+    found = checkpoint.newest_valid(run_dir, partial(may_go_on, config)) or checkpoint.newest_valid(run_dir)
     if found is not None:
         before = checkpoint.load(found)
-        check_same_run(config, before.config, run_dir)
+        check_same_run(config, before.config, before.samples_seen, run_dir)
         if before.shards_fingerprint != shards.manifest.source_fingerprint:
             raise UserError(
                 f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run_dir"
@@ -190,16 +193,17 @@ def choose_micro_batch_size(config: Config, world_size: int) -> int:
     return next(size for size in range(min(config.train.device_batch_size, share), 0, -1) if share % size == 0)
 
 
-def check_same_run(config: Config, before: Config, run_dir: Path) -> None:
-    """A run is continued with the settings it began with."""
+def check_same_run(config: Config, before: Config, samples_seen: int, run_dir: Path) -> None:
+    """A run is continued with the settings it began with, and where it stands at samples_seen with another length."""
 
     def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = [flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in settings.items()]
         return {key: value for part in nested for key, value in part.items()}
 
     now, then = flat(to_dict(config)), flat(to_dict(before))
+    may_change = _MAY_CHANGE + (_MAY_CHANGE_BEFORE_DECAY if may_go_on(config, before, samples_seen) else ())
     for key in now:
-        if now[key] != then[key] and not key.startswith(_MAY_CHANGE):
+        if now[key] != then[key] and not key.startswith(may_change):
             raise UserError(
                 f"{run_dir} was trained with {key} {then[key]}, not {now[key]}: "
                 "go on with the same settings, or choose another --run_dir"

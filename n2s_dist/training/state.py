@@ -16,8 +16,7 @@ from n2s_dist.distributed.watchdog import Watchdog
 from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.conditioning import NoiseBatch
-from n2s_dist.noise.mixtures import Mixture
+from n2s_dist.noise.batch import NoiseBatch
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.training.checkpoint_writer import AsyncCheckpointWriter
 from n2s_dist.training.telemetry import StepTelemetry
@@ -85,8 +84,8 @@ class TrainState:
     def noise_of(self, image_keys: np.ndarray) -> NoiseModel | NoiseBatch:
         """Which noise images have, by their keys, uint64 [N]: one for all, or each its own."""
         noise = self.model.noise
-        if not isinstance(noise, Mixture):
-            return noise
+        if noise.is_single:
+            return noise.single
         return NoiseBatch.of_images(noise, image_keys, self.shards.manifest.seed, self.ranks.device)
 
     def image_keys(self, positions: np.ndarray) -> np.ndarray:

@@ -22,7 +22,6 @@ from n2s_dist.config.schema import Method
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.losses.objectives import Batch, method_loss
 from n2s_dist.models.score_model import ScoreModel
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.utils.files import atomic_write
 
 # What differs between a run and its repeat; all else that is logged follows from configuration and samples_seen.
@@ -71,7 +70,7 @@ def flops_per_sample(model: ScoreModel, channels: int, crop_size: int, method: M
     Counted on tensors that have shapes and no values, which costs milliseconds.
     """
     twin = copy.deepcopy(model).to("meta").requires_grad_(True)
-    noise = model.noise.ranges[0][0] if isinstance(model.noise, Mixture) else model.noise
+    noise = model.noise.ranges[0].low
     y = torch.empty(1, channels, crop_size, crop_size, device="meta")
     aux = y.long() if method == "noise2void" else y
     sigma_a = torch.empty(1, 1, 1, 1, device="meta")

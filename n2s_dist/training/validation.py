@@ -14,7 +14,7 @@ from n2s_dist.losses.objectives import Batch, draw, method_loss
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models.base import to_batch
 from n2s_dist.models.score_model import ScoreModel
-from n2s_dist.noise.mixtures import Mixture, TrainingNoise
+from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.hashing import frozen_rng
@@ -28,7 +28,7 @@ def validate(
     num_tiles: int,
     seed: int,
     ranks: Ranks,
-    aim: TrainingNoise,
+    aim: NoiseDistribution,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Measure on the first num_tiles tiles, shared out over the ranks; noise and draws are always the same.
 
@@ -40,7 +40,7 @@ def validate(
     triptych = np.zeros((1, 1, 3), np.uint8)
     for index in range(ranks.rank, min(num_tiles, len(shards)), ranks.world_size):
         sample = shards[index]
-        noise = aim.of_image(sample.image_key, seed) if isinstance(aim, Mixture) else aim
+        noise = aim.of_image(sample.image_key, seed)
         clean, rng = sample.tile / 255.0, frozen_rng(seed, sample.image_key, sample.row, sample.column)
         noisy = noise.corrupt(clean, rng)
         y = to_batch(noisy, ranks.device)
@@ -52,7 +52,8 @@ def validate(
             elif method == "noise2noise":
                 aux = to_batch(noise.corrupt(clean, rng), ranks.device)
             else:
-                aux = draw(method, seed, key, y.shape, ranks.device)
+                kernels = aim.kernels(np.array([sample.image_key], np.uint64), seed)
+                aux = draw(method, seed, key, y.shape, ranks.device, kernels)
             sigma_a = torch.full((1, 1, 1, 1), _probe_sigma_a(model), device=ranks.device)
             loss = float(method_loss(method, model, model, Batch(key, y, noise, aux, sigma_a)))
         sums = [a + b for a, b in zip(sums, [psnr_db(clean, estimate), psnr_db(clean, noisy), loss, 1.0], strict=True)]
@@ -66,5 +67,6 @@ def _probe_sigma_a(model: ScoreModel) -> float:
     """The one perturbation scale at which validation losses are compared: inside either law's range."""
     if model.coordinates == "stable":
         return 0.5
-    assert not isinstance(model.noise, Mixture)
-    return sum(model.noise.paper_sigma_a) / 2
+    ends = model.noise.paper_sigma_a
+    assert ends, "the configuration's checks refuse noise without natural coordinates"
+    return sum(ends) / 2

@@ -26,7 +26,7 @@ from n2s_dist.shards.build.build_group import ALONE, BuildGroup
 from n2s_dist.shards.build.plan import BuildOptions, make_plan
 from n2s_dist.shards.build.staging import Layout
 from n2s_dist.shards.build.tiles import Source, measure
-from n2s_dist.shards.build.workspace import begin, clear, publish, workshop, workshop_of_several
+from n2s_dist.shards.build.workspace import begin, clear, publish, shared_workspace, workspace
 from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.process_pool import Workers
@@ -195,12 +195,12 @@ def _name(entry: ShardEntry) -> str:
 
 @contextlib.contextmanager
 def _place_to_work(out: Path, origin: str, group: BuildGroup) -> Iterator[tuple[BuildGroup, Path]]:
-    """The group in the workshop where it meets, and the folder there that this build writes in."""
+    """The group in the workspace where it meets, and the folder there that this build writes in."""
     if group.alone:
-        with workshop(out) as folder:
+        with workspace(out) as folder:
             yield group, begin(folder, origin)
         return
-    with workshop_of_several(out, group.node) as folder:
+    with shared_workspace(out, group.node) as folder:
         group = replace(group, place=folder)
         with group.heartbeat():
             for node, other in enumerate(group.exchange("origin", origin)):

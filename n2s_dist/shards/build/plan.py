@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from n2s_dist.noise.mixtures import Mixture
 from n2s_dist.noise.specification import parse_training_noise
-from n2s_dist.noise.stored import encoding
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.manifest import SPLITS
 from n2s_dist.utils import tar_members
@@ -71,14 +69,14 @@ class BuildOptions:
         return 1 if self.gray else 3
 
     def _has_one_noise(self) -> bool:
-        return self.noise is not None and not isinstance(parse_training_noise(self.noise), Mixture)
+        return self.noise is not None and parse_training_noise(self.noise).is_single
 
     def _check_levels(self, levels: str) -> None:
         noise = parse_training_noise(self.noise) if self.noise else None
         parts = parse_training_noise(levels)
-        if not isinstance(noise, Mixture):
+        if noise is None or noise.is_single:
             raise UserError(f"--levels is {levels}: it takes --noise with ranges of levels, such as gaussian:5-55")
-        if not isinstance(parts, Mixture) or not all(noise.holds(end) for ends in parts.ranges for end in ends):
+        if parts.is_single or not parts.is_within(noise):
             raise UserError(f"--levels is {levels}: give parts of the ranges {self.noise}, such as {self.noise}")
 
     def takes(self, name: str) -> bool:
@@ -86,7 +84,6 @@ class BuildOptions:
         if self.levels is None:
             return True
         noise, parts = parse_training_noise(str(self.noise)), parse_training_noise(self.levels)
-        assert isinstance(noise, Mixture) and isinstance(parts, Mixture)
         return parts.holds(noise.of_image(name_key(name), self.seed))
 
     def dtype(self, split: str) -> str:
@@ -96,7 +93,7 @@ class BuildOptions:
         """
         if self.noise is None or split != "train":
             return "uint8"
-        return encoding(parse_training_noise(self.noise)).dtype
+        return parse_training_noise(self.noise).encoding.dtype
 
 
 @dataclass(frozen=True)

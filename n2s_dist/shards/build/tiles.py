@@ -11,7 +11,7 @@ import numpy as np
 from n2s_dist.images.files import KINDS, ImageFile, image_size, pixels_of, read
 from n2s_dist.images.user_files import read_picture
 from n2s_dist.noise.specification import parse_training_noise
-from n2s_dist.noise.stored import bake, encoding
+from n2s_dist.noise.stored import bake
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.build import plan
 from n2s_dist.shards.build.plan import BuildOptions, Tiles
@@ -94,7 +94,7 @@ def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
 def cut_noisy_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
     """The same of an image that has its noise already, at the file's own depth. Raises UserError."""
     assert options.noise is not None
-    stored = encoding(parse_training_noise(options.noise))
+    stored = parse_training_noise(options.noise).encoding
     path, picture = job.source.file.path, read_picture(job.source.file)
     check_size(job, *picture.pixels.shape[:2])
     if picture.alpha is not None:

@@ -12,7 +12,7 @@ from n2s_dist.utils.locks import try_lock
 
 
 @contextlib.contextmanager
-def workshop_of_several(out: Path, node: int) -> Iterator[Path]:
+def shared_workspace(out: Path, node: int) -> Iterator[Path]:
     """The folder that several nodes work in together; kept until one of them removes it."""
     folder = out.with_name(f".{out.name}.partial")
     # The first keeps away a build on one node, the second another process that takes itself for this node.
@@ -23,7 +23,7 @@ def workshop_of_several(out: Path, node: int) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def workshop(out: Path) -> Iterator[Path]:
+def workspace(out: Path) -> Iterator[Path]:
     """The folder a build works in, locked; kept when the build is interrupted, removed when it ends or fails."""
     folder = out.with_name(f".{out.name}.partial")
     made = [parent for parent in folder.parents if not parent.exists()]
@@ -45,7 +45,7 @@ def workshop(out: Path) -> Iterator[Path]:
 
 
 def begin(folder: Path, origin: str) -> Path:
-    """Where this build writes below its workshop; what a build of something else left there is removed."""
+    """Where this build writes below its workspace; what a build of something else left there is removed."""
     for path in folder.iterdir():
         if path.is_dir() and path.name != origin[:16]:
             shutil.rmtree(path)
@@ -56,7 +56,7 @@ def begin(folder: Path, origin: str) -> Path:
 def clear(out: Path) -> None:
     """Remove what a build left that was killed between publishing and cleaning up."""
     if out.with_name(f".{out.name}.partial").exists():
-        with contextlib.suppress(UserError), workshop(out):
+        with contextlib.suppress(UserError), workspace(out):
             pass
 
 
