@@ -1,11 +1,18 @@
-"""The documentation: its length, links, figures and notebook. `make docs` checks the site's own links and anchors."""
+"""The documentation: its length, links, figures, example and notebook. `make docs` checks the site's own links."""
 
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+
+from n2s_dist.noise import base
+from n2s_dist.noise.frozen import corrupt_tile
+from n2s_dist.noise.specification import parse_noise
+from n2s_dist.utils import plugins
 
 ROOT = next(path for path in Path(__file__).resolve().parents if (path / "setup.cfg").is_file())
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "launch" / "README.md", ROOT / "shards" / "README.md",
@@ -59,3 +66,21 @@ def test_the_notebook_holds_the_outputs_of_one_whole_run():
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert not [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"]
     assert path.stat().st_size < 500_000
+
+
+def test_the_documented_noise_family_works_as_it_stands(tmp_path, monkeypatch):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.S)
+    (tmp_path / "documented_noise.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(plugins.VARIABLE, "documented_noise")
+    monkeypatch.setattr(plugins, "_imported", set())
+    monkeypatch.setattr(base, "_FAMILIES", dict(base._FAMILIES))
+    noise, clean = parse_noise("laplace:20"), np.full((128, 128, 1), 128, np.uint8)
+    drawn = noise.corrupt(clean / 255, np.random.default_rng(0)) - clean / 255
+    frozen = corrupt_tile(noise, clean, image_key=1, row=0, column=0, seed=0) - clean / 255
+    for sample in (drawn, frozen):  # mean |n| over the deviation: 0.707 for Laplace's law, 0.798 for a normal one
+        assert sample.std() == pytest.approx(20 / 255, rel=0.03)
+        assert np.abs(sample).mean() / sample.std() == pytest.approx(0.707, abs=0.015)
+    y = torch.tensor(0.5)
+    assert noise.posterior_mean(y, torch.tensor(-1.0)) == pytest.approx(0.5 - 20 / 255)
+    assert noise.std_at(noise.stabilize(y)) == pytest.approx(20 / 255)
