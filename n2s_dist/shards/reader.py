@@ -5,7 +5,7 @@
     DIR/train-000000.idx          where each component lies, in the form that DALI's webdataset reader takes
     DIR/validation-000000.tar     tiles of images that training never sees
 
-shards/README.md specifies it in full; tar_format.py knows the bytes, manifest.py the manifest.
+docs/shards.md specifies it in full; tar_format.py knows the bytes, manifest.py the manifest.
 """
 
 import contextlib
