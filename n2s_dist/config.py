@@ -151,7 +151,7 @@ class TrainConfig:
     total_samples: int = 40_000
     global_batch_size: int = 16
     device_batch_size: int = 16
-    mixed_precision: Precision | Literal["auto"] = "no"
+    mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     compile: CompileMode = "no"
     channels_last: bool = False
     num_threads: int = 0
