@@ -24,7 +24,7 @@ def read(tmp_path):
     ("word", "value"),
     [("010", "010"), ("1:30", "1:30"), ("no", "no"), ("On", "On"), ("0x10", "0x10"), ("2024-01-01", "2024-01-01"),
      ("1e-3", 1e-3), ("1E5", 1e5), (".5", 0.5), ("-0.25", -0.25), ("12", 12), ("-7", -7), ("10_000", 10_000), ("0", 0),
-     ("true", True), ("False", False), ("~", None), ("null", None), ("", None), ("'12'", "12"), (".", "."), 
+     ("true", True), ("False", False), ("~", None), ("null", None), ("", None), ("'12'", "12"), (".", "."),
      ("e5", "e5"), (".inf", float("inf"))],
 )  # fmt: skip
 def test_a_scalar_is_a_number_or_a_truth_value_where_it_looks_like_one(read, word, value):
@@ -59,5 +59,5 @@ def test_anything_else_is_refused_in_one_line(read, text):
 @pytest.mark.parametrize(
     "path", [*ROOT.glob("shards/*.yaml"), ROOT / "n2s_dist/paper.yaml"], ids=lambda path: path.stem
 )
-def test_the_files_that_are_shipped_hold_what_they_held(path):
+def test_shipped_files_hold_the_same_as_by_yaml_1_1(path):
     assert read_yaml(path) == yaml.safe_load(path.read_text())
