@@ -1,6 +1,7 @@
 """What a user did wrong, said in one clear line; broken promises of our own code stay asserts."""
 
 import errno
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -53,6 +54,16 @@ def say(message: str) -> None:
     """Print on rank 0 alone; for what every rank finds out by itself, before or without ranks that talk."""
     if os.environ.get("RANK", "0") == "0":
         print(message)
+
+
+_warned: set[str] = set()
+
+
+def warn_once(what: str, message: str) -> None:
+    """Print a warning on stderr, the first time for `what` and in one process of many: rank 0, and no worker."""
+    if os.environ.get("RANK", "0") == "0" and multiprocessing.parent_process() is None and what not in _warned:
+        _warned.add(what)
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def run_command(main: Callable[[], int | None]) -> None:

@@ -131,10 +131,10 @@ def repair_shards(folder: str | Path, sources: list[str], faults: list[Fault], w
     with workshop(folder) as partial_folder, Workers(workers) as pool:
         collection = Collection(images, "stop", read_skipped(folder))
         collection.measure(pool)
-        parent = begin(partial_folder, manifest.source_fingerprint)
+        parent = begin(partial_folder, folder, "repair")
         layout = Layout(collection.kept(), collection.sizes(), options, parent, damaged)
         layout.create()
-        collection.skip(layout.write(pool))
+        collection.skip(layout.write(pool)[0])
         for split in layout.splits:
             for entry in layout.finish(pool, split):
                 if entry != expected[entry.name]:
