@@ -7,6 +7,7 @@ tars without a manifest ──► indexes and a manifest
 
 import hashlib
 import json
+import shutil
 import zlib
 from functools import partial
 from pathlib import Path
@@ -138,6 +139,7 @@ def repair_shards(folder: str | Path, sources: list[str], faults: list[Fault], w
         for split in layout.splits:
             for entry in layout.finish(pool, split):
                 if entry != expected[entry.name]:
+                    shutil.rmtree(parent)  # of use to nobody
                     raise UserError(f"{entry.name} came out differently: the images are not those of the first build")
                 for name in (entry.name, Path(entry.name).with_suffix(".idx").name):
                     (layout.folder / name).replace(folder / name)
