@@ -139,7 +139,7 @@ def publish(folder: Path, out: Path, work: Path) -> None:
 
 
 def _move_into(out: Path, folder: Path, work: Path) -> None:
-    files = sorted(folder.iterdir(), key=lambda path: path.name == "manifest.json")
+    files = sorted(folder.iterdir(), key=lambda path: (path.name == "manifest.json", path.name))
     note = {"from": str(folder.relative_to(work)), "files": [path.name for path in files]}
     (work / _MOVING).write_text(json.dumps(note))
     for path in files:
