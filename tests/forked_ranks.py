@@ -4,6 +4,7 @@ What they do is the program's own; on request a fault happens on one rank after 
 rank notes the positions that it has trained on.
 """
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -50,6 +51,11 @@ def hangs_here(run: Run) -> None:
     time.sleep(1_000)
 
 
+def holds_pythons_lock(run: Run) -> None:
+    """As a page of a mapped file does that comes from a server that is gone."""
+    ctypes.PyDLL(None).sleep(1_000)
+
+
 def flips_a_bit(run: Run) -> None:
     weight = next(run.model.network.parameters())
     weight.data.view(torch.int32).view(-1)[0] ^= 1
@@ -86,7 +92,16 @@ def sets_the_clock_back(run: Run) -> None:
 
 
 FAULTS: dict[str, Callable[[Run], None]] = {
-    f.__name__: f for f in (raises, hangs_here, flips_a_bit, fills_the_disk, turns_a_loss_into_nan, sets_the_clock_back)
+    f.__name__: f
+    for f in (
+        raises,
+        hangs_here,
+        holds_pythons_lock,
+        flips_a_bit,
+        fills_the_disk,
+        turns_a_loss_into_nan,
+        sets_the_clock_back,
+    )
 }
 
 
