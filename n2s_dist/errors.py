@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from n2s_dist import streams
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 _OTHER_NAMES = {
@@ -73,6 +75,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     (RankFailed, RankError, its disk or paths). An interrupt exits with 130. A full disk and paths that can't be used
     exit with 2 and name the path. A run that was stopped says so on stdout.
     """
+    streams.guard()
     alone = False
     try:
         code = main() or 0

@@ -7,9 +7,10 @@ derived from its configuration and samples_seen: order, crops, noise, perturbati
 """
 
 if __name__ == "__main__":  # what comes next takes seconds to import, in which signals count as well
-    from n2s_dist import stopping
+    from n2s_dist import stopping, streams
 
     stopping.listen()
+    streams.guard()
 
 import contextlib
 import itertools
