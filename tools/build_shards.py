@@ -9,10 +9,10 @@ the same command with its own --node.
 
 import argparse
 
-from n2s_dist.build import build_shards, preview
-from n2s_dist.crew import Crew
-from n2s_dist.errors import run_command
-from n2s_dist.plan import BuildOptions
+from n2s_dist.shards.build.build_group import BuildGroup
+from n2s_dist.shards.build.builder import build_shards, preview
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.utils.errors import run_command
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     )
     add("--out", required=True, metavar="DIR", help="where the shards go")
     add("--tile-size", type=int, default=default.tile_size, help="side of a tile in pixels (%(default)s)")
-    add("--gray", action="store_true", help="one channel: colour is converted to luma")
+    add("--gray", action="store_true", help="one channel: color is converted to luma")
     add("--validation-fraction", type=float, metavar="F",
         help=f"share of the images kept apart for validation ({default.validation_fraction})")  # fmt: skip
     add("--seed", type=int, default=default.seed, help="of shuffle, split and noise (%(default)s)")
@@ -46,7 +46,7 @@ def main() -> None:
     add("--node", type=int, default=0, metavar="I", help="which of them this is, from 0 (%(default)s)")
     add("--session", default="", metavar="WORD", help="with --nodes: the same on all nodes, another one for each try")
     args = parser.parse_args()
-    crew = Crew(args.node, args.nodes, args.session)
+    group = BuildGroup(args.node, args.nodes, args.session)
     fraction = args.validation_fraction
     if fraction is None:
         fraction = 0.0 if args.already_noisy else default.validation_fraction
@@ -57,9 +57,9 @@ def main() -> None:
     if args.dry_run:
         preview(args.sources, args.out, options, args.workers, args.on_error)
         return
-    manifest = build_shards(args.sources, args.out, options, args.workers, args.on_error, crew)
-    if not crew.leads:
-        print(f"node {crew.node} of {crew.nodes} did its share")
+    manifest = build_shards(args.sources, args.out, options, args.workers, args.on_error, group)
+    if not group.is_leader:
+        print(f"node {group.node} of {group.nodes} did its share")
         return
     for name, split in manifest.splits.items():
         mib = sum(entry.bytes for entry in split.shards) / 2**20

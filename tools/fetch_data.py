@@ -9,10 +9,10 @@ Interrupted in any way, the same command goes on. shards/README.md lists the dat
 
 import argparse
 
-from n2s_dist.datasets import find_dataset
-from n2s_dist.download import Network
-from n2s_dist.errors import UserError, run_command
-from n2s_dist.fetch import fetch
+from n2s_dist.datasets.catalogue import find_dataset
+from n2s_dist.datasets.download import Network
+from n2s_dist.datasets.fetch import fetch
+from n2s_dist.utils.errors import UserError, run_command
 
 
 def main() -> None:

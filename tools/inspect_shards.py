@@ -7,11 +7,11 @@ tools/inspect_shards.py shards/photographs
 import argparse
 from pathlib import Path
 
-from n2s_dist.errors import UserError, run_command
-from n2s_dist.images import write_image
-from n2s_dist.inspection import contact_sheet, summary
-from n2s_dist.noise import parse_noise
-from n2s_dist.shards import ShardSet
+from n2s_dist.images.files import write_image
+from n2s_dist.noise.specification import parse_noise
+from n2s_dist.shards.preview import contact_sheet, summary
+from n2s_dist.shards.reader import ShardSet
+from n2s_dist.utils.errors import UserError, run_command
 
 
 def main() -> None:

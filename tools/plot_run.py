@@ -3,7 +3,7 @@
 
     tools/plot_run.py runs/a runs/b --out curves.png
 
-Runs differ in colour, metrics that share a panel in line style. A run may still be going on.
+Runs differ in color, metrics that share a panel in line style. A run may still be going on.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from n2s_dist.curves import SECTIONS, Panel, curve, read_metrics, run_names
-from n2s_dist.errors import UserError, run_command
+from n2s_dist.reporting.curves import SECTIONS, Panel, curve, read_metrics, run_names
+from n2s_dist.utils.errors import UserError, run_command
 
 _COLUMNS = 4
 _STYLES: tuple[Any, ...] = ("-", "--", ":")
-_COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+_COLORS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
 
 
 def draw(runs: dict[str, list[dict[str, Any]]]) -> Figure:
@@ -40,7 +40,7 @@ def draw(runs: dict[str, list[dict[str, Any]]]) -> Figure:
             draw_panel(place, panel, runs)
         for place in axes[len(panels) :]:
             place.axis("off")
-    handles = [Line2D([], [], color=_COLOURS[i % len(_COLOURS)], label=name) for i, name in enumerate(runs)]
+    handles = [Line2D([], [], color=_COLORS[i % len(_COLORS)], label=name) for i, name in enumerate(runs)]
     figure.legend(handles=handles, loc="outside upper right", ncols=min(len(runs), 6), frameon=False)
     return figure
 
@@ -52,9 +52,9 @@ def draw_panel(axes: Axes, panel: Panel, runs: dict[str, list[dict[str, Any]]]) 
             marker = "." if len(seen) < 30 else ""
             # Of a list, one thin line a rank.
             width = 0.8 if values and isinstance(values[0], list) else 1.5
-            axes.plot(seen, values, style, color=_COLOURS[number % len(_COLOURS)], marker=marker, linewidth=width)
+            axes.plot(seen, values, style, color=_COLORS[number % len(_COLORS)], marker=marker, linewidth=width)
     if len(panel.keys) > 1:
-        styles = [Line2D([], [], color="grey", linestyle=s, label=k) for s, k in zip(_STYLES, panel.keys, strict=False)]
+        styles = [Line2D([], [], color="gray", linestyle=s, label=k) for s, k in zip(_STYLES, panel.keys, strict=False)]
         axes.legend(handles=styles, fontsize="small")
     axes.set_title(panel.title, fontsize="medium")
     axes.set_xlabel("samples seen", fontsize="small")

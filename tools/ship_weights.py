@@ -4,6 +4,7 @@
 tools/ship_weights.py runs/universal --name universal-color --data bsd400 --hardware "one core of an AMD EPYC (Zen 5)"
 tools/ship_weights.py runs/universal --name universal-color --results runs/table2/results.json
 
+A network must leave alone what has no noise, whatever level it is told (acceptance.py), or it is refused.
 The averaged weights of the newest checkpoint are stored as float16 where that changes the PSNR on scikit-image's
 photographs by less than 0.001 dB, otherwise as float32. Those PSNRs are recorded beside them, for a test to compare
 with. --results adds to the card what `n2s_dist.evaluate --suite table2` found for this network, under its run directory
@@ -12,6 +13,7 @@ or under its name.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -21,21 +23,24 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from n2s_dist import checkpoint, shipped
-from n2s_dist.config import to_dict
-from n2s_dist.curves import read_metrics, training_hours
-from n2s_dist.datasets import find_dataset, known_names
-from n2s_dist.errors import UserError, run_command
-from n2s_dist.images import KINDS
-from n2s_dist.mixture import format_training_noise
-from n2s_dist.photographs import largest_difference_db, measure_photographs
+from n2s_dist.config.schema import to_dict
+from n2s_dist.datasets.catalogue import find_dataset, known_names
+from n2s_dist.images.files import KINDS
+from n2s_dist.inference import acceptance
+from n2s_dist.inference.reference_photographs import largest_difference_db, measure_photographs
+from n2s_dist.inference.tiling import denoise_whole
+from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.noise.specification import format_training_noise
+from n2s_dist.reporting.curves import read_metrics, training_hours
+from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.files import atomic_write
 
-MOST_DIFFERENCE_DB = 0.001
+MAX_DIFFERENCE_DB = 0.001
 
 CARD = """\
 # {name}
 
-Removes {noise} noise from {colour} images
+Removes {noise} noise from {color} images
 (sigma in 8-bit levels, zeta the intensity of a photon, k the shape). Trained by Noise2Score's AR-DAE loss in
 {coordinates} coordinates, from noisy images alone, {version}; it never read a clean pixel.
 
@@ -73,7 +78,7 @@ def scrubbed(loaded: checkpoint.Loaded) -> dict[str, Any]:
     config = loaded.config
     tracking = dataclasses.replace(config.tracking, wandb=False, name="")
     data = dataclasses.replace(config.data, shards="", cache_dir="")
-    named = config.train.start_from if shipped.is_shipped(config.train.start_from) else ""
+    named = config.train.start_from if pretrained.is_shipped(config.train.start_from) else ""
     train = dataclasses.replace(config.train, start_from=named)
     return to_dict(dataclasses.replace(config, run_dir="", data=data, train=train, tracking=tracking))
 
@@ -86,7 +91,7 @@ def stored(loaded: checkpoint.Loaded) -> tuple[dict[str, Tensor], str, list[dict
     halves = {name: tensor.half() for name, tensor in weights.items()}
     model.load_state_dict(halves)
     rounded = measure_photographs(model, loaded.channels, loaded.config.aim)
-    if largest_difference_db(exact, rounded) < MOST_DIFFERENCE_DB:
+    if largest_difference_db(exact, rounded) < MAX_DIFFERENCE_DB:
         return halves, "float16", rounded
     model.load_state_dict(weights)
     return weights, "float32", exact
@@ -99,8 +104,8 @@ def budgets(loaded: checkpoint.Loaded, run_dir: Path, hardware: list[str]) -> li
     """
     config, size, before = loaded.config, loaded.config.data.crop_size, loaded.config.train.start_from
     earlier: list[str] = []
-    if shipped.is_shipped(before):
-        earlier = json.loads(shipped.files(before)[1].read_text())["budget"]
+    if pretrained.is_shipped(before):
+        earlier = json.loads(pretrained.files(before)[1].read_text())["budget"]
     elif before:
         earlier = budgets(checkpoint.load(checkpoint.locate(before)), Path(before), hardware[:-1] or hardware)
     if not (run_dir / "metrics.jsonl").is_file():
@@ -147,15 +152,17 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
     """Write NAME.safetensors, NAME.json and NAME.md; returns what NAME.json holds."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise UserError(f"--name is {name}: write it in small letters, digits and hyphens, such as universal-color")
-    if shipped.is_shipped(run_dir):
+    if pretrained.is_shipped(run_dir):
         raise UserError(f"{run_dir} is shipped already: give the run directory it came from")
     dataset = find_dataset(data)
     table = results_table(results, name, run_dir) if results else ""
     loaded = checkpoint.load(checkpoint.locate(run_dir))
+    if harm := acceptance.problems(functools.partial(denoise_whole, loaded.model), loaded.channels, loaded.config.aim):
+        raise UserError(f"{run_dir} is not shipped, it would harm images ({len(harm)} findings): {harm[0]}")
     weights, storage, recorded = stored(loaded)
     content = safetensors.torch.save(weights)
-    if len(content) > shipped.MOST_BYTES:
-        most = shipped.MOST_BYTES // 1_000_000
+    if len(content) > pretrained.MAX_BYTES:
+        most = pretrained.MAX_BYTES // 1_000_000
         raise UserError(f"{loaded.path} takes {len(content) / 1e6:.1f} MB as {storage}: shipped are at most {most} MB")
     about = json.loads((loaded.path / checkpoint.ABOUT).read_text()) | {
         "config": scrubbed(loaded),
@@ -170,7 +177,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         noise=format_training_noise(loaded.config.aim).replace(",", ", "),
         coordinates=loaded.config.ardae.coordinates,
         version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
-        colour=KINDS[loaded.channels],
+        color=KINDS[loaded.channels],
         network=f"{network.name}, widths {network.widths}, {network.blocks} blocks a level"
         + (", symmetric under flips and quarter turns" if network.symmetric else ""),
         parameters=sum(tensor.numel() for tensor in weights.values()),
@@ -183,16 +190,15 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         versions=", ".join(f"{package} {version}" for package, version in about["versions"].items()),
         table="\n\n".join(filter(None, [table, photographs_table(recorded)])),
     )
-    shipped.FOLDER.mkdir(exist_ok=True)
-    weights_file, about_file = shipped.files(name)
+    pretrained.FOLDER.mkdir(exist_ok=True)
+    weights_file, about_file = pretrained.files(name)
     for path, written in (
         (weights_file, content),
         (about_file, (json.dumps(about, indent=1) + "\n").encode()),
         (about_file.with_suffix(".md"), card.encode()),
     ):
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(written)
-        partial.replace(path)
+        with atomic_write(path) as partial:
+            partial.write_bytes(written)
     return about
 
 
@@ -210,7 +216,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, metavar="FILE", help="results.json of a table, for the card")
     args = parser.parse_args()
     about = ship(args.run_dir, args.name, args.data, args.hardware, args.results)
-    weights, _ = shipped.files(args.name)
+    weights, _ = pretrained.files(args.name)
     print(f"wrote {weights} ({about['storage']}, {weights.stat().st_size / 1e6:.2f} MB)")
     for row in about["recorded"]:
         print("{photograph:<12}{noise:<14}{psnr_noisy_db:>8.2f}{psnr_db:>8.2f}".format(**row))

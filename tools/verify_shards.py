@@ -8,8 +8,8 @@ tools/verify_shards.py tars-of-another-program/ --write-index
 
 import argparse
 
-from n2s_dist.errors import run_command
-from n2s_dist.verify import repair_shards, verify_shards, write_index
+from n2s_dist.shards.verify import repair_shards, verify_shards, write_index
+from n2s_dist.utils.errors import run_command
 
 
 def main() -> int:

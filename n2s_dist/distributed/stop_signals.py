@@ -1,0 +1,102 @@
+"""How a run is stopped from outside: a signal, one step at which all ranks stop, a checkpoint, exit code 75.
+
+    SIGUSR1 or SIGTERM ──► any rank ──► all ranks agree on a step ──► checkpoint ──► RUN_DIR/stopped ──► exit 75
+
+SIGHUP does the same, which comes when a terminal goes, unless nohup has it ignored.
+
+The signal may reach one rank or all, from a person, from Slurm or from torchrun; it counts from the
+moment the program starts. At least one step is taken, so that a run that is stopped again and again
+gets ahead. Further signals, also during the save, change nothing. SIGINT interrupts at once.
+
+torchrun and `accelerate launch` end with exit code 1 whatever their ranks ended with. So rank 0 leaves
+RUN_DIR/stopped (JSON: samples_seen, signal) once the checkpoint is on the disk, and removes it when it
+starts. A batch script that finds it after the launcher has ended lets the same command go on. It had
+better remove the file itself before the start, in case the program ends before it comes to that.
+
+The launcher passes on the signals that torchrun's --signals-to-handle names, or PET_SIGNALS_TO_HANDLE in
+the environment of `accelerate launch` (by default SIGTERM, SIGINT, SIGHUP and SIGQUIT, so add SIGUSR1,
+which else ends the launcher and leaves its ranks behind; what TORCHELASTIC_SIGNALS_TO_HANDLE says is
+overwritten), and kills ranks that are still there 30 s later. With a single process `accelerate launch`
+passes nothing on.
+
+This module imports nothing that takes time, so that it can listen before anything else is imported.
+"""
+
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple, Protocol
+
+from n2s_dist.utils.files import atomic_write
+
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP)
+POLL_INTERVAL_SEC = 0.5  # between two looks at whether some rank was asked to stop
+_received = 0
+
+
+class Together(Protocol):
+    """What agreeing needs of ranks."""
+
+    def all_reduce_max(self, values: list[float]) -> list[float]: ...
+
+
+class StopStatus(NamedTuple):
+    """What all ranks know after a look."""
+
+    signal_name: str = ""  # of a signal that some rank received
+    failed: bool = False  # some rank could not do what it does beside the loop
+
+
+def listen() -> None:
+    """From here on the first signal is remembered, and none ends the process."""
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _remember)
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    global _received
+    _received = _received or number
+
+
+def ignore() -> None:
+    """Let signals pass until the process has ended, even while the interpreter takes itself down."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class StopCoordinator:
+    """All ranks look together, at the same steps, about twice a second; never less often than each second step's time.
+
+    A look is one reduction over ranks. It brings the time a step took on the slowest rank as well, from
+    which all ranks derive when they look next.
+    """
+
+    def __init__(self) -> None:
+        self._between = self._left = 1  # steps
+        self._looked = time.monotonic()
+
+    def after_step(self, ranks: Together, failed: bool = False) -> StopStatus:
+        """Call after each step, on all ranks. failed: whether this rank's work beside the loop has failed."""
+        self._left -= 1
+        if self._left:
+            return StopStatus()
+        now = time.monotonic()
+        number, any_failed, step_sec = ranks.all_reduce_max([_received, failed, (now - self._looked) / self._between])
+        # At most twice as many as before: a GPU's first steps are only queued, which takes no time.
+        wanted = int(POLL_INTERVAL_SEC / max(step_sec, 1e-6))
+        self._between = self._left = max(1, min(wanted, 2 * self._between))
+        self._looked = now
+        return StopStatus(signal.Signals(int(number)).name if number else "", bool(any_failed))
+
+
+def leave_note(run_dir: Path, samples_seen: int, signal_name: str) -> None:
+    """Tell whoever started the launcher that the run stopped because it was asked to."""
+    with atomic_write(run_dir / "stopped") as partial:
+        partial.write_text(json.dumps({"samples_seen": samples_seen, "signal": signal_name}) + "\n")
+
+
+def remove_note(run_dir: Path) -> None:
+    (run_dir / "stopped").unlink(missing_ok=True)
