@@ -3,7 +3,7 @@
 n2s fetch kodak24 cbsd68            downloads to data/kodak24 and data/cbsd68
 n2s fetch div2k_train --from DIV2K_train_HR.zip
 
-Interrupted in any way, the same command goes on. docs/shards.md lists the data sets.
+Interrupted in any way, the same command goes on. docs/datasets.md lists the data sets.
 """
 
 import argparse
