@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from n2s_dist import tars
-from n2s_dist.errors import RankFailed, UserError
+from n2s_dist.errors import RunFailed, UserError
 from n2s_dist.locks import is_at, try_lock
 from n2s_dist.manifest import Manifest, ShardEntry
 from n2s_dist.remote import PATIENCE, Closed, Patience, RemoteFolder
@@ -64,6 +64,7 @@ class RemoteShards:
         self.ahead = capacity_bytes // (2 * largest)  # shards that may lie here unused
         self.most_open = min(_MOST_OPEN, capacity_bytes // largest)
         self._capacity, self._cache_dir = capacity_bytes, cache_dir.expanduser().absolute()
+        self._digest = hashlib.sha256(text).hexdigest()
         key = hashlib.sha256(f"{self.location}\n".encode() + text).hexdigest()
         self._folder = self._cache_dir / f"remote-{key[:16]}"
         try:
@@ -72,7 +73,7 @@ class RemoteShards:
                 pass
         except OSError as error:
             raise UserError(f"data.cache_dir {cache_dir} can't be written ({error}): choose another") from None
-        self._given_up: dict[str, RankFailed] = {}
+        self._given_up: dict[str, RunFailed] = {}
 
     @property
     def closed(self) -> bool:
@@ -81,6 +82,10 @@ class RemoteShards:
     def close(self) -> None:
         """Whatever is being fetched or waited for ends with Closed."""
         self._stop.set()
+
+    def digests(self) -> dict[str, str]:
+        """Of the manifest alone: shards are checked against it when they come."""
+        return {"manifest.json": self._digest[:12]}
 
     def has(self, name: str) -> bool:
         """Whether the shard is here; one that is counts as used just now."""
@@ -94,7 +99,7 @@ class RemoteShards:
     def hold(self, name: str) -> Iterator[Path]:
         """The shard's file, fetched if it is not here; nobody removes it within.
 
-        Raises RankFailed, with the URL and the last reason, when patience ends.
+        Raises RunFailed, with the URL and the last reason, when patience ends.
         """
         path = self._folder / name
         with self._locked(name):
@@ -102,7 +107,7 @@ class RemoteShards:
                 raise self._given_up[name]
             try:
                 self._bring(self._entries[name], path)
-            except RankFailed as error:
+            except RunFailed as error:
                 self._given_up[name] = error
                 raise
             os.utime(path)

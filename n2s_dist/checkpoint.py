@@ -209,6 +209,15 @@ def locate(path: str | Path, which: str = "last") -> Path:
     return found
 
 
+def identity(path: Path) -> str:
+    """A digest of a checkpoint, as locate() names it, that another one has otherwise. UserError when damaged."""
+    if shipped.is_shipped(path):
+        return sha256_file(shipped.files(path.name)[0])[:12]
+    if problem := damage(path):
+        raise UserError(f"{path} can't be used here: {problem}")
+    return sha256_file(path / MARKER)[:12]
+
+
 def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
     """Load the averaged model of one checkpoint, as locate() names it, in evaluation mode and float32."""
     weights_file, about_file = shipped.files(path.name) if shipped.is_shipped(path) else (path / WEIGHTS, path / ABOUT)

@@ -8,7 +8,13 @@ the network alone, and each tile is computed by one thread, so the table is the 
 ranks and cores.
 """
 
+if __name__ == "__main__":  # what comes next takes seconds to import, in which an interrupt counts as well
+    from n2s_dist import stopping
+
+    stopping.listen(remember=())
+
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,8 +25,11 @@ from n2s_dist import checkpoint, exhibits, journal, shipped
 from n2s_dist.benchmarks import Benchmark, parse_folders
 from n2s_dist.bm3d_baseline import bm3d
 from n2s_dist.cells import LEVELS, SUITES, Cell, parse_cell_noise, product_cells, suite_cells
-from n2s_dist.distributed import Ranks
+from n2s_dist.consistency import compare_checkpoints, compare_program
+from n2s_dist.distributed import Ranks, lost_ranks_named
 from n2s_dist.errors import UserError, run_command
+from n2s_dist.locks import alone_in
+from n2s_dist.meeting import Meeting
 from n2s_dist.methods import SCORE_ESTIMATOR, Denoiser, of_network, self_ensemble
 from n2s_dist.protocols import PROTOCOLS
 from n2s_dist.sweep import sweep
@@ -98,6 +107,16 @@ def write(out: Path, results: dict[str, Any]) -> list[Path]:
     return [out / name for name in texts]
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """UserError for options that contradict each other or name nothing to denoise with."""
+    if args.seed < 0:
+        raise UserError(f"--seed is {args.seed}: it can't be negative")
+    if args.suite and args.noise:
+        raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
+    if not (args.checkpoint or (args.suite and shipped.offered())) and not (args.bm3d and (args.suite or args.noise)):
+        raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")
+
+
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m n2s_dist.evaluate", description="Evaluate checkpoints on benchmarks beside published figures."
@@ -131,21 +150,29 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def main() -> None:
-    args = parser().parse_args()
-    if args.seed < 0:
-        raise UserError(f"--seed is {args.seed}: it can't be negative")
-    if args.suite and args.noise:
-        raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
+def list_digests(sources: dict[str, Benchmark | str]) -> dict[str, str]:
+    """Of all images of all benchmarks, by their paths; "missing" where there is no benchmark."""
+    digests = {name: "missing" for name, source in sources.items() if isinstance(source, str)}
+    for source in sources.values():
+        if isinstance(source, Benchmark):
+            digests |= {str(image.path): digest[:12] for image, digest in source.image_digests}
+    return digests
+
+
+def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
+    """Measure what a command line asks for and write it to its folder."""
     chosen = args.checkpoint or (shipped.offered() if args.suite else [])
-    if not chosen and not (args.bm3d and (args.suite or args.noise)):
-        raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")
-    # What is missing, empty or not what it says is found before ranks start.
-    paths = list(dict.fromkeys(checkpoint.locate(text, args.which) for text in chosen))
+    # A run that is still training may have another last checkpoint a moment later.
+    located = meeting.from_main(lambda: [str(checkpoint.locate(text, args.which)) for text in chosen])
+    paths = [Path(path) for path in dict.fromkeys(located)]
+    compare_checkpoints(meeting, paths)
     sources = open_benchmarks(args)
-    ranks = Ranks()
+    meeting.compare("benchmarks", lambda: list_digests(sources), "give all nodes the same images")
+    ranks = Ranks(meeting=meeting)
     denoisers = open_denoisers(args, paths, ranks.device)
     cells = choose_cells(args, sources, denoisers)
+    meeting.ready()
+    meeting.close()
     results = sweep(cells, args.seed, ranks, args.out, SCORE_ESTIMATOR, args.pictures, args.fresh)
     if ranks.is_main:
         written = write(args.out, results)
@@ -159,6 +186,15 @@ def main() -> None:
                 pictures = [(exhibits.caption(each), exhibits.strip(each)) for each in shown]
                 log_results(loaded.config, loaded.path.parent.parent, mine, pictures)
     ranks.close()
+
+
+def main() -> None:
+    with Meeting() as meeting, lost_ranks_named():
+        args = parser().parse_args()
+        compare_program(meeting, vars(args))
+        check_options(args)
+        with alone_in(args.out, name=".evaluating") if meeting.launch.is_main else contextlib.nullcontext():
+            evaluate(args, meeting)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from n2s_dist import checkpoint, stopping
-from n2s_dist.errors import RunFailed, Stopped
+from n2s_dist.errors import RunFailed, Stopped, of_all
 from n2s_dist.run import Run
 from n2s_dist.saving import copied
 
@@ -81,7 +81,10 @@ def stop_if_not_finite(run: Run) -> None:
         # In the step in which a loss breaks on one rank, gradients break on all: the loss comes first.
         batch_size = run.config.train.global_batch_size
         what, position, rank = min(everywhere, key=lambda row: (row[1] // batch_size, row[0] == "gradient", row[1]))
-        raise RunFailed(
-            f"the {what} at position {position} (rank {rank}) is not finite; the newest checkpoint is "
-            f"{checkpoint.newest_valid(run.run_dir) or 'none'}: lower optimizer.learning_rate or use more precision"
+        newest = checkpoint.newest_valid(run.run_dir) or "none"
+        raise of_all(
+            RunFailed(
+                f"the {what} at position {position} (rank {rank}) is not finite; the newest checkpoint is {newest}: "
+                "lower optimizer.learning_rate or use more precision"
+            )
         )

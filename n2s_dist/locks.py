@@ -33,13 +33,13 @@ def try_lock(path: Path, mode: str = "ab", shared: bool = False) -> Iterator[IO[
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path, patience_sec: float = 120.0) -> Iterator[None]:
-    """No other process is in here with the same folder; UserError where one is.
+def alone_in(folder: Path, patience_sec: float = 120.0, name: str = "lock") -> Iterator[None]:
+    """No other process is in here with the same folder and name; UserError where one is.
 
     A shared file system may hold the lock of a node that was lost for a minute or more, so a holder elsewhere gets
     patience_sec to go. Where the file system has no locks nobody is kept out.
     """
-    path, here, waited_until = folder / "lock", socket.gethostname(), time.monotonic() + patience_sec
+    path, here, waited_until = folder / name, socket.gethostname(), time.monotonic() + patience_sec
     while True:
         with contextlib.ExitStack() as stack:
             try:

@@ -5,7 +5,6 @@ follows from samples_seen.
 """
 
 import copy
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +17,13 @@ from torch import Tensor
 
 from n2s_dist import checkpoint, consistency, order, stopping
 from n2s_dist.cache import open_store
-from n2s_dist.config import Config, to_dict
+from n2s_dist.config import Config, flatten, to_dict
+from n2s_dist.consistency import compare_checkpoints
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
 from n2s_dist.laps import Laps
 from n2s_dist.loader import check_crop_size, check_noise
+from n2s_dist.meeting import Meeting
 from n2s_dist.mixture import Mixture, NoiseBatch
 from n2s_dist.muon import Muon
 from n2s_dist.networks import hidden_weights
@@ -31,7 +32,7 @@ from n2s_dist.observe import Watch
 from n2s_dist.saving import Saver
 from n2s_dist.score import ScoreModel, build_score_model
 from n2s_dist.shards import ShardSet
-from n2s_dist.speed import compile_model, match_layout, place
+from n2s_dist.speed import check_compiler, compile_model, match_layout, place
 from n2s_dist.symmetry import make_plain, symmetric_weights
 from n2s_dist.watchdog import Watchdog
 
@@ -131,10 +132,9 @@ class Run:
         return Path(self.config.run_dir)
 
 
-def start(config: Config, laps: Laps | None = None) -> Run:
+def start(config: Config, laps: Laps | None = None, meeting: Meeting | None = None) -> Run:
     """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
-    laps = laps or Laps()
-    stopping.remove_note(Path(config.run_dir))
+    laps, meeting = laps or Laps(), meeting or Meeting()
     if not config.data.shards:
         raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
     store = open_store(config.data.shards, config.data.cache_dir, config.data.cache_gib)
@@ -145,7 +145,8 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     windows = open_windows(config, shards)
     validation = ShardSet(store, "validation") if "validation" in shards.manifest.splits else None
     run_dir = Path(config.run_dir)
-    found = checkpoint.newest_valid(run_dir)
+    meeting.compare("shards", store.digests, "give all nodes the same shards")
+    found, start_from = choose_weights(config, meeting)
     if found is not None:
         before = checkpoint.load(found)
         check_same_run(config, before.config, run_dir)
@@ -155,15 +156,17 @@ def start(config: Config, laps: Laps | None = None) -> Run:
             )
 
     laps.lap("shards and checkpoint")
-    # Where launchers say how many ranks there are, all find what is wrong with that before any can lose another.
-    portion_size(config, int(os.environ.get("WORLD_SIZE", "1")))
-    ranks = Ranks(config.train.mixed_precision, config.train.num_threads)
+    micro_batch = portion_size(config, meeting.launch.world_size)
+    check_compiler(config.train.compile)
+    ranks = Ranks(config.train.mixed_precision, config.train.num_threads, meeting)
     laps.lap("ranks")
-    micro_batch = portion_size(config, ranks.world_size)
     torch.manual_seed(int(order.hash64(config.seed, order.STREAM_WEIGHTS)) >> 1)
-    build = first_model if found is None else build_score_model
-    model = place(build(config, shards.manifest.channels), ranks.device, config.train.channels_last)
+    model = build_score_model(config, shards.manifest.channels)
+    if start_from:
+        load_first_weights(model, config, start_from)
+    model = place(model, ranks.device, config.train.channels_last)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
+    meeting.ready()  # what comes next is done together
     wrapped, optimizer = ranks.prepare(model, build_optimizer(config, model))
     compile_model(model, config.train.compile)
     watch = Watch(
@@ -174,13 +177,15 @@ def start(config: Config, laps: Laps | None = None) -> Run:
     run = Run(config, ranks, shards, validation, model, ema, wrapped, optimizer, micro_batch, windows, watch)
     if found is not None:
         resume(run, found)
+    meeting.ready()
+    meeting.close()
     run.check_ranks_agree()
     if ranks.is_main:
+        stopping.remove_note(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
         portions = config.train.global_batch_size // ranks.world_size // micro_batch
-        start_from = config.train.start_from
-        standing = f"starting {run_dir}" + (f" from the weights of {start_from}" if start_from else "")
+        standing = f"starting {run_dir}" + (f" from the weights of {config.train.start_from}" if start_from else "")
         if found:
             done = run.samples_seen >= config.train.total_samples
             standing = f"{found} is complete: nothing to do" if done else f"going on from {found}"
@@ -212,16 +217,32 @@ def build_optimizer(config: Config, model: ScoreModel) -> torch.optim.Optimizer:
     return Muon(hidden, rest, momentum=plan.momentum, symmetric=symmetric_weights(model), **options)
 
 
-def first_model(config: Config, channels: int) -> ScoreModel:
-    """What a run begins with: fresh weights, or those that train.start_from names."""
-    model = build_score_model(config, channels)
-    if config.train.start_from:
-        path = checkpoint.locate(config.train.start_from)
-        source = checkpoint.load(path).model
-        if not config.network.symmetric:
-            make_plain(source)
-        checkpoint.load_weights(model, source.state_dict(), path)
-    return model
+def choose_weights(config: Config, meeting: Meeting) -> tuple[Path | None, Path | None]:
+    """The checkpoint to go on from, else the weights to start from, if any: rank 0 chooses, all others have the same.
+
+    A folder that somebody else is writing into may hold others a moment later.
+    """
+
+    def choose() -> list[str]:
+        found = checkpoint.newest_valid(Path(config.run_dir))
+        if found is not None:
+            return ["found", str(found)]
+        return ["start_from", str(checkpoint.locate(config.train.start_from))] if config.train.start_from else []
+
+    chosen = meeting.from_main(choose)
+    if not chosen:
+        return None, None
+    kind, path = chosen[0], Path(chosen[1])
+    compare_checkpoints(meeting, [path])
+    return (path, None) if kind == "found" else (None, path)
+
+
+def load_first_weights(model: ScoreModel, config: Config, path: Path) -> None:
+    """Begin with the weights of another run or of a shipped network."""
+    source = checkpoint.load(path).model
+    if not config.network.symmetric:
+        make_plain(source)
+    checkpoint.load_weights(model, source.state_dict(), path)
 
 
 def resume(run: Run, path: Path) -> None:
@@ -268,12 +289,7 @@ def portion_size(config: Config, world_size: int) -> int:
 
 def check_same_run(config: Config, before: Config, run_dir: Path) -> None:
     """A run is continued with the settings it began with."""
-
-    def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        nested = [flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in settings.items()]
-        return {key: value for part in nested for key, value in part.items()}
-
-    now, then = flat(to_dict(config)), flat(to_dict(before))
+    now, then = flatten(to_dict(config)), flatten(to_dict(before))
     for key in now:
         if now[key] != then[key] and not key.startswith(_MAY_CHANGE):
             raise UserError(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from n2s_dist import checkpoint
 from n2s_dist.cells import Cell
 from n2s_dist.distributed import Ranks
-from n2s_dist.errors import UserError
+from n2s_dist.errors import UserError, of_all
 from n2s_dist.journal import Earlier, Journal, forget, read_earlier
 from n2s_dist.measure import Bench, has_pictures, image_row, posterior_figures, shown_cells
 from n2s_dist.methods import Estimator
@@ -179,7 +179,7 @@ def stop_all(ranks: Ranks, problem: str | None) -> None:
     """Raise UserError on every rank when one of them has a problem."""
     problems = [message for message in ranks.gather([problem]) if message]
     if problems:
-        raise UserError(problems[0])
+        raise of_all(UserError(problems[0]))
 
 
 def join_pictures(bench: Bench, cuts: list[list[Piece]], ranks: Ranks) -> None:

@@ -13,7 +13,6 @@ if __name__ == "__main__":  # what comes next takes seconds to import, in which 
 
 import contextlib
 import itertools
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -27,7 +26,8 @@ from tqdm import tqdm
 from n2s_dist import checkpoint, order, schedule, stopping
 from n2s_dist.ardae import excesses, is_overstated, part_of_raise, raised, share_of_range, sigma_a_law
 from n2s_dist.command_line import read_config
-from n2s_dist.config import Config
+from n2s_dist.config import Config, flatten, to_dict
+from n2s_dist.consistency import compare_program
 from n2s_dist.constant_areas import make_constant
 from n2s_dist.distributed import lost_ranks_named
 from n2s_dist.errors import Stopped, UserError, run_command
@@ -35,6 +35,7 @@ from n2s_dist.keeping import after_step, save, stop_if_not_finite
 from n2s_dist.laps import Laps, process_age_sec
 from n2s_dist.loader import CropLoader, bring_ahead, run_ahead
 from n2s_dist.locks import alone_in
+from n2s_dist.meeting import Meeting
 from n2s_dist.mixture import Mixture
 from n2s_dist.objectives import Batch, draw, method_loss
 from n2s_dist.run import Interval, Run, start
@@ -46,18 +47,21 @@ from n2s_dist.watchdog import Watchdog
 _EMA_EVERY_SAMPLES = 64
 
 
-def train(config: Config, laps: Laps | None = None) -> Path:
+def train(config: Config, laps: Laps | None = None, meeting: Meeting | None = None) -> Path:
     """Train to the end, or go on from where the run directory says; returns the last checkpoint.
 
-    Raises Stopped when the run was asked to stop; laps hold what was spent before.
+    Raises Stopped when the run was asked to stop. laps hold what was spent before. meeting: where ranks have met.
     """
-    rank = int(os.environ.get("RANK", "0"))
+    if meeting is None:
+        with Meeting() as meeting:
+            return train(config, laps, meeting)
+    compare_program(meeting, flatten(to_dict(config)))
     if not config.run_dir:
         raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
-    run_dir = Path(config.run_dir)
-    only = alone_in(run_dir) if rank == 0 else contextlib.nullcontext()
-    with only, lost_ranks_named(), Watchdog(config.train.hang_sec, run_dir, rank) as watchdog:
-        run = start(config, laps)
+    run_dir, launch = Path(config.run_dir), meeting.launch
+    only = alone_in(run_dir) if launch.is_main else contextlib.nullcontext()
+    with only, lost_ranks_named(), Watchdog(config.train.hang_sec, run_dir, launch.rank) as watchdog:
+        run = start(config, laps, meeting)
         run.watchdog = watchdog
         if run.samples_seen < config.train.total_samples:
             train_on(run)
@@ -277,10 +281,11 @@ def measure(run: Run, tracker: NullTracker) -> None:
 def main() -> None:
     laps = Laps(process_age_sec())
     laps.lap("imports")
-    config = read_config()
-    laps.lap("settings")
     try:
-        train(config, laps)
+        with Meeting() as meeting:
+            config = read_config()
+            laps.lap("settings")
+            train(config, laps, meeting)
     except Stopped:
         stopping.ignore()
         raise
