@@ -33,6 +33,7 @@ from n2s_dist import shipped
 from n2s_dist.config import Config, from_dict, to_dict
 from n2s_dist.errors import UserError, say
 from n2s_dist.manifest import sha256_file
+from n2s_dist.meeting import Meeting
 from n2s_dist.mixture import Mixture
 from n2s_dist.noise import NoiseModel, format_noise
 from n2s_dist.score import ScoreModel, build_score_model
@@ -216,6 +217,15 @@ def identity(path: Path) -> str:
     if problem := damage(path):
         raise UserError(f"{path} can't be used here: {problem}")
     return sha256_file(path / MARKER)[:12]
+
+
+def compare(meeting: Meeting, paths: list[Path]) -> None:
+    """UserError on all ranks when one of these is missing, damaged or another one on some of them."""
+    meeting.compare(
+        "checkpoints",
+        lambda: {str(path): identity(path) for path in paths},
+        "keep runs on a file system that all nodes share",
+    )
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Loaded:

@@ -9,13 +9,11 @@ train on and save one rank's view. Every tensor is reduced to 64 bits where it l
 
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from n2s_dist import checkpoint
 from n2s_dist.distributed import Ranks, is_on_gpu
 from n2s_dist.errors import RunFailed, of_all
 from n2s_dist.meeting import Meeting, source_digest
@@ -66,23 +64,12 @@ def tensors_of(state: dict[str, Any], names: list[str]) -> Iterator[tuple[str, T
                 yield f"{moment} of {names[index]}", tensor
 
 
-def compare_program(meeting: Meeting, settings: dict[str, Any]) -> None:
+def compare_program(meeting: Meeting, settings: dict[str, Any], versions: dict[str, str]) -> None:
     """UserError on all ranks when one has other code, other settings, or another kind of device than the others."""
-    meeting.compare(
-        "versions", lambda: {**checkpoint.versions(), "source": source_digest()}, "install the same on all nodes"
-    )
+    meeting.compare("versions", lambda: {**versions, "source": source_digest()}, "install the same on all nodes")
     meeting.compare("settings", lambda: settings, "start all ranks by the same command")
     meeting.compare(
         "devices", lambda: {"device": "GPU" if is_on_gpu() else "CPU"}, "use nodes of one kind, and look for lost GPUs"
-    )
-
-
-def compare_checkpoints(meeting: Meeting, paths: list[Path]) -> None:
-    """UserError on all ranks when one of these is missing, damaged or another one somewhere."""
-    meeting.compare(
-        "checkpoints",
-        lambda: {str(path): checkpoint.identity(path) for path in paths},
-        "keep runs on a file system that all nodes share",
     )
 
 

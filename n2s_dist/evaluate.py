@@ -25,7 +25,7 @@ from n2s_dist import checkpoint, exhibits, journal, shipped
 from n2s_dist.benchmarks import Benchmark, parse_folders
 from n2s_dist.bm3d_baseline import bm3d
 from n2s_dist.cells import LEVELS, SUITES, Cell, parse_cell_noise, product_cells, suite_cells
-from n2s_dist.consistency import compare_checkpoints, compare_program
+from n2s_dist.consistency import compare_program
 from n2s_dist.distributed import Ranks, lost_ranks_named
 from n2s_dist.errors import UserError, run_command
 from n2s_dist.locks import alone_in
@@ -165,7 +165,7 @@ def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
     # A run that is still training may have another last checkpoint a moment later.
     located = meeting.from_main(lambda: [str(checkpoint.locate(text, args.which)) for text in chosen])
     paths = [Path(path) for path in dict.fromkeys(located)]
-    compare_checkpoints(meeting, paths)
+    checkpoint.compare(meeting, paths)
     sources = open_benchmarks(args)
     meeting.compare("benchmarks", lambda: list_digests(sources), "give all nodes the same images")
     ranks = Ranks(meeting=meeting)
@@ -191,7 +191,7 @@ def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
 def main() -> None:
     with Meeting() as meeting, lost_ranks_named():
         args = parser().parse_args()
-        compare_program(meeting, vars(args))
+        compare_program(meeting, vars(args), checkpoint.versions())
         check_options(args)
         with alone_in(args.out, name=".evaluating") if meeting.launch.is_main else contextlib.nullcontext():
             evaluate(args, meeting)

@@ -54,6 +54,7 @@ class Meeting:
         self._name = f"meeting-{next(_meetings)}"
         self._store: distributed.Store | None = None
         self._number = 0  # of exchanges that have ended
+        self._expected = {*range(self.launch.world_size)} - {self.launch.rank}  # ranks that are there or may still come
         self._is_over = self.launch.is_alone
 
     # --- what ranks do together -----------------------------------------------------------------------------
@@ -142,11 +143,13 @@ class Meeting:
             try:
                 absent = missing()
             except distributed.DistError:
+                self._expected.discard(0)
                 raise RunFailed("rank 0 has ended, and its own message says why, unless it was killed") from None
             if not absent:
                 return
             waited = time.monotonic() - begin
             if waited > patience:
+                self._expected -= {*absent}
                 late = f"{_named(absent)} of {self.launch.world_size} did not come within {patience:g} s"
                 raise RunFailed(f"{late}{self._where}: run the same command again")
             if waited > SAY_SEC and not said and self.launch.local_rank == 0:
@@ -198,9 +201,10 @@ class Meeting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or self._is_over or (isinstance(error, SystemExit) and not error.code):
+        is_ended, self._is_over = self._is_over, True
+        has_nobody = not self._expected if self.launch.is_main else 0 not in self._expected
+        if error is None or is_ended or has_nobody or (isinstance(error, SystemExit) and not error.code):
             return
-        self._is_over = True
         is_hasty = isinstance(error, KeyboardInterrupt | Ended)
         with contextlib.suppress(distributed.DistError, RunFailed, UserError, KeyboardInterrupt):
             if is_hasty and self._store is None:
@@ -218,7 +222,7 @@ class Meeting:
         store = self._connected()
         store.set("told", "")
         self._post({"failed": {"rank": 0, "code": code, "message": message, "is_told": True}})
-        keys = [f"knows/{rank}" for rank in range(1, self.launch.world_size)]
+        keys = [f"knows/{rank}" for rank in self._expected]
         deadline = time.monotonic() + patience_sec
         while not store.check(keys) and time.monotonic() < deadline and not stopping.told_to_end():
             time.sleep(_LOOK_SEC[1])
@@ -232,6 +236,7 @@ class Meeting:
         except RunFailed:  # rank 0 may still be starting
             if known:
                 tell(error, message)
+            self._expected.add(0)
             store = self._connected()
         if not is_told_by_main:
             failure = {"rank": self.launch.rank, "code": code, "message": message, "is_told": is_told(error)}

@@ -18,7 +18,6 @@ from torch import Tensor
 from n2s_dist import checkpoint, consistency, order, stopping
 from n2s_dist.cache import open_store
 from n2s_dist.config import Config, flatten, to_dict
-from n2s_dist.consistency import compare_checkpoints
 from n2s_dist.distributed import Ranks
 from n2s_dist.errors import UserError
 from n2s_dist.laps import Laps
@@ -233,7 +232,7 @@ def choose_weights(config: Config, meeting: Meeting) -> tuple[Path | None, Path 
     if not chosen:
         return None, None
     kind, path = chosen[0], Path(chosen[1])
-    compare_checkpoints(meeting, [path])
+    checkpoint.compare(meeting, [path])
     return (path, None) if kind == "found" else (None, path)
 
 

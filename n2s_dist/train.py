@@ -55,7 +55,7 @@ def train(config: Config, laps: Laps | None = None, meeting: Meeting | None = No
     if meeting is None:
         with Meeting() as meeting:
             return train(config, laps, meeting)
-    compare_program(meeting, flatten(to_dict(config)))
+    compare_program(meeting, flatten(to_dict(config)), checkpoint.versions())
     if not config.run_dir:
         raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
     run_dir, launch = Path(config.run_dir), meeting.launch

@@ -1,9 +1,10 @@
 """Ranks that start in a tenth of a second: real processes, forked from a server that has imported everything once.
 
-What they do is the program's own; on request a fault happens on one rank after a given step, and every
-rank notes the positions that it has trained on.
+What they do is the program's own; on request a fault happens on one rank after a given step, or one rank
+is started otherwise than the others, and every rank notes the positions that it has trained on.
 """
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -12,11 +13,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from n2s_dist import stopping
+from n2s_dist import evaluate as evaluation
+from n2s_dist import meeting, stopping
 from n2s_dist import train as training
 from n2s_dist.errors import run_command
 from n2s_dist.run import Run
@@ -28,9 +31,9 @@ INTERRUPTED = [
     "--train.validate_every_samples=400",
 ]
 
-TIMEOUT_SEC = 60
+TIMEOUT_SEC = 180
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["n2s_dist.train"])
+_CONTEXT.set_forkserver_preload(["n2s_dist.train", "n2s_dist.evaluate"])
 
 
 def free_port() -> int:
@@ -93,10 +96,22 @@ FAULTS: dict[str, Callable[[Run], None]] = {
 # --- a rank --------------------------------------------------------------------------------------------
 
 
-def _rank(variables: dict[str, str], arguments: list[str], written: Path, fault: str, at: int) -> None:
+@dataclass(frozen=True)
+class Start:
+    """How one rank is started. folder: where it works, as on a node of its own, since paths may be relative."""
+
+    arguments: list[object] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    late_sec: float = 0.0
+    is_absent: bool = False
+
+
+def _rank(program: str, start: Start, written: Path, fault: str, at: int, patience_sec: float | None) -> None:
     """One rank from beginning to end, in a fresh process. written: the stem of the files that it writes."""
     os.environ.clear()
-    os.environ.update(variables)
+    os.environ.update(start.variables)
+    os.chdir(start.folder or Path.cwd())
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         target = os.open(written.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(target, descriptor)
@@ -113,14 +128,23 @@ def _rank(variables: dict[str, str], arguments: list[str], written: Path, fault:
             FAULTS[fault](run)
 
     training.train_step = recorded_step
-    sys.argv = ["program", *arguments]
+    sys.argv = ["program", *map(str, start.arguments)]
     stopping.LOOK_SEC = 0.02  # runs of a second can be stopped in their middle as well
-    stopping.listen()  # as the program does first of all
-    run_command(training.main)
+    if patience_sec is not None:
+        meeting.PATIENCE_SEC, meeting.SAY_SEC = patience_sec, 0.1 * patience_sec
+        stopping.MEETING_SEC = 0.1 * patience_sec
+    # As each program does first of all.
+    stopping.listen() if program == "train" else stopping.listen(remember=())
+    time.sleep(start.late_sec)
+    run_command(training.main if program == "train" else evaluation.main)
 
 
 class Fleet:
-    """Ranks of one training run. fault happens on rank `on` after the step that ends at `at` samples."""
+    """Ranks of one training run. fault happens on rank `on` after the step that ends at `at` samples.
+
+    program: "train", or "evaluate" for ranks of an evaluation. apart: ranks that are started otherwise; their arguments
+    come after those of all. patience_sec: how long ranks wait for others to come.
+    """
 
     def __init__(
         self,
@@ -131,6 +155,9 @@ class Fleet:
         fault: str = "",
         on: int = 0,
         at: int = 0,
+        program: str = "train",
+        apart: dict[int, Start] | None = None,
+        patience_sec: float | None = None,
     ) -> None:
         folder.mkdir(parents=True)
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "1"}
@@ -138,9 +165,14 @@ class Fleet:
         for rank in range(count):
             own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, **shared}
             variables = environment | ({k: str(v) for k, v in own.items()} if count > 1 else {})
-            given = (variables, arguments, self._files[rank], fault if rank == on else "", at)
-            self.ranks.append(_CONTEXT.Process(target=_rank, args=given, daemon=True))
-            self.ranks[-1].start()
+            other = (apart or {}).get(rank, Start())
+            start = dataclasses.replace(
+                other, arguments=[*arguments, *other.arguments], variables=variables | other.variables
+            )
+            given = (program, start, self._files[rank], fault if rank == on else "", at, patience_sec)
+            if not other.is_absent:
+                self.ranks.append(_CONTEXT.Process(target=_rank, args=given, daemon=True))
+                self.ranks[-1].start()
 
     def signal(self, number: signal.Signals, rank: int) -> None:
         if self.ranks[rank].is_alive():
