@@ -105,7 +105,7 @@ class Meeting:
         else:
             store.set(f"{self._number}/{self.launch.rank}", text)
             key = f"{self._number}/decided"
-            self._wait(lambda: [] if store.check([key]) else [0])
+            self._wait(lambda: [] if store.check([key]) else [0], 1.5 * PATIENCE_SEC)  # rank 0 knows who is missing
             answer = json.loads(store.get(key))
             if "failed" in answer:
                 raise self._failed_elsewhere(answer["failed"])

@@ -26,7 +26,7 @@ from n2s_dist import cache, checkpoint, order, remote
 from n2s_dist import train as training
 from n2s_dist.build import BuildOptions, build_shards
 from n2s_dist.cache import RemoteShards, open_store
-from n2s_dist.errors import RankFailed, RunFailed, UserError
+from n2s_dist.errors import RunFailed, UserError
 from n2s_dist.loader import CropLoader, bring_ahead
 from n2s_dist.noise import Gaussian
 from n2s_dist.prefetch import Prefetcher
@@ -249,7 +249,7 @@ def test_the_pauses_grow_to_about_a_minute_in_all(monkeypatch):
     stop, waited = threading.Event(), []
     monkeypatch.setattr(stop, "wait", lambda seconds: waited.append(seconds))
     pauses = remote.Pauses("url", remote.PATIENCE, stop)
-    with pytest.raises(RankFailed, match="6 tries"):
+    with pytest.raises(RunFailed, match="6 tries"):
         for _ in range(9):
             pauses.after(OSError("refused"))
     assert len(waited) == 5 and 40 < sum(waited) < 80
@@ -296,7 +296,7 @@ def test_a_rank_that_alone_meets_a_fault_says_so_itself(cli, monkeypatch):
     monkeypatch.setenv("RANK", "3")
 
     def main() -> None:
-        raise RankFailed("a.tar can't be read")
+        raise RunFailed("a.tar can't be read")
 
     assert cli(main).error(1) == "error: a.tar can't be read"
 
