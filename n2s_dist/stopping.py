@@ -38,7 +38,7 @@ SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 LOOK_SEC = 0.5  # between two looks at whether some rank was asked to stop
 MEETING_SEC = 5.0  # for others to come after SIGTERM, before a rank that waits for them ends
 # For a handler to run. SIGTERM: launchers kill after 30 s; another rank may be writing a checkpoint until then.
-_STUCK_SEC: dict[int, float] = {signal.SIGINT: 3.0, signal.SIGTERM: 20.0}
+STUCK_SEC: dict[int, float] = {signal.SIGINT: 3.0, signal.SIGTERM: 20.0}
 _received = 0
 _told_to_end_at: float | None = None  # when SIGTERM first came
 _handled_at = 0.0  # when a handler last ran
@@ -111,7 +111,7 @@ def _ask_again() -> None:
 
 def _end_unless_handled(number: int, asked: float) -> None:
     while _handled_at < asked and not _leaving:
-        if time.monotonic() > asked + _STUCK_SEC[number]:
+        if time.monotonic() > asked + STUCK_SEC[number]:
             name = signal.Signals(number).name
             said = f"error: ended by {name} while it waited for other ranks: the same command goes on\n"
             os.write(2, said.encode())

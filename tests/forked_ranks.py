@@ -132,7 +132,7 @@ def _rank(program: str, start: Start, written: Path, fault: str, at: int, patien
     stopping.LOOK_SEC = 0.02  # runs of a second can be stopped in their middle as well
     if patience_sec is not None:
         meeting.PATIENCE_SEC, meeting.SAY_SEC = patience_sec, 0.1 * patience_sec
-        stopping.MEETING_SEC = 0.1 * patience_sec
+        stopping.MEETING_SEC = stopping.STUCK_SEC[signal.SIGTERM] = 0.1 * patience_sec
     # As each program does first of all.
     stopping.listen() if program == "train" else stopping.listen(remember=())
     time.sleep(start.late_sec)
