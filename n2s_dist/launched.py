@@ -19,6 +19,7 @@ _MPI = re.compile(r"PMI_(RANK|SIZE)|(OMPI|MV2)_COMM_WORLD_(LOCAL_)?(RANK|SIZE)|M
 _ALONE = {"RANK": "0", "RANKID": "0", "SIZE": "1", "NRANKS": "1"}  # values of one rank alone, by the ends of names
 # Of accelerate's variables: those that choose a device's kind, bind cores or check more, and so don't change results.
 _RESPECTED = ("ACCELERATE_USE_CPU", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE", "ACCELERATE_LOG_LEVEL")
+_ONE_DEVICE = "ACCELERATE_TORCH_DEVICE"  # respected where there is one rank
 _NO_CHANGE = ("", "0", "no", "none", "false", "default")
 _MOST_NAMED = 6
 
@@ -84,7 +85,8 @@ def settle(environment: MutableMapping[str, str] | None = None) -> tuple[Launch,
     complete = all(name in given for name in _MEETING_POINT)
     removed = {}
     for name in sorted(given):
-        accelerates = name.startswith("ACCELERATE_") and name not in _RESPECTED
+        is_kept = name in _RESPECTED or (launch.is_alone and name == _ONE_DEVICE)
+        accelerates = name.startswith("ACCELERATE_") and not is_kept
         if accelerates or _MPI.fullmatch(name) or (launch.is_alone and _PLACE.fullmatch(name)):
             removed[name] = given.pop(name)
     named = [

@@ -68,7 +68,6 @@ def test_values_of_one_rank_alone_are_no_news():
         ("ACCELERATE_MIXED_PRECISION", "bf16"),
         ("ACCELERATE_USE_FSDP", "true"),
         ("ACCELERATE_USE_DEEPSPEED", "true"),
-        ("ACCELERATE_TORCH_DEVICE", "cuda:3"),
     ],
 )
 def test_what_accelerate_would_take_from_the_environment_is_named_and_removed(name, value):
@@ -79,7 +78,12 @@ def test_what_accelerate_would_take_from_the_environment_is_named_and_removed(na
         assert f"{name}={value} (" in note and name not in environment
 
 
-@pytest.mark.parametrize("name", ["ACCELERATE_USE_CPU", "ACCELERATE_CPU_AFFINITY"])
+def test_one_device_for_all_ranks_is_named_and_removed():
+    environment = {**RANK_1, "ACCELERATE_TORCH_DEVICE": "cuda:3"}
+    assert "ACCELERATE_TORCH_DEVICE=cuda:3 (" in settle(environment)[1] and environment.keys() == RANK_1.keys()
+
+
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_CPU", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_TORCH_DEVICE"])
 def test_a_kind_of_device_is_respected(name):
     environment = {name: "true"}
     assert settle(environment) == (Launch(), "") and environment == {name: "true"}
