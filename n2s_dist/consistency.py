@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2s_dist.distributed import Ranks, is_on_gpu
+from n2s_dist.distributed import Ranks
 from n2s_dist.errors import RunFailed, of_all
 from n2s_dist.meeting import Meeting, source_digest
 
@@ -65,12 +65,9 @@ def tensors_of(state: dict[str, Any], names: list[str]) -> Iterator[tuple[str, T
 
 
 def compare_program(meeting: Meeting, settings: dict[str, Any], versions: dict[str, str]) -> None:
-    """UserError on all ranks when one has other code, other settings, or another kind of device than the others."""
+    """UserError on all ranks when one has other code or other settings than the others."""
     meeting.compare("versions", lambda: {**versions, "source": source_digest()}, "install the same on all nodes")
     meeting.compare("settings", lambda: settings, "start all ranks by the same command")
-    meeting.compare(
-        "devices", lambda: {"device": "GPU" if is_on_gpu() else "CPU"}, "use nodes of one kind, and look for lost GPUs"
-    )
 
 
 def check(ranks: Ranks, samples_seen: int, state: dict[str, Any], names: list[str]) -> None:

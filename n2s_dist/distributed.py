@@ -26,9 +26,11 @@ class Ranks:
 
     def __init__(self, mixed_precision: str = "no", num_threads: int = 0, meeting: Meeting | None = None) -> None:
         meeting = meeting or Meeting()
-        on_gpu = is_on_gpu()
-        _join(meeting, on_gpu)
+        # `accelerate launch --cpu` has ranks leave GPUs alone.
+        is_cpu_wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+        on_gpu = torch.cuda.is_available() and not is_cpu_wanted
         self.precision = choose_precision(mixed_precision)
+        _join(meeting, on_gpu, self.precision)
         # Buffers say which weights are copies of which, and are the same on all ranks from the start.
         alike = DistributedDataParallelKwargs(broadcast_buffers=False)
         self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision, kwargs_handlers=[alike])
@@ -106,13 +108,11 @@ class Ranks:
         self._accelerator.end_training()
 
 
-def is_on_gpu() -> bool:
-    """Whether ranks of this machine work on GPUs: there are some, and `accelerate launch --cpu` did not start them."""
-    return torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true")
+def _join(meeting: Meeting, on_gpu: bool, precision: str) -> None:
+    """Take this rank's GPU and enter the process group, once all ranks can.
 
-
-def _join(meeting: Meeting, on_gpu: bool) -> None:
-    """Take this rank's GPU and enter the process group, once all ranks can. Raises UserError without a GPU for it."""
+    Raises UserError without a GPU for it, or when ranks would work on devices of two kinds or in two precisions.
+    """
     launch = meeting.launch
     if launch.is_alone or distributed.is_initialized():
         return
@@ -123,7 +123,11 @@ def _join(meeting: Meeting, on_gpu: bool) -> None:
                 f"{torch.cuda.device_count()} GPU(s): start one for each GPU"
             )
         torch.cuda.set_device(launch.local_rank)
-    meeting.ready()
+    meeting.compare(
+        "devices",
+        lambda: {"kind": "GPU" if on_gpu else "CPU", "precision": precision},
+        "use nodes of one kind, and look for lost GPUs",
+    )
     distributed.init_process_group(
         "nccl" if on_gpu else "gloo", store=meeting.store("ranks"), rank=launch.rank, world_size=launch.world_size
     )

@@ -59,7 +59,7 @@ def train(config: Config, laps: Laps | None = None, meeting: Meeting | None = No
     if not config.run_dir:
         raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
     run_dir, launch = Path(config.run_dir), meeting.launch
-    only = alone_in(run_dir) if launch.is_main else contextlib.nullcontext()
+    only = alone_in(run_dir, gives_up=stopping.told_to_end) if launch.is_main else contextlib.nullcontext()
     with only, lost_ranks_named(), Watchdog(config.train.hang_sec, run_dir, launch.rank) as watchdog:
         run = start(config, laps, meeting)
         run.watchdog = watchdog

@@ -5,6 +5,7 @@ is started otherwise than the others, and every rank notes the positions that it
 """
 
 import dataclasses
+import importlib
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -98,13 +100,22 @@ FAULTS: dict[str, Callable[[Run], None]] = {
 
 @dataclass(frozen=True)
 class Start:
-    """How one rank is started. folder: where it works, as on a node of its own, since paths may be relative."""
+    """How one rank is started.
+
+    folder: where it works, as on a node of its own, since paths may be relative. answers: of functions, by their dotted
+    names, that say there what they would on another kind of node.
+    """
 
     arguments: list[object] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    answers: dict[str, object] = field(default_factory=dict)
     late_sec: float = 0.0
     is_absent: bool = False
+
+
+def _answer(answer: object, *_: object) -> object:
+    return answer
 
 
 def _rank(program: str, start: Start, written: Path, fault: str, at: int, patience_sec: float | None) -> None:
@@ -128,6 +139,9 @@ def _rank(program: str, start: Start, written: Path, fault: str, at: int, patien
             FAULTS[fault](run)
 
     training.train_step = recorded_step
+    for name, answer in start.answers.items():
+        module, function = name.rsplit(".", 1)
+        setattr(importlib.import_module(module), function, partial(_answer, answer))
     sys.argv = ["program", *map(str, start.arguments)]
     stopping.LOOK_SEC = 0.02  # runs of a second can be stopped in their middle as well
     if patience_sec is not None:
@@ -189,10 +203,7 @@ class Fleet:
         return [process.exitcode for process in self.ranks]
 
     def end_as_launcher(self, grace_sec: float = 8) -> list[int]:
-        """As torchrun does: when one rank ends otherwise than well, SIGTERM to the others, later SIGKILL.
-
-        A rank that waits for one that ended before they had found each other is ended by the latter alone.
-        """
+        """As torchrun does: when one rank ends otherwise than well, SIGTERM to the others, later SIGKILL."""
         deadline = time.monotonic() + TIMEOUT_SEC
         while all(process.exitcode in (None, 0) for process in self.ranks) and any(p.is_alive() for p in self.ranks):
             assert time.monotonic() < deadline, self.text("err")

@@ -11,7 +11,8 @@ import pytest
 from forked_ranks import Start
 from PIL import Image
 
-from n2s_dist import checkpoint
+import n2s_dist
+from n2s_dist import checkpoint, meeting
 from n2s_dist.build import build_shards
 from n2s_dist.plan import BuildOptions
 
@@ -62,6 +63,30 @@ def test_a_rank_with_another_setting_is_named_with_the_setting(three, tmp_path, 
 def test_of_several_settings_the_first_is_named_and_the_others_are_counted(three, tmp_path):
     line = refused(three({1: Start(["--seed=7", "--train.total_samples=80"])}), tmp_path)
     assert "seed is 7 on rank 1" in line and ", and 1 more: " in line
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({"n2s_dist.consistency.source_digest": "0123"}, "versions differ between ranks: source is 0123 on rank 1"),
+        ({"n2s_dist.checkpoint.versions": {"torch": "2.6.0"}}, "torch is 2.6.0 on rank 1"),
+        (
+            {"n2s_dist.distributed.choose_precision": "bf16"},
+            "devices differ between ranks: precision is bf16 on rank 1",
+        ),
+    ],
+)
+def test_a_node_with_other_code_or_another_device_is_named(three, tmp_path, answers, said):
+    assert said in refused(three({1: Start(answers=answers)}), tmp_path)
+
+
+def test_the_packages_source_has_one_digest_until_it_changes(tmp_path, monkeypatch):
+    package = Path(shutil.copytree(Path(n2s_dist.__file__).parent, tmp_path / "n2s_dist"))
+    before = meeting.source_digest()
+    monkeypatch.setattr(n2s_dist, "__file__", str(package / "__init__.py"))
+    assert meeting.source_digest() == before
+    (package / "order.py").write_text((package / "order.py").read_text() + "\n")
+    assert meeting.source_digest() != before
 
 
 # --- shards and images, each rank on a node of its own ------------------------------------------------------
