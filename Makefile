@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-unit lint bench clean
 .DELETE_ON_ERROR:
 
 .venv/.ready: setup.cfg constraints.txt
@@ -22,6 +22,9 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-unit: .venv/.ready
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests/unit
 
 lint: .venv/.ready
 	@$(BIN)/ruff check .

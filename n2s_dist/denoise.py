@@ -1,141 +1,87 @@
-"""Denoise images of any size: whole, in tiles that no one can tell from the whole, or one tile alone."""
+"""Denoise users' own image files.
 
-from typing import NamedTuple
+n2s-denoise noisy.png denoised.png
+n2s-denoise --noise gaussian:20 --ensemble --uncertainty noisy.tif denoised.tif
+n2s-denoise --checkpoint runs/gaussian25 noisy/ denoised/
 
-import numpy as np
-import torch
-from torch import Tensor
+A file keeps its depth, 8 or 16 bits a channel, and its transparency. Noise that is not named is estimated, or is what
+the network was trained on.
+"""
 
-from n2s_dist import checkpoint
-from n2s_dist.errors import UserError
-from n2s_dist.images import KINDS, ImageFile
-from n2s_dist.mixture import Mixture, format_training_noise
-from n2s_dist.noise import NoiseModel, parse_noise
-from n2s_dist.score import ScoreModel
+import argparse
+from pathlib import Path
 
-TILE = 768  # side in pixels
+from tqdm import tqdm
 
-
-class Box(NamedTuple):
-    """A rectangle of pixels; bottom and right are the first row and column past it."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @classmethod
-    def of(cls, size: tuple[int, int]) -> "Box":
-        """All of an image of (height, width)."""
-        return cls(0, 0, *size)
-
-    @property
-    def pixels(self) -> int:
-        return (self.bottom - self.top) * (self.right - self.left)
-
-    def grown(self, by: int, size: tuple[int, int]) -> "Box":
-        """With `by` more pixels on each side, as far as an image of (height, width) has them."""
-        bottom, right = min(size[0], self.bottom + by), min(size[1], self.right + by)
-        return Box(max(0, self.top - by), max(0, self.left - by), bottom, right)
-
-    def tiles(self, height: int, width: int) -> list["Box"]:
-        """Tiles that cover it, of height x width but for the last of each row and column."""
-        return [
-            Box(top, left, min(self.bottom, top + height), min(self.right, left + width))
-            for top in range(self.top, self.bottom, height)
-            for left in range(self.left, self.right, width)
-        ]
-
-    def of_array(self, pixels: np.ndarray, origin: "Box | None" = None) -> np.ndarray:
-        """Its part of images [..., H, W, C], or of what `origin` has of them."""
-        top, left = (origin.top, origin.left) if origin else (0, 0)
-        return pixels[..., self.top - top : self.bottom - top, self.left - left : self.right - left, :]
+from n2s_dist.inference.files import denoise_file, list_work, spare_sources, std_path
+from n2s_dist.inference.network_choice import load_denoiser
+from n2s_dist.inference.tiling import TILE
+from n2s_dist.noise.specification import parse_cell_noise
+from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.programs import program_name
 
 
-class Reach(NamedTuple):
-    """How far a network sees, in pixels: radius around one of its output pixels, and the grid it resamples on."""
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog=program_name("n2s-denoise"), description="Denoise an image or a folder of images."
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="RUN_DIR", help="a run directory, one of its checkpoints, or the name of a shipped "
+        "network (default: the shipped one for the image's channels and noise)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "
+        "the file's depth; poisson:ZETA and gamma:K of values from 0 to 1; FAMILY to estimate its level, or unknown to "
+        "estimate both (default: what was trained on, or unknown where that was a range)"
+    )  # fmt: skip
+    parser.add_argument("--ensemble", action="store_true", help="mean over 8 flips, or 4 shifts: as many times as slow")
+    parser.add_argument(
+        "--uncertainty", action="store_true", help="write standard deviations to OUT-std.png, 16 bits, white being "
+        "0.125 of the full scale; five times as slow"
+    )  # fmt: skip
+    parser.add_argument(
+        "--white", type=int, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits in files of "
+        "16 (default: 255 or 65535)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop",
+        help="what to do about images that can't be read or denoised (%(default)s)"
+    )  # fmt: skip
+    parser.add_argument("--tile", type=int, default=TILE, help="side of the tiles for large images (%(default)s)")
+    parser.add_argument("input", type=Path, metavar="IN", help="a noisy image, or a folder or zip of them")
+    parser.add_argument("output", type=Path, metavar="OUT", help="where the denoised image or folder goes")
+    args = parser.parse_args()
+    if args.tile < 16:
+        raise UserError(f"--tile is {args.tile}: tiles have at least 16 pixels a side")
 
-    radius: int
-    grid: int
-
-    @classmethod
-    def of(cls, model: ScoreModel) -> "Reach":
-        network = model.network
-        return cls(network.receptive_radius, network.multiple)  # type: ignore[arg-type]
-
-    def on_grid(self, length: int) -> int:
-        """A length rounded up to the grid."""
-        return -(-length // self.grid) * self.grid
-
-    def around(self, box: Box, size: tuple[int, int]) -> Box:
-        """What to compute so that `box` never sees where its image was cut.
-
-        It begins on the network's own grid, and ends on the grid that begins at the image's other end, which is the
-        network's for an image that was flipped.
-        """
-        top, left = (max(0, (side - self.radius) // self.grid * self.grid) for side in (box.top, box.left))
-        beyond = size[0] - box.bottom - self.radius, size[1] - box.right - self.radius
-        bottom, right = (side - max(0, rest // self.grid * self.grid) for side, rest in zip(size, beyond, strict=True))
-        return Box(top, left, bottom, right)
-
-
-def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
-    """The noise that a user names, or the one trained on. UserError for a family that was not trained on."""
-    trained = loaded.model.noise
-    known = f"{loaded.path} was trained on {format_training_noise(trained)}"
-    if text is None and isinstance(trained, Mixture):
-        raise UserError(f"--noise is missing: {known}, so say which one the images have")
-    chosen = parse_noise(text) if text else trained
-    assert not isinstance(chosen, Mixture)
-    if chosen.family not in loaded.model.families:
-        raise UserError(f"--noise is {text}, but {known}")
-    return chosen
-
-
-def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
-    """UserError when a colour image meets a grey model or the reverse."""
-    if pixels.shape[2] != channels:
-        raise UserError(
-            f"{image.path} is {KINDS[pixels.shape[2]]}, but the checkpoint was trained on "
-            f"{KINDS[channels]} images: take a {KINDS[pixels.shape[2]]} checkpoint or convert the image"
-        )
-
-
-@torch.no_grad()
-def denoise_whole(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel) -> np.ndarray:
-    """Posterior mean of images of one size in one piece.
-
-    noisy: float [H, W, C] or [B, H, W, C] on the 0-1 scale; returns float32, unclamped.
-    """
-    batch = to_batch(noisy, next(model.parameters()).device)
-    return from_batch(model.denoise(batch, noise)).reshape(noisy.shape)
+    if args.noise:
+        parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
+    denoise = load_denoiser(args.checkpoint, tile=args.tile)
+    work = list_work(args.input, args.output)
+    spare_sources(work)
+    if args.uncertainty and {std_path(target) for _, target in work} & {target for _, target in work}:
+        raise UserError(f"{args.input} holds an image whose name ends in -std, as those of --uncertainty do: rename it")
+    skipped = 0
+    wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
+    for image, target in tqdm(work, unit="image", disable=len(work) == 1):
+        try:
+            for said in denoise_file(image, target, denoise, args.white, **wanted):
+                tqdm.write(f"{image.path}: {said}")
+        except UserError as error:
+            if args.on_error == "stop":
+                raise
+            skipped += 1
+            tqdm.write(f"skipped: {error}")
+    if skipped == len(work):
+        raise UserError(f"none of the {len(work)} images of {args.input} could be denoised")
+    wrote = str(work[0][1]) if len(work) == 1 else f"{len(work) - skipped} images to {args.output}"
+    print(f"wrote {wrote}, skipped {skipped}" if skipped else f"wrote {wrote}")
 
 
-def to_batch(images: np.ndarray, device: torch.device) -> Tensor:
-    """Floats [H, W, C] or [B, H, W, C] to float32 [B, C, H, W] on a device."""
-    batch = torch.from_numpy(np.ascontiguousarray(images, np.float32)).reshape(-1, *images.shape[-3:])
-    return batch.permute(0, 3, 1, 2).to(device)
+def command() -> None:
+    """Console entry point."""
+    run_command(main)
 
 
-def from_batch(batch: Tensor) -> np.ndarray:
-    """A tensor [B, C, H, W] to an array [B, H, W, C]."""
-    return batch.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def denoise_box(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
-    """What denoise_whole gives for `box`, to rounding, from no more than a margin around it: [..., h, w, C]."""
-    wide = Reach.of(model).around(box, noisy.shape[-3:-1])
-    return box.of_array(denoise_whole(model, wide.of_array(noisy), noise), wide)
-
-
-def denoise_tiled(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, tile: int = TILE) -> np.ndarray:
-    """The same as denoise_whole to rounding, in memory bounded by the tile.
-
-    Each tile is computed with a margin as wide as the network's receptive field, so that what it keeps
-    never saw the tile's border, and from a corner on the network's own grid.
-    """
-    side = Reach.of(model).on_grid(tile)
-    out = np.empty(noisy.shape, np.float32)
-    for box in Box.of(noisy.shape[-3:-1]).tiles(side, side):
-        box.of_array(out)[:] = denoise_box(model, noisy, noise, box)
-    return out
+if __name__ == "__main__":
+    command()

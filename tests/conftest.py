@@ -3,6 +3,7 @@
 Everything runs on the CPU with one thread, where a repeated run is equal to the last bit.
 """
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -17,15 +18,15 @@ import pytest
 import skimage.data
 import torch
 import yaml
-from forked_ranks import INTERRUPTED, Fleet
 from PIL import Image
+from support.forked_ranks import INTERRUPTED, Fleet
+from support.paths import ROOT
 
-from n2s_dist import datasets, evaluate
-from n2s_dist.build import build_shards
-from n2s_dist.errors import run_command
-from n2s_dist.plan import BuildOptions
-
-ROOT = Path(__file__).resolve().parents[1]
+from n2s_dist import evaluate
+from n2s_dist.datasets import catalogue
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.utils.errors import run_command
 
 # Top left corners of pieces with something to see in them.
 CORNERS = {
@@ -55,7 +56,9 @@ class Finished(NamedTuple):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=6, help="random kills of one run in test_kills.py (%(default)s)")
+    parser.addoption(
+        "--kills", type=int, default=6, help="random kills of one run in system/test_kills.py (%(default)s)"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -147,9 +150,13 @@ def cli(capsys, monkeypatch) -> Callable[..., Finished]:
 
 @pytest.fixture(scope="session")
 def load_tool() -> Callable[[str], ModuleType]:
-    """A program of tools/, imported under its name."""
+    """A program of tools/, imported under its name; of one that is a subcommand of n2s, the module that does it."""
+    named = {"fetch_data": "fetch", "plot_run": "plot", "ship_weights": "ship"}
 
     def load(name: str) -> ModuleType:
+        command = f"n2s_dist.commands.{named.get(name, name)}"
+        if importlib.util.find_spec(command):
+            return importlib.import_module(command)
         spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
@@ -161,7 +168,7 @@ def load_tool() -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def random_images(tmp_path_factory) -> Callable[..., Path]:
-    """Fill a new folder with colour images of random pixels: 0.png, 1.png and so on, all of one size."""
+    """Fill a new folder with color images of random pixels: 0.png, 1.png and so on, all of one size."""
 
     def write(count: int, height: int, width: int, suffix: str = "png") -> Path:
         folder = tmp_path_factory.mktemp("images") / "source"
@@ -177,7 +184,7 @@ def random_images(tmp_path_factory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory) -> Path:
-    """A folder of five small colour photographs, PNG, 160 x 192."""
+    """A folder of five small color photographs, PNG, 160 x 192."""
     folder = tmp_path_factory.mktemp("photographs")
     for name, (top, left) in CORNERS.items():
         image = getattr(skimage.data, name)()[top : top + HEIGHT, left : left + WIDTH]
@@ -247,11 +254,11 @@ def describe(tmp_path, monkeypatch):
     """Write the description of a data set `tiny` and make it one of the known ones."""
     folder = tmp_path / "shards"
     folder.mkdir()
-    monkeypatch.setattr(datasets, "DESCRIPTIONS", folder)
+    monkeypatch.setattr(catalogue, "DESCRIPTIONS", folder)
 
     def write(*urls: str, name: str = "tiny", **changes: object) -> None:
         text = dict.fromkeys(("description", "homepage", "licence", "citation"), "words")
-        given = {**text, "images": 3, "colour": "colour", "archive": "zip", "sha256": None, "urls": list(urls)}
+        given = {**text, "images": 3, "color": "color", "archive": "zip", "sha256": None, "urls": list(urls)}
         given = {key: value for key, value in {**given, **changes}.items() if value != "leave out"}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(given))
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def photographs_folder(scratch: str | Path) -> Path:
-    """Write scikit-image's colour photographs as PNGs below a scratch folder and return where."""
+    """Write scikit-image's color photographs as PNGs below a scratch folder and return where."""
     folder = Path(scratch) / "photographs"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "immunohistochemistry", "retina"):

@@ -18,14 +18,15 @@ from pathlib import Path
 from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
-from n2s_dist.build import build_shards
-from n2s_dist.command_line import read_config
-from n2s_dist.errors import run_command
-from n2s_dist.keeping import save
-from n2s_dist.plan import BuildOptions
-from n2s_dist.run import start
-from n2s_dist.tracking import NullTracker
-from n2s_dist.train import loop, open_batches
+from n2s_dist.config.command_line import read_config
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.batches import open_batches
+from n2s_dist.training.checkpointing import save
+from n2s_dist.training.loop import loop
+from n2s_dist.training.setup import start
+from n2s_dist.training.tracking import NullTracker
+from n2s_dist.utils.errors import run_command
 
 _EVERY_SEC = 300
 

@@ -29,20 +29,20 @@ from bench import machine, photograph_of_size, report
 from bench_rivals import RIVALS, Job
 from PIL import Image
 
-from n2s_dist import order
-from n2s_dist.build import build_shards
-from n2s_dist.errors import UserError, run_command
-from n2s_dist.loader import CropLoader
-from n2s_dist.noise import parse_noise
-from n2s_dist.plan import BuildOptions
-from n2s_dist.shards import ShardSet
+from n2s_dist.loading import sample_order
+from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.noise.specification import parse_noise
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.reader import ShardSet
+from n2s_dist.utils.errors import UserError, run_command
 
 _HEIGHT, _WIDTH, _CROP, _BATCH = 1404, 2040, 128, 32
 _NOISES = ("gaussian:25", "poisson:0.01", "gamma:100")
 
 
 def this_loader(shards: ShardSet, noise: str | None, workers: int) -> CropLoader:
-    positions = (order.rank_positions(step, _BATCH, 0, 1) for step in itertools.count())
+    positions = (sample_order.rank_positions(step, _BATCH, 0, 1) for step in itertools.count())
     model = parse_noise(noise) if noise else None
     return CropLoader(shards, positions, _BATCH, _CROP, model, 0, num_threads=workers)
 

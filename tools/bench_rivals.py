@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from n2s_dist.shards import ShardSet
+from n2s_dist.shards.reader import ShardSet
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,17 @@ import torch
 from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
-from n2s_dist.build import build_shards
-from n2s_dist.command_line import read_config
-from n2s_dist.config import Config
-from n2s_dist.errors import RunFailed, run_command
-from n2s_dist.observe import flops_per_sample
-from n2s_dist.plan import BuildOptions
-from n2s_dist.run import start
-from n2s_dist.score import build_score_model
-from n2s_dist.tracking import NullTracker
-from n2s_dist.train import loop, open_batches
+from n2s_dist.config.command_line import read_config
+from n2s_dist.config.schema import Config
+from n2s_dist.models.score_model import build_score_model
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.batches import open_batches
+from n2s_dist.training.loop import loop
+from n2s_dist.training.setup import start
+from n2s_dist.training.telemetry import flops_per_sample
+from n2s_dist.training.tracking import NullTracker
+from n2s_dist.utils.errors import RunFailed, run_command
 
 _ANSWER = "@ "  # begins a worker's lines; others are the program's own
 

@@ -22,26 +22,27 @@ import torch
 from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
-from n2s_dist.ardae import ardae_loss
-from n2s_dist.build import build_shards
-from n2s_dist.command_line import read_config
-from n2s_dist.config import CompileMode, Config
-from n2s_dist.errors import run_command
-from n2s_dist.mixture import Mixture
-from n2s_dist.plan import BuildOptions
-from n2s_dist.run import Run, build_optimizer, start
-from n2s_dist.score import build_score_model
-from n2s_dist.speed import compile_model, place
-from n2s_dist.tracking import Tracker
-from n2s_dist.train import loop, open_batches
+from n2s_dist.config.command_line import read_config
+from n2s_dist.config.schema import CompileMode, Config
+from n2s_dist.losses.ardae import ardae_loss
+from n2s_dist.models.score_model import build_score_model
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.batches import open_batches
+from n2s_dist.training.compilation import compile_model, place
+from n2s_dist.training.loop import loop
+from n2s_dist.training.setup import build_optimizer, start
+from n2s_dist.training.state import TrainState
+from n2s_dist.training.tracking import Tracker
+from n2s_dist.utils.errors import run_command
 
 
-def bare_steps(run: Run, noisy: torch.Tensor, steps: int) -> None:
+def bare_steps(run: TrainState, noisy: torch.Tensor, steps: int) -> None:
     """Forward, backward, optimizer step, and nothing else."""
     w, condition = run.model.given(noisy, run.noise_of(run.image_keys(np.zeros(1, np.int64))))
     u, sigma_a = torch.randn_like(w), torch.full((len(w), 1, 1, 1), 0.5, device=w.device)
     for _ in range(steps):
-        ardae_loss(run.wrapped, w, u, sigma_a, condition).mean().backward()
+        ardae_loss(run.ddp_model, w, u, sigma_a, condition).mean().backward()
         run.optimizer.step()
         run.optimizer.zero_grad()
     if w.is_cuda:
@@ -81,8 +82,7 @@ def make_steps(config: Config, switches: Switches, noisy: torch.Tensor) -> Calla
     model = place(build_score_model(config, noisy.shape[1]), device, switches.channels_last)
     optimizer = build_optimizer(config, model)
     compile_model(model, switches.compile)
-    assert not isinstance(model.noise, Mixture), "the photographs' tiles are clean"
-    w, condition = model.given(noisy, model.noise)
+    w, condition = model.given(noisy, model.noise.single)
     u, sigma_a = torch.randn_like(w), torch.full((len(w), 1, 1, 1), 0.5, device=device)
 
     def score(w: torch.Tensor, sigma_a: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import skimage.data
 
-from n2s_dist.errors import run_command
-from n2s_dist.images import write_image
+from n2s_dist.images.files import write_image
+from n2s_dist.utils.errors import run_command
 
 PHOTOGRAPHS = {
     "train": ("coffee", "rocket", "hubble_deep_field", "stereo_motorcycle", "immunohistochemistry", "retina"),

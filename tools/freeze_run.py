@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 
-from n2s_dist.command_line import read_config
-from n2s_dist.errors import UserError, run_command
+from n2s_dist.config.command_line import read_config
+from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,9 +57,8 @@ def freeze(run_dir: Path, arguments: list[str]) -> None:
 
 def replace(path: Path, text: str) -> None:
     """Write a file that is whole or not there."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text(text)
 
 
 def main() -> None:

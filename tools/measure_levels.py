@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from n2s_dist import checkpoint
-from n2s_dist.denoise import check_channels, denoise_tiled
-from n2s_dist.errors import UserError, run_command
-from n2s_dist.images import ImageFile, list_images, read_image
-from n2s_dist.levels import estimate_noise, scan_total_variation
-from n2s_dist.metrics import psnr_db
-from n2s_dist.noise import FAMILIES, NoiseModel, frozen_rng, parse_noise
-from n2s_dist.order import name_key
+from n2s_dist.evaluation.worker import check_channels
+from n2s_dist.images.files import ImageFile, list_images, read_image
+from n2s_dist.inference.noise_estimation import estimate_noise, scan_total_variation
+from n2s_dist.inference.tiling import denoise_tiled
+from n2s_dist.metrics.psnr import psnr_db
+from n2s_dist.models import checkpoint
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.specification import parse_noise
+from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.hashing import frozen_rng, name_key
 
 _USUAL = ["gaussian:15", "gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50"]
 
@@ -92,7 +94,7 @@ def main() -> None:
             print(f"{'  scan':<14}{summary(rows, 'scan_error', 'scan_db')}", flush=True)
         if args.family:
             taken = Counter(row["family"] for row in rows)
-            print("  taken for " + ", ".join(f"{kind.family} {taken[kind.family]}" for kind in FAMILIES), flush=True)
+            print("  taken for " + ", ".join(f"{family} {count}" for family, count in taken.items()), flush=True)
     if args.json:
         args.json.write_text(json.dumps(everything, indent=1) + "\n")
 

@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from n2s_dist import checkpoint
-from n2s_dist.benchmarks import Benchmark, parse_folders
-from n2s_dist.cells import product_cells
-from n2s_dist.curves import read_metrics, run_names, training_hours
-from n2s_dist.distributed import Ranks
-from n2s_dist.errors import UserError, run_command
-from n2s_dist.evaluate import write
-from n2s_dist.methods import of_network
-from n2s_dist.noise import format_noise, parse_noise
-from n2s_dist.paper import paper_db
-from n2s_dist.sweep import sweep
+from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.evaluation.benchmarks import Benchmark, parse_folders
+from n2s_dist.evaluation.methods import of_network
+from n2s_dist.evaluation.published import paper_db
+from n2s_dist.evaluation.runner import sweep
+from n2s_dist.evaluation.suite import product_cells
+from n2s_dist.models import checkpoint
+from n2s_dist.noise.specification import format_noise, parse_noise
+from n2s_dist.reporting.curves import read_metrics, run_names, training_hours
+from n2s_dist.reporting.result_files import write
+from n2s_dist.utils.errors import UserError, run_command
 
 _LEVELS_DB = (28.0, 29.0, 30.0, 30.5)
 
@@ -83,7 +83,7 @@ def draw(curves: dict[str, Curve], benchmark: str) -> Figure:
         published = paper_db(first.noise, "known", benchmark, method)
         if published is not None:
             words = "the paper, self-supervised" if method == "n2s" else "the paper, supervised"
-            axes.axhline(published, linestyle=style, color="grey", linewidth=1, label=f"{words}: {published:.2f}")
+            axes.axhline(published, linestyle=style, color="gray", linewidth=1, label=f"{words}: {published:.2f}")
     axes.set_xlabel("hours of training")
     axes.set_ylabel(f"PSNR on {benchmark} (dB), {first.noise}")
     axes.grid(alpha=0.3)

@@ -19,19 +19,19 @@ from bench import machine
 from PIL import Image
 from torch import Tensor
 
-from n2s_dist import checkpoint
-from n2s_dist.benchmarks import Benchmark
-from n2s_dist.build import build_shards
-from n2s_dist.cells import product_cells
-from n2s_dist.command_line import read_config
-from n2s_dist.distributed import Ranks
-from n2s_dist.errors import run_command
-from n2s_dist.images import list_images, read_image
-from n2s_dist.methods import of_network
-from n2s_dist.plan import BuildOptions
-from n2s_dist.score import ScoreModel
-from n2s_dist.sweep import sweep
-from n2s_dist.train import train
+from n2s_dist.config.command_line import read_config
+from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.evaluation.benchmarks import Benchmark
+from n2s_dist.evaluation.methods import of_network
+from n2s_dist.evaluation.runner import sweep
+from n2s_dist.evaluation.suite import product_cells
+from n2s_dist.images.files import list_images, read_image
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.loop import train
+from n2s_dist.utils.errors import run_command
 
 _CROP = 64
 _PAPERS_LAW = ("--ardae.coordinates=image", "--ardae.sigma_a=[0.05,0.001]")
@@ -104,7 +104,7 @@ def mean_psnr_db(run_dir: Path, benchmark: Path, seed: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="colour images to train on")
+    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="color images to train on")
     parser.add_argument("--benchmark", required=True, type=Path, metavar="DIR", help="clean images to measure on")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where shards, runs and faults.json go")
     parser.add_argument("--config", default="configs/gaussian25.yaml", help="the run without a fault (%(default)s)")

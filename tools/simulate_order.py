@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from n2s_dist import order
-from n2s_dist.errors import RunFailed, UserError, run_command
+from n2s_dist.loading import sample_order, windowed_order
+from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import RunFailed, UserError, run_command
 
 _EPOCH = 1  # the second: it begins within a batch, unless the batch divides the samples
 _BLOCK = 2**18  # positions worked out at a time
@@ -33,7 +34,7 @@ SampleIndex = Callable[[np.ndarray], np.ndarray]
 
 def shard_sizes(samples: int, shards: int, seed: int) -> np.ndarray:
     """Unequal sizes, at most a quarter off their mean, as tiles of unequal images give them: int64 [shards]."""
-    share = 0.75 + 0.5 * (order.hash64(seed, np.arange(shards)) >> np.uint64(11)) / 2**53
+    share = 0.75 + 0.5 * (hashing.hash64(seed, np.arange(shards)) >> np.uint64(11)) / 2**53
     ends = np.rint(np.cumsum(share) / share.sum() * samples).astype(np.int64)
     return np.diff(ends, prepend=0)
 
@@ -41,7 +42,7 @@ def shard_sizes(samples: int, shards: int, seed: int) -> np.ndarray:
 def rank_epoch(samples: int, batch: int, rank: int, world_size: int) -> np.ndarray:
     """All positions of one epoch that a rank trains on, in its order."""
     begin, end = _EPOCH * samples, (_EPOCH + 1) * samples
-    first = order.rank_positions(0, batch, rank, world_size)
+    first = sample_order.rank_positions(0, batch, rank, world_size)
     at = (np.arange(begin // batch, -(-end // batch))[:, None] * batch + first).ravel()
     return at[(at >= begin) & (at < end)]
 
@@ -186,12 +187,12 @@ def main() -> None:
     args = parse()
     samples, batch = args.samples, args.global_batch
     sizes = shard_sizes(samples, args.shards, args.seed)
-    lanes = order.choose_lanes(batch, args.shards, args.window, args.lanes) if args.window else 1
+    lanes = windowed_order.choose_lanes(batch, args.shards, args.window, args.lanes) if args.window else 1
 
     def make() -> SampleIndex:
         if args.window:
-            return order.WindowedOrder(args.seed, sizes, batch, args.window, lanes).sample_index
-        return lambda position: order.sample_index(args.seed, position, samples)
+            return windowed_order.WindowedOrder(args.seed, sizes, batch, args.window, lanes).sample_index
+        return lambda position: sample_order.sample_index(args.seed, position, samples)
 
     sample_index, gib = make(), args.sample_kib / 2**20
     shuffle = f"{lanes} lanes with windows of {args.window} shards" if args.window else "the whole set shuffled"

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from n2s_dist.config import TrackingConfig
-from n2s_dist.curves import BENCHMARK_MEASURES, SECTIONS
-from n2s_dist.errors import UserError, run_command
-from n2s_dist.tracking import has_key
+from n2s_dist.config.schema import TrackingConfig
+from n2s_dist.reporting.curves import BENCHMARK_MEASURES, SECTIONS
+from n2s_dist.training.tracking import has_key
+from n2s_dist.utils.errors import UserError, run_command
 
 _X = "samples_seen"
 _BENCHMARKS = ("cbsd68", "kodak24", "set12", "bsd68")

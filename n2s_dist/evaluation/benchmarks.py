@@ -1,0 +1,166 @@
+"""What is evaluated on: folders of clean images, of noisy ones as people downloaded them, or of both.
+
+    --benchmark NAME=DIR --noisy NAME=DIR ──► benchmarks ──► tasks (images, with their sizes and noisy versions)
+
+The benchmarks that papers report on are recognised by what they hold, so that none goes under another's name.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+from n2s_dist.images.files import KINDS, ImageFile, list_images, measure_image
+from n2s_dist.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a published benchmark holds. size: longer and shorter side in pixels, where all images have the same."""
+
+    images: int
+    channels: int
+    size: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        of = f" of {self.size[0]} x {self.size[1]} pixels" if self.size else ""
+        return f"{self.images} {KINDS[self.channels]} images{of}"
+
+
+KNOWN = {
+    "bsd68": Known(68, 1),
+    "set12": Known(12, 1),
+    "cbsd68": Known(68, 3),
+    "kodak24": Known(24, 3, (500, 500)),
+    "kodak_full": Known(24, 3, (768, 512)),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image of one benchmark; height and width in pixels.
+
+    noisy: its noisy version, where that is a file as well. has_truth: whether `image` is clean, not that version.
+    """
+
+    benchmark: str
+    image: ImageFile
+    height: int
+    width: int
+    noisy: ImageFile | None = None
+    has_truth: bool = True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.benchmark, self.image.name
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A name and where its images are, at least one of the two folders. tasks: all of them, sorted by name."""
+
+    name: str
+    protocol: str
+    tasks: tuple[Task, ...]
+    channels: int  # of its first image
+
+    @classmethod
+    def open(cls, name: str, clean: Path | None, noisy: Path | None, protocol: str) -> "Benchmark":
+        """Read the headers of all images.
+
+        Raises UserError for folders that are missing or empty, that do not match each other, or that do not hold what
+        a benchmark of this name does.
+        """
+        of = clean or noisy
+        assert of is not None
+        images = list_images(of)
+        versions = (
+            _pair(images, clean, noisy) if clean and noisy else {image: image if noisy else None for image in images}
+        )
+        tasks, shapes = [], []
+        for image in images:
+            shape = _shape(image)
+            version = versions[image]
+            if version is not None and _shape(version) != shape:
+                raise UserError(f"{version.path} and {image.path} differ in size or in color: they must be one image")
+            tasks.append(Task(name, image, *shape[:2], version, has_truth=clean is not None))
+            shapes.append(shape)
+        if name in KNOWN:
+            _check_known(name, of, images, shapes)
+        return cls(name, "uint8_input" if noisy else protocol, tuple(tasks), shapes[0][2])
+
+    @cached_property
+    def image_digests(self) -> list[tuple[ImageFile, str]]:
+        """SHA-256 of the bytes of all images, read once."""
+        digests = []
+        for task in self.tasks:
+            for image in (task.image, task.noisy):
+                if image is not None:
+                    with image.open() as stream:
+                        digests.append((image, sha256(stream.read()).hexdigest()))
+        return digests
+
+    def digest(self) -> str:
+        """SHA-256 of its name, protocol, and all images' names and bytes."""
+        total = sha256(repr((self.name, self.protocol)).encode())
+        for image, digest in self.image_digests:
+            total.update(repr((image.name, digest)).encode())
+        return total.hexdigest()
+
+
+def _shape(image: ImageFile) -> tuple[int, int, int]:
+    with image.open() as stream:
+        return measure_image(stream, image.path)
+
+
+def _stem(image: ImageFile) -> str:
+    return image.name.rsplit(".", 1)[0]
+
+
+def _pair(images: list[ImageFile], clean: Path, noisy: Path) -> dict[ImageFile, ImageFile | None]:
+    """The noisy version of each clean image, by names without their suffixes."""
+    versions = list_images(noisy)
+    by_stem = {_stem(version): version for version in versions}
+    stems = [_stem(image) for image in images]
+    lone = sorted({*stems} ^ {*by_stem})
+    if lone or len(by_stem) < len(versions) or len({*stems}) < len(stems):
+        what = f"only one of them has {_some(lone)}" if lone else "names differ in their suffix alone"
+        raise UserError(f"{noisy} and {clean} must hold the same images by name: {what}")
+    return {image: by_stem[stem] for image, stem in zip(images, stems, strict=True)}
+
+
+def _some(names: list[str]) -> str:
+    """The first few of many."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _check_known(name: str, folder: Path, images: list[ImageFile], shapes: list[tuple[int, int, int]]) -> None:
+    known = KNOWN[name]
+    found = f"it has {len(images)} images" if len(images) != known.images else None
+    for image, (height, width, channels) in zip(images, shapes, strict=True):
+        size = max(height, width), min(height, width)
+        if not found and (channels != known.channels or (known.size and size != known.size)):
+            twin = next((f", as in {n}" for n, k in KNOWN.items() if k.size == size), "") if known.size else ""
+            found = f"{image.name} is {KINDS[channels]}, {width} x {height}{twin}"
+    if found:
+        raise UserError(f"{folder} is not {name}, which has {known}: {found}; give other images another name")
+
+
+def parse_folders(words: Iterable[str], option: str) -> dict[str, Path]:
+    """Read NAME=DIR options. option: their name in errors."""
+    folders: dict[str, Path] = {}
+    for word in words:
+        name, equals, folder = word.partition("=")
+        if not (name and equals and folder):
+            raise UserError(f"{option} {word} is not understood: write NAME=DIR, such as cbsd68=data/cbsd68")
+        if "/" in name or name.startswith("."):
+            raise UserError(f"{option} {word} is not understood: NAME becomes a folder's name")
+        if name in folders:
+            raise UserError(f"{option} {name} is given twice")
+        folders[name] = Path(folder)
+    return folders

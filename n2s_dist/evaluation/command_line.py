@@ -1,0 +1,126 @@
+"""What the command line of an evaluation asks for: benchmarks, methods and the cells of its table."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from n2s_dist.evaluation.benchmarks import Benchmark, parse_folders
+from n2s_dist.evaluation.bm3d import bm3d
+from n2s_dist.evaluation.methods import EvaluatedMethod, of_network, self_ensemble
+from n2s_dist.evaluation.protocols import PROTOCOLS
+from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, product_cells, suite_cells
+from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.noise.specification import parse_cell_noise
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.programs import program_name
+
+
+def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
+    """What is evaluated on, by name; of a suite's benchmarks those that are nowhere, with a word on it."""
+    clean, noisy = parse_folders(args.benchmark, "--benchmark"), parse_folders(args.noisy, "--noisy")
+    sources: dict[str, Benchmark | str] = {}
+    if not args.suite:
+        if args.data:
+            raise UserError("--data goes with --suite: name benchmarks one by one with --benchmark NAME=DIR")
+        if not clean and not noisy:
+            raise UserError("--benchmark is missing: write NAME=DIR, such as cbsd68=data/cbsd68, or --suite table2")
+        return {
+            n: Benchmark.open(n, clean.get(n), noisy.get(n), args.protocol) for n in dict.fromkeys([*clean, *noisy])
+        }
+    names = SUITES[args.suite]["benchmarks"]
+    unknown = [name for name in [*clean, *noisy] if name not in names]
+    if unknown or noisy:
+        what = f"--benchmark {unknown[0]}" if unknown else "--noisy"
+        raise UserError(
+            f"{what} is not part of --suite {args.suite}, which has {', '.join(names)} and makes its own noise"
+        )
+    if args.data and not args.data.is_dir():
+        raise UserError(f"{args.data} is not a folder: --data holds benchmarks, such as {args.data}/cbsd68")
+    for name in names:
+        folder = clean.get(name) or (args.data / name if args.data else None)
+        if folder and (name in clean or folder.exists()):
+            sources[name] = Benchmark.open(name, folder, None, args.protocol)
+        else:
+            sources[name] = f"no folder of images: {folder} does not exist" if folder else f"no --benchmark {name}=DIR"
+    if not any(isinstance(source, Benchmark) for source in sources.values()):
+        at = f"{args.data} holds none" if args.data else "--data is missing: name the folder"
+        raise UserError(f"{at} of --suite {args.suite}'s benchmarks: {', '.join(names)}")
+    return sources
+
+
+def open_denoisers(args: argparse.Namespace, paths: list[Path], device: torch.device) -> list[EvaluatedMethod]:
+    """The networks of the checkpoints at `paths`, and what options add."""
+    networks = [checkpoint.load(path, device) for path in paths]
+    denoisers = [of_network(loaded, args.uncertainty) for loaded in networks]
+    if args.ensemble:
+        denoisers += [self_ensemble(loaded) for loaded in networks]
+    return [*denoisers, bm3d()] if args.bm3d else denoisers
+
+
+def choose_cells(
+    args: argparse.Namespace, sources: dict[str, Benchmark | str], denoisers: list[EvaluatedMethod]
+) -> list[Cell]:
+    """The table that a command line asks for."""
+    if args.suite:
+        levels = (args.level,) if args.level in LEVELS else LEVELS
+        return suite_cells(args.suite, sources, denoisers, levels, args.protocol)
+    levels = LEVELS if args.level == "both" else (args.level or "known",)
+    noises = list(dict.fromkeys(map(parse_cell_noise, args.noise))) or None
+    folders = [source for source in sources.values() if isinstance(source, Benchmark)]
+    return product_cells(folders, denoisers, noises, levels)
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(
+        prog=program_name("python -m n2s_dist.evaluate"),
+        description="Evaluate checkpoints on benchmarks beside published figures.",
+    )
+    add = out.add_argument
+    again: dict[str, Any] = {"action": "append", "default": []}
+    add(
+        "--checkpoint",
+        metavar="RUN_DIR",
+        help="a run, a checkpoint of one or a shipped network",
+        **again,
+    )
+    add("--which", choices=["last", "best"], default="last", help="checkpoint of a run (%(default)s)")
+    add(
+        "--suite", choices=list(SUITES), help="all cells of a published table, each by the checkpoint that fits it best"
+    )
+    add("--data", type=Path, metavar="DIR", help="of a suite: holds a folder for each benchmark, such as DIR/cbsd68")
+    add("--benchmark", metavar="NAME=DIR", help="clean images; may be repeated", **again)
+    add("--noisy", metavar="NAME=DIR", help="noisy images as they are, with or without clean ones", **again)
+    add("--noise", metavar="FAMILY:LEVEL", help="may be repeated (default: what was trained on)", **again)
+    add("--level", choices=[*LEVELS, "both"], help="whether methods are told it (known; a suite: both)")
+    add("--protocol", choices=list(PROTOCOLS), default="float", help="uint8_input clips and rounds noisy images")
+    add("--ensemble", action="store_true", help="also denoise by self-ensemble, in rows of its own")
+    add("--uncertainty", action="store_true", help="also compare the posterior's deviation with the errors")
+    add("--bm3d", action="store_true", help="also denoise by BM3D, told the level")
+    add("--out", type=Path, required=True, metavar="DIR", help="where results.json, table.md and table.csv go")
+    add("--seed", type=int, default=0, help="of the benchmarks' noise (%(default)s)")
+    add("--pictures", action="store_true", help="write clean, noisy and denoised images to DIR/pictures")
+    add("--fresh", action="store_true", help="measure all again, also what DIR has of the same evaluation")
+    add("--no-wandb", action="store_true", help="do not log the table, even if training did")
+    return out
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """UserError for options that contradict each other or name nothing to denoise with."""
+    if args.seed < 0:
+        raise UserError(f"--seed is {args.seed}: it can't be negative")
+    if args.suite and args.noise:
+        raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
+    has_network = args.checkpoint or (args.suite and pretrained.offered())
+    if not has_network and not (args.bm3d and (args.suite or args.noise)):
+        raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")
+
+
+def list_digests(sources: dict[str, Benchmark | str]) -> dict[str, str]:
+    """Of all images of all benchmarks, by their paths; "missing" where there is no benchmark."""
+    digests = {name: "missing" for name, source in sources.items() if isinstance(source, str)}
+    for source in sources.values():
+        if isinstance(source, Benchmark):
+            digests |= {str(image.path): digest[:12] for image, digest in source.image_digests}
+    return digests

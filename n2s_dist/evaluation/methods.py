@@ -1,0 +1,125 @@
+"""Who denoises in an evaluation: a checkpoint's network, or a classical method, told apart by data alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+
+from n2s_dist.config.schema import to_dict
+from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.tiling import TILE, Box, ReceptiveField, denoise_box, denoise_tiled
+from n2s_dist.inference.uncertainty import PROBES, Posterior, posterior_tiled
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.models.self_ensemble import SelfEnsemble
+from n2s_dist.noise.base import NoiseModel
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedMethod:
+    """What a cell of the table is computed by.
+
+    Args:
+        method: its name in results
+        denoise: the estimate [h, w, C], not clamped, for a box of an image float32 [H, W, C] on the 0-1 scale
+        digest: SHA-256 of all that estimates depend on besides the noisy image, or another text that is as telling
+        passes: what it costs, in passes of a network over the image
+        reach: how far it sees; None where it needs all of an image at once
+        loaded: the network, where there is one
+        checkpoint: what results call that network
+        posterior: the estimate of a whole image with its standard deviation, where that is wanted; instead of denoise
+    """
+
+    method: str
+    denoise: Callable[[np.ndarray, NoiseModel, Box], np.ndarray]
+    digest: str
+    passes: float = 1.0
+    receptive_field: ReceptiveField | None = None
+    loaded: checkpoint.Loaded | None = None
+    checkpoint: str | None = None
+    posterior: Callable[[np.ndarray, NoiseModel], Posterior] | None = None
+
+    @property
+    def channels(self) -> int | None:
+        """Of the images it takes; None for all."""
+        return self.loaded.channels if self.loaded else None
+
+    @property
+    def specificity(self) -> tuple[int, float]:
+        """Loaded.specificity; 0 without training."""
+        return self.loaded.specificity if self.loaded else (0, 0.0)
+
+    @property
+    def is_universal(self) -> bool:
+        """Whether training has not told it an unknown level (Loaded.is_universal)."""
+        return self.loaded is not None and self.loaded.is_universal
+
+    def takes(self, channels: int) -> bool:
+        """Whether it is for images of so many channels; one without training takes all."""
+        return self.channels in (channels, None)
+
+    def is_for(self, noise: NoiseModel) -> bool:
+        """Whether it was trained for this noise, alone or among others; one without training is for all."""
+        return self.loaded is None or self.loaded.is_for(noise)
+
+
+def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> EvaluatedMethod:
+    """A checkpoint's network in one pass, or in a few more for the posterior's standard deviation as well."""
+    receptive_field = ReceptiveField.of(loaded.model)
+    usual = EvaluatedMethod(
+        loaded.config.method_key, _with(loaded.model), digest(loaded), 1.0, receptive_field, loaded, str(loaded.path)
+    )
+    if not uncertainty:
+        return usual
+    return replace(
+        usual,
+        digest=f"{usual.digest} {PROBES} probes",
+        passes=1.0 + PROBES,
+        receptive_field=None,
+        posterior=lambda noisy, noise: posterior_tiled(loaded.model, noisy, noise),
+    )
+
+
+def self_ensemble(loaded: checkpoint.Loaded) -> EvaluatedMethod:
+    """The same asked for each view of the image, and the mean of its answers."""
+    usual, ensemble = of_network(loaded), SelfEnsemble(loaded.model).eval()
+    return replace(
+        usual,
+        method=f"{usual.method}+ensemble",
+        denoise=_with(ensemble),
+        digest=f"{usual.digest} mean of {len(ensemble.views)} views",
+        passes=float(len(ensemble.views)),
+    )
+
+
+def _with(model: ScoreModel) -> Callable[[np.ndarray, NoiseModel, Box], np.ndarray]:
+    def denoise(noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
+        if box == Box.of(noisy.shape[:2]) and box.pixels > TILE**2:
+            return denoise_tiled(model, noisy, noise)  # an image that had to stay whole, in bounded memory
+        return denoise_box(model, noisy, noise, box)
+
+    return denoise
+
+
+def digest(loaded: checkpoint.Loaded) -> str:
+    """SHA-256 of a network's weights and of what else its estimates depend on."""
+    config = to_dict(loaded.config)
+    total = sha256(repr([config[key] for key in ("noise", "ardae", "network")]).encode())
+    for name, tensor in sorted(loaded.model.state_dict().items()):
+        total.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Finds an unknown level: estimate(model, noisy float32 [H, W, C], family) is the noise; family None: any.
+
+    pixels: what it costs, in pixels that go through the network, whatever the image's size.
+    """
+
+    estimate: Callable[[ScoreModel, np.ndarray, str | None], NoiseModel]
+    pixels: int
+
+
+SCORE_ESTIMATOR = Estimator(estimate_noise, 7 * 256 * 256)

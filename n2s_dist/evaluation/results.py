@@ -1,0 +1,32 @@
+"""results.json: what an evaluation writes, and every report reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from n2s_dist.utils.errors import UserError
+
+ResultCell = dict[str, Any]  # of results.json
+MEASURES = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")  # of an image, and their means of a cell
+
+
+_KEYS = ("seed", "versions", "hardware", "protocol", "cells")
+_CELL_KEYS = ("noise", "level", "method", "benchmark")
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """results.json of an evaluation's --out folder. Raises UserError where it is none."""
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no results.json: run n2s_dist.evaluate with --out {folder} first") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not readable as JSON ({error}): run n2s_dist.evaluate again") from None
+    if not isinstance(results, dict) or not set(_KEYS) <= results.keys():
+        raise UserError(f"{path} is not an evaluation's (no {', '.join(_KEYS)}): run n2s_dist.evaluate again")
+    for number, cell in enumerate(results["cells"]):
+        keys = cell.keys() if isinstance(cell, dict) else set()
+        if not set(_CELL_KEYS) <= keys or not {"missing", "images"} & keys:
+            raise UserError(f"{path}: cell {number} has not all of {', '.join(_CELL_KEYS)}, images or missing")
+    return results

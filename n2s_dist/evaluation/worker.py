@@ -1,0 +1,242 @@
+"""What one rank measures on its units, and how units become the row of an image.
+
+    unit ──► corrupt its image, estimate its level where that is unknown, denoise its box
+          ──► sums of errors ──► (over all ranks) ──► PSNR, SSIM of the image
+
+An image's noise is drawn for all of it at once, so a tile costs reading and corrupting its image as well; a rank
+does that once for all units that it has of an image at one noise.
+"""
+
+import math
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2s_dist.evaluation.benchmarks import Task
+from n2s_dist.evaluation.methods import Estimator
+from n2s_dist.evaluation.partition import WorkUnit
+from n2s_dist.evaluation.protocols import read_pair
+from n2s_dist.evaluation.results import MEASURES
+from n2s_dist.evaluation.suite import Cell
+from n2s_dist.images.files import KINDS, ImageFile, read_image, to_uint8, write_image
+from n2s_dist.inference.tiling import Box
+from n2s_dist.inference.uncertainty import std_picture
+from n2s_dist.metrics.psnr import psnr_of_error, squared_error
+from n2s_dist.metrics.ssim import SSIM_RADIUS, ssim_map
+from n2s_dist.noise.base import UNKNOWN, NoiseModel
+from n2s_dist.noise.specification import format_noise
+from n2s_dist.utils.errors import UserError
+
+
+class NoisyImageCache:
+    """An image and its noisy version, made by the first of its units and dropped after the last."""
+
+    def __init__(self, make: Callable[[], tuple[np.ndarray, np.ndarray]], units: int) -> None:
+        self._make, self._left, self._lock = make, units, threading.Lock()
+        self._content: tuple[np.ndarray, np.ndarray] | None = None
+
+    def take(self) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 and float32 [H, W, C]; called once by each unit."""
+        with self._lock:
+            content = self._content = self._content or self._make()
+            self._left -= 1
+            if not self._left:
+                self._content = None
+            return content
+
+
+class EvaluationWorker:
+    """Measures the units of one rank, from several threads.
+
+    estimator: for cells of unknown level. pictures: a folder for images of the cells at the places `shown`.
+    """
+
+    def __init__(
+        self,
+        cells: list[Cell],
+        seed: int,
+        units: list[WorkUnit],
+        estimator: Estimator | None,
+        pictures: Path,
+        shown: set[int],
+    ) -> None:
+        self.cells, self.seed, self.estimator, self.pictures, self.shown = cells, seed, estimator, pictures, shown
+        # Cells of one noise see the same noisy images.
+        counts = Counter(map(self._noisy_key, units))
+        first = {self._noisy_key(unit): unit for unit in units}
+        self._noisy_images = {
+            key: NoisyImageCache(partial(self._corrupt, first[key]), count) for key, count in counts.items()
+        }
+
+    def _noisy_key(self, unit: WorkUnit) -> tuple:
+        return self.cells[unit.cell].noise, unit.task.name
+
+    def _corrupt(self, unit: WorkUnit) -> tuple[np.ndarray, np.ndarray]:
+        cell = self.cells[unit.cell]
+        assert cell.source
+        return read_pair(unit.task, cell.noise_model, self.seed, cell.source.protocol)
+
+    def measure(self, unit: WorkUnit) -> dict[str, Any]:
+        """Denoise one unit; its sums, by which cell, image and where."""
+        task, box, cell = unit.task, unit.box, self.cells[unit.cell]
+        assert cell.denoiser
+        pixels, all_noisy = self._noisy_images[self._noisy_key(unit)].take()
+        if cell.denoiser.channels:
+            check_channels(cell.denoiser.channels, task.image, pixels)
+        noise = self._estimate(cell, task, all_noisy) if cell.level == UNKNOWN else cell.noise_model
+        assert noise
+        wide = box.grown(SSIM_RADIUS, task.size)  # windows of the box's pixels reach so far
+        if cell.denoiser.posterior:
+            unclamped, std = cell.denoiser.posterior(all_noisy, noise)
+        else:
+            unclamped, std = cell.denoiser.denoise(all_noisy, noise, wide), None
+        around = np.clip(unclamped, 0, 1)
+        noisy, estimate = box.of_array(all_noisy), box.of_array(around, wide)
+        if unit.cell in self.shown:
+            self._keep(unit, to_uint8(noisy), to_uint8(estimate), std)
+        row = {"cell": unit.cell, "name": task.image.name, "box": list(box), "channels": pixels.shape[2]}
+        row |= {"estimated": format_noise(noise) if cell.level == UNKNOWN else None, "kept": unit.cell in self.shown}
+        if not task.has_truth:
+            return row
+        clean, inside = wide.of_array(pixels) / 255.0, _counted(box, task)
+        similarity = inside.of_array(ssim_map(clean, around), wide).sum() if inside.pixels else 0.0
+        clean = box.of_array(clean, wide)
+        if std is not None:
+            row |= compare_deviations(clean, unclamped, std)
+        return {
+            **row,
+            "noisy": squared_error(clean, noisy),
+            "estimate": squared_error(clean, estimate),
+            "uint8": squared_error(clean, to_uint8(estimate) / 255.0),
+            "ssim": float(similarity),
+        }
+
+    def _estimate(self, cell: Cell, task: Task, noisy: np.ndarray) -> NoiseModel:
+        assert self.estimator and cell.denoiser and cell.denoiser.loaded
+        try:
+            return self.estimator.estimate(cell.denoiser.loaded.model, noisy, cell.family)
+        except UserError as error:
+            raise UserError(f"{task.image.path}: {error}") from None
+
+    def _keep(self, unit: WorkUnit, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None) -> None:
+        """Write an image's pictures, or keep what a tile has of them until all ranks are done."""
+        if unit.is_whole:
+            self._write(unit, noisy, denoised, std)
+            return
+        path = self._kept(unit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.stack([noisy, denoised]), allow_pickle=False)
+
+    def _folder(self, unit: WorkUnit) -> Path:
+        return self.pictures / self.cells[unit.cell].folder
+
+    def _kept(self, unit: WorkUnit) -> Path:
+        return self._folder(unit) / f".{unit.task.image.name}.tiles" / f"{unit.box.top}-{unit.box.left}.npy"
+
+    def join(self, units: list[WorkUnit]) -> None:
+        """Write the pictures of one image from its tiles, which other ranks may have kept in the same folder.
+
+        Without all tiles that was done already, by a run that then ended.
+        """
+        first = units[0]
+        if first.cell not in self.shown or not all(self._kept(unit).is_file() for unit in units):
+            return
+        tiles = [np.load(self._kept(unit), allow_pickle=False) for unit in units]
+        both = np.empty((2, *first.task.size, tiles[0].shape[-1]), np.uint8)
+        for unit, tile in zip(units, tiles, strict=True):
+            for whole, part in zip(both, tile, strict=True):
+                unit.box.of_array(whole)[:] = part
+        self._write(first, *both)
+        shutil.rmtree(self._kept(first).parent)
+
+    def _write(self, unit: WorkUnit, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None = None) -> None:
+        kinds = {"noisy": noisy, "denoised": denoised}
+        if std is not None:
+            kinds["std"] = (std_picture(std) >> 8).astype(np.uint8)
+        if unit.task.has_truth:
+            kinds["clean"] = read_image(unit.task.image)
+        for kind, picture in kinds.items():
+            write_image(self._folder(unit) / f"{_stem(unit.task)}-{kind}.png", picture)
+
+
+def shown_cells(cells: list[Cell]) -> set[int]:
+    """Places of the cells whose pictures are written: one for each noise, level and benchmark, Noise2Score's if any."""
+    ranked = sorted(enumerate(cells), key=lambda pair: pair[1].method != "n2s")
+    chosen: dict[str, int] = {}
+    for number, cell in ranked:
+        if cell.denoiser:
+            chosen.setdefault(cell.folder, number)
+    return set(chosen.values())
+
+
+def has_pictures(cell: Cell, folder: Path) -> bool:
+    """Whether an evaluation has written those of all of a cell's images."""
+    assert cell.source
+    return all((folder / cell.folder / f"{_stem(task)}-denoised.png").is_file() for task in cell.source.tasks)
+
+
+def _stem(task: Task) -> str:
+    return task.image.name.rsplit(".", 1)[0]
+
+
+def _counted(box: Box, task: Task) -> Box:
+    """The part of a box whose SSIM counts: windows there lie inside the image. Empty for images narrower than one."""
+    height, width = task.size
+    top, left = max(box.top, SSIM_RADIUS), max(box.left, SSIM_RADIUS)
+    bottom, right = min(box.bottom, height - SSIM_RADIUS), min(box.right, width - SSIM_RADIUS)
+    return Box(top, left, max(top, bottom), max(left, right))
+
+
+def image_row(task: Task, sums: list[dict[str, Any]]) -> dict[str, Any]:
+    """PSNR in dB and SSIM of an image from the sums of its units, added in one order whoever measured them.
+
+    None where no clean image is known, where there is no error at all, and for the SSIM of images narrower than its
+    window.
+    """
+    ordered = sorted(sums, key=lambda row: row["box"])
+    row: dict[str, Any] = {"name": task.image.name, "height": task.height, "width": task.width}
+    row |= dict.fromkeys(MEASURES) | {"estimated": ordered[0]["estimated"]}
+    if not task.has_truth:
+        return row
+    total = {key: math.fsum(unit[key] for unit in ordered) for key in ("noisy", "estimate", "uint8", "ssim")}
+    channels = ordered[0]["channels"]
+    values = task.height * task.width * channels
+    counted = _counted(Box.of(task.size), task).pixels * channels
+    psnr = {"psnr_noisy_db": "noisy", "psnr_db": "estimate", "psnr_uint8_db": "uint8"}
+    row |= {name: psnr_of_error(total[key], values) if total[key] else None for name, key in psnr.items()}
+    return row | {"ssim": total["ssim"] / counted if counted else None}
+
+
+def compare_deviations(clean: np.ndarray, estimate: np.ndarray, std: np.ndarray) -> dict[str, float]:
+    """Of one image: sums of squared errors, actual and predicted, and the share of errors within a deviation."""
+    error = estimate.astype(np.float64) - clean
+    squares = {"actual": float(np.sum(error**2)), "predicted": float(np.sum(std.astype(np.float64) ** 2))}
+    return {**squares, "within": float(np.mean(np.abs(error) <= std))}
+
+
+def posterior_figures(sums: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Of all images of a cell, whose units are whole images: how well standard deviations are those of the errors.
+
+    mse_ratio: predicted mean squared error over the actual one. within_one_std: how often |error| <= deviation, the
+    mean over images; 0.683 for Gaussian posteriors. None where no deviations were wanted or no clean image is known.
+    """
+    told = sorted((row for row in sums if "predicted" in row), key=lambda row: row["name"])
+    if not told:
+        return None
+    predicted, actual, within = (math.fsum(row[key] for row in told) for key in ("predicted", "actual", "within"))
+    return {"mse_ratio": predicted / actual, "within_one_std": within / len(told)}
+
+
+def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
+    """UserError when a color image meets a gray model or the reverse."""
+    if pixels.shape[2] != channels:
+        raise UserError(
+            f"{image.path} is {KINDS[pixels.shape[2]]}, but the checkpoint was trained on "
+            f"{KINDS[channels]} images: take a {KINDS[pixels.shape[2]]} checkpoint or convert the image"
+        )

@@ -1,0 +1,167 @@
+"""The Python API: denoise arrays, pictures and tensors with a trained or a shipped network.
+
+from n2s_dist import load_denoiser
+
+denoise = load_denoiser()                                   # or load_denoiser("universal-color"), or a run of your own
+x_hat, info = denoise(noisy)                                # the noise is estimated
+x_hat, info = denoise(noisy, noise="gaussian:25", uncertainty=True, ensemble=True)
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from n2s_dist.images.files import KINDS
+from n2s_dist.inference import arrays
+from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.tiling import TILE, denoise_tiled
+from n2s_dist.inference.uncertainty import posterior_tiled
+from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.models.self_ensemble import SelfEnsemble
+from n2s_dist.noise.base import UNKNOWN, NoiseModel, families
+from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
+from n2s_dist.utils.errors import UserError
+
+_SUFFIXES = {1: "gray", 3: "color"}  # of shipped networks
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a denoiser did.
+
+    Args:
+        noise: the noise it took the images to have; a list, one an image, where a batch's was estimated
+        estimated: whether that was estimated from the images themselves
+        std: the posterior's standard deviation at each value on the 0-1 scale, where it was asked for: float32, a
+            tensor for tensors and an array for all else, of the image's shape without transparency
+        seconds: that it took
+        network: what did it: its path or name, configuration and model
+    """
+
+    noise: NoiseModel | list[NoiseModel]
+    estimated: bool
+    std: Any
+    seconds: float
+    network: checkpoint.Loaded
+
+
+class Denoiser:
+    """A network, ready to denoise; `load_denoiser` makes one."""
+
+    def __init__(self, loaded: checkpoint.Loaded, tile: int = TILE) -> None:
+        self.loaded, self.tile = loaded, tile
+        self._ensemble = SelfEnsemble(loaded.model)
+
+    @property
+    def channels(self) -> int:
+        """Of the images it takes: 1 (gray) or 3 (color)."""
+        return self.loaded.channels
+
+    def __call__(
+        self, noisy: Any, noise: str | NoiseModel | None = None, *, uncertainty: bool = False, ensemble: bool = False
+    ) -> tuple[Any, Info]:
+        """Denoise one image or several of one size; returns x_hat, of the kind and type given, and what was done.
+
+        noisy: a NumPy array (H, W), (H, W, C) or (N, H, W, C); a PIL image; a tensor [C, H, W] or [B, C, H, W] on any
+            device. uint8, uint16, or floats on the 0-1 scale, which noise may exceed. A further channel is
+            transparency, and comes back as it was. Floats come back unclamped, integers rounded and clamped.
+        noise: such as "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta) or "gamma:50" (k), or
+            noise.gaussian's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level.
+            None takes what the network was trained on, or, if that is a range, an estimate.
+        uncertainty: compute info.std as well, at five times the cost.
+        ensemble: the mean over the 8 flips and transposes, at eight times the cost; for a symmetric network, over 4
+            shifts, at four times (models/self_ensemble.py).
+
+        Memory is bounded by the image's own and a tile's. Raises UserError, a ValueError, for what is no image of this
+        network's channels, for values that are not finite or of another scale, for negative ones under Poisson or
+        Gamma noise, which has none, and for noise of a family that the network was not trained on.
+        """
+        started = time.perf_counter()
+        images = arrays.opened(noisy)
+        self._check_channels(images.pixels.shape[-1])
+        noises, estimated = self.noises_of(images.pixels, noise)
+        return self.denoise_with(images, noises, estimated, uncertainty, ensemble, started)
+
+    def denoise_with(
+        self,
+        images: arrays.ImageBatch,
+        noises: list[NoiseModel],
+        estimated: bool,
+        uncertainty: bool,
+        ensemble: bool,
+        started: float,
+    ) -> tuple[Any, Info]:
+        """What a call returns for opened images, their noises, and the time at which it began."""
+        for one in dict.fromkeys(noises):
+            _check_negative(images.pixels, one)
+        model = self._ensemble if ensemble else self.loaded.model
+        estimate, std = np.empty_like(images.pixels), None
+        if uncertainty:
+            std = np.empty_like(images.pixels)
+            for number, (image, one) in enumerate(zip(images.pixels, noises, strict=True)):
+                estimate[number], std[number] = posterior_tiled(model, image, one, self.tile)
+        else:
+            for part, one in self._portions(images.pixels.shape, noises):
+                estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile)
+        return images.restore(estimate), Info(
+            noise=noises if estimated and images.several else noises[0],
+            estimated=estimated,
+            std=None if std is None else images.plain(std),
+            seconds=time.perf_counter() - started,
+            network=self.loaded,
+        )
+
+    def _check_channels(self, channels: int) -> None:
+        if channels == self.channels:
+            return
+        twin = f"{self.loaded.path.name.rpartition('-')[0]}-{_SUFFIXES[channels]}"  # gaussian-gray's is gaussian-color
+        there = [name for name in (twin, f"universal-{_SUFFIXES[channels]}") if name in pretrained.offered()]
+        take = there[0] if there else f"a {KINDS[channels]} network"
+        raise UserError(
+            f"the image is {KINDS[channels]}, but {self.loaded.path} was trained on {KINDS[self.channels]} images: "
+            f"load {take}, or convert the image"
+        )
+
+    def noises_of(self, pixels: np.ndarray, noise: str | NoiseModel | None) -> tuple[list[NoiseModel], bool]:
+        """Each image's noise, and whether it was estimated."""
+        model = self.loaded.model
+        if noise is None and model.noise.is_single:
+            return [model.noise.single] * len(pixels), False
+        if noise is None or noise == UNKNOWN or noise in families():
+            family = noise if noise in families() else None
+            return [estimate_noise(model, image, family) for image in pixels], True
+        named = choose_noise(self.loaded, noise if isinstance(noise, str) else format_noise(noise))
+        return [named if isinstance(noise, str) else noise] * len(pixels), False
+
+    def _portions(self, shape: tuple[int, ...], noises: list[NoiseModel]) -> Iterator[tuple[slice, NoiseModel]]:
+        """Images that go through together: of one noise, and no more pixels than a tile has."""
+        most = max(1, self.tile**2 // (shape[1] * shape[2]))
+        start = 0
+        for number in range(1, len(noises) + 1):
+            if number == len(noises) or noises[number] != noises[start] or number - start == most:
+                yield slice(start, number), noises[start]
+                start = number
+
+
+def _check_negative(pixels: np.ndarray, noise: NoiseModel) -> None:
+    negative = int(np.count_nonzero(pixels < 0)) if noise.is_nonnegative else 0
+    if negative:
+        raise UserError(
+            f"{negative} of {pixels.size} values are negative, which {format_noise(noise)} noise never makes them: "
+            "clamp them at 0, or name a Gaussian noise"
+        )
+
+
+def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
+    """The noise that a user names, or the one trained on. UserError for a family that was not trained on."""
+    trained = loaded.model.noise
+    known = f"{loaded.path} was trained on {format_training_noise(trained)}"
+    if text is None and not trained.is_single:
+        raise UserError(f"--noise is missing: {known}, so say which one the images have")
+    chosen = parse_noise(text) if text else trained.single
+    if not loaded.model.serves(chosen):
+        raise UserError(f"--noise is {text}, but {known}")
+    return chosen

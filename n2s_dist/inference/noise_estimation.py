@@ -1,0 +1,209 @@
+"""Estimate an image's noise from the noisy image alone: its level, and its family where that is unknown too.
+
+    noisy ──► four pieces ──► level by differences of neighbours ──► corrected until the score finds the pieces
+              as noisy as pieces made with that level ──► (family unknown: the one whose score fits best)
+
+The measure of how noisy is Stein's identity. A true score has E[s^2 + ds/dz] = 0, so that
+
+    ratio = -E[ds/dz] / E[s^2]
+
+is 1 at the true level, grows with the level that is assumed, and hardly depends on the image. A trained network's
+ratio at the true level is not exactly 1. What it is there is measured: the denoised pieces get fresh noise of the
+assumed level, and their ratio is what the image's own is compared with (indirect inference, Gourieroux, Monfort &
+Renault 1993).
+
+Families compete by Hyvarinen's objective E[s^2 / 2 + s'] (2005), which is half the expected squared distance
+between a model's score and the true one, up to a constant that all models share, if all are written in the same
+coordinate of y.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.specification import format_training_noise
+from n2s_dist.noise.transforms import DARK, DIM
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.hashing import frozen_rng
+
+SMALLEST_SIDE = 32  # in pixels
+
+_WHOLE, _PIECE = 192, 96  # sides up to which an image is taken whole, and of the pieces of larger ones
+_PROBE = 0.05  # step of finite differences, in noise standard deviations
+_CORRECTIONS = 3  # of the level: they end within a hundredth of where more would
+_MIN_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
+_SEED = 0x6C6576656C
+
+
+def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = None) -> NoiseModel:
+    """The noise of one image, of `family` or, where None, of the likeliest of the families that the model knows.
+
+    model: a ScoreModel in stable coordinates. noisy: float [H, W, C] on the 0-1 scale, neither clipped nor
+    quantised, of at least 32 x 32 pixels. Deterministic; costs as much as denoising at most 450,000 pixels, or a
+    million where the family is unknown. A level out of the range that the model was trained on
+    comes back as that range's nearest end.
+
+    Raises UserError for an image too small or with values that are not finite, for a family that the model was not
+    trained on, and for a model in image coordinates, whose score is of one level alone.
+    """
+    height, width = noisy.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise UserError(
+            f"the image has {width} x {height} pixels: to estimate its noise takes {SMALLEST_SIDE} x {SMALLEST_SIDE} "
+            "or more, so name the noise"
+        )
+    if not np.isfinite(noisy).all():
+        raise UserError("the image has values that are not finite: its noise can't be estimated")
+    candidates = _known(model)
+    if family is not None:
+        candidates = [each for each in candidates if each.family == family]
+    if not candidates:
+        raise UserError(
+            f"the family '{family}' can't be estimated: the model was trained on {format_training_noise(model.noise)}"
+        )
+    pieces = _pieces(noisy).to(next(model.parameters()).device)
+    if len(candidates) == 1:
+        return _correct(model, pieces, candidates[0].first_guess(pieces), _CORRECTIONS)
+    rough = [_correct(model, pieces, each.first_guess(pieces), 1) for each in candidates]
+    chosen = min(rough, key=lambda noise: objective(model, pieces, noise))
+    return _correct(model, pieces, chosen, _CORRECTIONS - 1)
+
+
+def _known(model: ScoreModel) -> list[NoiseModel]:
+    """A noise of each family that the model was trained on."""
+    if model.coordinates == "image":
+        raise UserError("noise is estimated by a model in stable coordinates (ardae.coordinates: stable)")
+    if model.noise.max_width:
+        raise UserError("the strength of correlated noise can't be estimated: name it, such as gaussian:25+blur:0.7")
+    return [each.low for each in model.noise.ranges]
+
+
+def _range(model: ScoreModel, noise: NoiseModel) -> tuple[float, float]:
+    """Lowest and highest level that an estimate can have."""
+    trained = model.noise.range_of(noise.family)
+    if model.noise.is_single or trained is None:
+        parameter = noise.parameters[0]
+        return parameter.least, parameter.high / parameter.scale
+    return trained.low.level, trained.high.level
+
+
+def _pieces(noisy: np.ndarray) -> Tensor:
+    """What stands for the image: [N, C, H, W], all of it where it is small, else four pieces from all over it."""
+    image = torch.from_numpy(np.ascontiguousarray(noisy, np.float32)).permute(2, 0, 1)
+    height, width = image.shape[1:]
+    if height <= _WHOLE and width <= _WHOLE:
+        return image[None]
+    tall, wide = min(_PIECE, height), min(_PIECE, width)
+    tops, lefts = ([(length - side) // 4, (length - side) * 3 // 4] for length, side in ((height, tall), (width, wide)))
+    return torch.stack([image[:, top : top + tall, left : left + wide] for top in tops for left in lefts])
+
+
+@torch.no_grad()
+def score_and_divergence(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[Tensor, Tensor]:
+    """s_z and v ds_z/dz v for a fixed sign v at each value, whose mean is the divergence's (Hutchinson 1990)."""
+    z, condition = model.given(y, noise)
+    signs = torch.from_numpy(frozen_rng(_SEED, 0).integers(0, 2, z.shape, np.int8)).to(z) * 2 - 1
+    score = model.unperturbed(z, condition)
+    return score, signs * (model.unperturbed(z + _PROBE * signs, condition) - score) / _PROBE
+
+
+def ratio(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[float, Tensor]:
+    """-E[ds_z/dz] / E[s_z^2] of images [B, C, H, W] under an assumed noise, and their posterior mean."""
+    score, divergence = score_and_divergence(model, y, noise)
+    share = -divergence.double().mean() / score.double().square().mean()
+    return float(share.clamp(0.05, 20)), noise.posterior_mean(y, score)
+
+
+def _correct(model: ScoreModel, y: Tensor, noise: NoiseModel, rounds: int) -> NoiseModel:
+    """Move the level until y is as noisy to the score as its own denoised version with that noise put on.
+
+    The first step takes the ratio to grow as the assumed variance does; later ones know how it did grow, which on
+    fine texture is slower (secants).
+    """
+    power = noise.parameters[0].power
+    low, high = np.log(_range(model, noise))
+    place, before = float(np.clip(math.log(noise.level), low, high)), None
+    for _ in range(rounds):
+        noise = noise.with_values(math.exp(place))
+        found, denoised = ratio(model, y, noise)
+        clean = denoised.clamp(0, 1).double().cpu().numpy()
+        again = noise.corrupt(clean, frozen_rng(_SEED, 1)).astype(np.float32)
+        expected, _ = ratio(model, torch.from_numpy(again).to(y), noise)
+        missing = power * math.log(expected / found)
+        slope = 1.0
+        if before is not None and place != before[0]:
+            slope = min(max((before[1] - missing) / (place - before[0]), _MIN_SLOPE), 1 / _MIN_SLOPE)
+        before = place, missing
+        place = float(np.clip(place + missing / slope, low, high))
+    return noise.with_values(math.exp(place))
+
+
+def objective(model: ScoreModel, y: Tensor, noise: NoiseModel) -> float:
+    """Hyvarinen's E[s_u^2 / 2 + ds_u/du], u(y) a coordinate that is the same for every noise.
+
+    With q = dz/du a change of variables gives s_u = q s_z + d log q / du. dy/du is the root of the brightness over
+    the dark, where it falls to 0 fast enough for every family: black pixels have no Gamma noise and few photons.
+    """
+    score, divergence = (values.double() for values in score_and_divergence(model, y, noise))
+    y = y.double()
+    inside = y > 2 * DARK
+    y = torch.where(inside, y, 2 * DARK).requires_grad_()
+    bright = y - DARK
+    speed = bright / torch.sqrt(bright + DIM)
+
+    def slope(values: Tensor) -> Tensor:
+        """d/du of a function of y."""
+        return speed * torch.autograd.grad(values.sum(), y, create_graph=True)[0]
+
+    q = slope(noise.stabilize(y))
+    bend = slope(torch.log(q))
+    score_u = q * score + bend
+    divergence_u = q**2 * divergence + slope(q) * score + slope(bend)
+    return float(torch.where(inside, score_u**2 / 2 + divergence_u, 0).detach().mean())
+
+
+def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, levels: int = 50) -> NoiseModel:
+    """The way of Noise2Score (Kim & Ye 2021): of evenly spaced levels, the one whose denoised image varies least.
+
+    As in the authors' programs: the score of the noisy image, taken once, goes into Tweedie's formula at every level,
+    and the penalty is the denoised image's total variation and, for Poisson and Gamma noise, how ill it fits the
+    noisy one. Their network is told no level; here it is told the first guess. Takes what estimate_noise takes.
+    """
+    known = next(each for each in _known(model) if each.family == family)
+    y = _pieces(noisy).to(next(model.parameters()).device)
+    guess = known.first_guess(y)
+    z, condition = model.given(y, guess)
+    with torch.no_grad():
+        score = model.unperturbed(z, condition)
+    candidates = [known.with_values(float(level)) for level in np.linspace(*_range(model, known), levels)]
+    return min(
+        candidates,
+        key=lambda noise: _penalty(y, noise.natural_posterior_mean(y, _natural(score, y, guess, noise)), family),
+    )
+
+
+def _natural(score: Tensor, y: Tensor, guess: NoiseModel, noise: NoiseModel) -> Tensor:
+    """The score in `noise`'s natural coordinates, which are y or counts, from s_z in `guess`'s stable ones."""
+    if guess.family == "gaussian":
+        return score / guess.level
+    if guess.family == "gamma":
+        return (guess.level**0.5 * score - 1) / y.clamp(min=DARK)
+    counts = (y / guess.level).clamp(min=0) + 3 / 8
+    return (score / counts.sqrt() - 0.5 / counts) * (noise.level / guess.level)
+
+
+def _penalty(y: Tensor, denoised: Tensor, family: str) -> float:
+    """Mean absolute difference of neighbours, with the misfit and its weight that the authors' programs add to it."""
+    rows, columns = denoised.diff(dim=-2), denoised.diff(dim=-1)
+    variation = float(rows.abs().mean() + columns.abs().mean())
+    positive = denoised > DARK
+    x, y = denoised[positive], y[positive]
+    if family == "poisson":
+        return 0.1 * variation + float((x - y * torch.log(x)).mean())
+    if family == "gamma":
+        return variation + float((torch.log(x) + y / x + (y / x) ** 2).mean())
+    return variation

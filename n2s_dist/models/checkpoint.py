@@ -1,0 +1,283 @@
+"""Checkpoints that are whole or not there, and that no loader can be made to run code by.
+
+    RUN_DIR/checkpoints/samples-000160000/
+        model.safetensors     the averaged weights: what is evaluated and shipped
+        model.json            configuration, channels, samples_seen, versions, validation PSNR
+        training_state.pt     raw weights, optimizer, loss scale: what resuming needs besides
+        COMPLETE              sha256 of each of the others; written last
+
+A checkpoint is written under a temporary name, synced to disk and renamed.
+"""
+
+import importlib.metadata
+import io
+import json
+import math
+import platform
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+import n2s_dist
+from n2s_dist.config.schema import Config, from_dict, to_dict
+from n2s_dist.distributed.meeting import Meeting
+from n2s_dist.models import pretrained
+from n2s_dist.models.score_model import ScoreModel, build_score_model
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.utils.errors import UserError, print_rank0
+from n2s_dist.utils.files import sha256_file, sync
+
+WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"
+FORMAT = 2  # of model.json, and of what the network is given
+_NAME = re.compile(r"samples-\d{9,}")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint's averaged model and what is known about it."""
+
+    path: Path
+    config: Config
+    channels: int
+    shards_fingerprint: str
+    samples_seen: int
+    model: ScoreModel
+
+    @property
+    def specificity(self) -> tuple[int, float]:
+        """How much it is to be good at, least first (NoiseDistribution.specificity)."""
+        return self.config.aim.specificity
+
+    @property
+    def is_universal(self) -> bool:
+        """Whether it was trained for all of some ranges of levels, so that training has not told it an unknown one."""
+        return not self.model.noise.is_single and self.config.aim == self.model.noise
+
+    def is_for(self, noise: NoiseModel) -> bool:
+        """Whether it was trained for this noise, alone or among others."""
+        return self.config.aim.holds(noise)
+
+
+def versions() -> dict[str, str]:
+    return {
+        "n2s_dist": n2s_dist.__version__,
+        "torch": torch.__version__,
+        "accelerate": importlib.metadata.version("accelerate"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def save(
+    run_dir: Path,
+    config: Config,
+    channels: int,
+    shards_fingerprint: str,
+    samples_seen: int,
+    weights: dict[str, Tensor],
+    training_state: dict[str, Any],
+    val_psnr_db: float | None,
+) -> Path:
+    """Write one checkpoint; it appears whole under its name or not at all."""
+    folder = run_dir / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"samples-{samples_seen:09d}"
+    partial = folder / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        # Serialised in memory and written by Python, so that a full disk is an OSError whoever serialised.
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        (partial / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
+        about = {
+            "format": FORMAT,
+            "samples_seen": samples_seen,
+            "channels": channels,
+            "shards_fingerprint": shards_fingerprint,
+            "val_psnr_db": val_psnr_db,
+            "config": to_dict(config),
+            "versions": versions(),
+        }
+        (partial / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+        stream = io.BytesIO()
+        torch.save(training_state, stream)
+        (partial / STATE).write_bytes(stream.getbuffer())
+        hashes = {name: sha256_file(partial / name) for name in (WEIGHTS, ABOUT, STATE)}
+        (partial / MARKER).write_text(json.dumps(hashes, indent=1) + "\n")
+        for path in [*partial.iterdir(), partial]:
+            sync(path)
+        if final.exists():  # a damaged one that an earlier start passed over
+            shutil.rmtree(final)
+        partial.rename(final)
+        sync(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return final
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when every file is as it was written."""
+    try:
+        hashes = json.loads((path / MARKER).read_text())
+        broken = [name for name in (WEIGHTS, ABOUT, STATE) if hashes[name] != sha256_file(path / name)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"incomplete ({type(error).__name__})"
+    return f"{broken[0]} does not match its checksum" if broken else None
+
+
+def newest_first(run_dir: Path) -> list[Path]:
+    folder = run_dir / "checkpoints"
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=_samples_seen, reverse=True)
+
+
+def _samples_seen(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def newest_valid(run_dir: Path, may_go_on: Callable[[Config, int], bool] = lambda *_: True) -> Path | None:
+    """The newest checkpoint that is whole. Damaged ones are named on the terminal and passed over.
+
+    may_go_on: of the configuration and samples_seen of a checkpoint, whether it is one to look at.
+    """
+    for path in newest_first(run_dir):
+        problem = damage(path)
+        if problem is None and may_go_on(*_standing(path)):
+            return path
+        if problem is not None:
+            print_rank0(f"passing over {path}: {problem}")
+    return None
+
+
+def _standing(path: Path) -> tuple[Config, int]:
+    """The configuration that a whole checkpoint was made with, and how far its run had come."""
+    about = json.loads((path / ABOUT).read_text())
+    return from_dict(about["config"], str(path)), about["samples_seen"]
+
+
+def retain(run_dir: Path, keep: int, before_samples: int | None = None) -> None:
+    """Remove all but the newest `keep` whole checkpoints and the whole one with the best validation PSNR.
+
+    before_samples: the newest whole one up to so many samples stays as well.
+
+    What kills left half written goes as well; so nothing else may be writing in this folder.
+    """
+    for partial in (run_dir / "checkpoints").glob(".samples-*.partial"):
+        shutil.rmtree(partial)
+    whole = (path for path in newest_first(run_dir) if damage(path) is None)
+    spared = {*islice(whole, keep), best(run_dir)}
+    if before_samples is not None:
+        before = (path for path in newest_first(run_dir) if _samples_seen(path) <= before_samples)
+        spared.add(next((path for path in before if damage(path) is None), None))
+    for path in newest_first(run_dir):
+        if path not in spared:
+            doomed = path.with_name(f".{path.name}.partial")  # a kill here leaves nothing that looks like a checkpoint
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+
+
+def best(run_dir: Path) -> Path | None:
+    """The whole checkpoint with the best validation PSNR; the newest one where none was measured."""
+
+    def psnr_db(path: Path) -> float:
+        try:
+            psnr = json.loads((path / ABOUT).read_text())["val_psnr_db"]
+        except (OSError, ValueError, KeyError, TypeError):
+            psnr = None
+        return -math.inf if psnr is None else psnr
+
+    ranked = sorted(newest_first(run_dir), key=psnr_db, reverse=True)  # stable: equals stay newest first
+    return next((path for path in ranked if damage(path) is None), None)
+
+
+def locate(path: str | Path, which: str = "last") -> Path:
+    """The checkpoint that a user means by a run directory (its last or best one), by a checkpoint's own folder or by
+    the name of a shipped network, which then stands for its path.
+    """
+    path = Path(path)
+    if pretrained.is_shipped(path):
+        problem = pretrained.damage(path.name)
+        if problem:
+            raise UserError(f"the shipped {path} is damaged: {problem}: install the package again")
+        return path
+    if (path / ABOUT).is_file():
+        problem = damage(path)
+        if problem:
+            raise UserError(f"{path} is damaged: {problem}")
+        return path
+    found = best(path) if which == "best" else newest_valid(path)
+    if found is None:
+        raise UserError(
+            f"{path} holds no checkpoint: give a run directory, a folder like "
+            f"RUN_DIR/checkpoints/samples-000040000{pretrained.known()}"
+        )
+    return found
+
+
+def identity(path: Path) -> str:
+    """A digest of a checkpoint, as locate() names it, that another one has otherwise. UserError when damaged."""
+    if pretrained.is_shipped(path):
+        return sha256_file(pretrained.files(path.name)[0])[:12]
+    if problem := damage(path):
+        raise UserError(f"{path} can't be used here: {problem}")
+    return sha256_file(path / MARKER)[:12]
+
+
+def compare(meeting: Meeting, paths: list[Path]) -> None:
+    """UserError on all ranks when one of these is missing, damaged or another one on some of them."""
+    meeting.compare(
+        "checkpoints",
+        lambda: {str(path): identity(path) for path in paths},
+        "keep runs on a file system that all nodes share",
+    )
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
+    """Load the averaged model of one checkpoint, as locate() names it, in evaluation mode and float32."""
+    weights_file, about_file = (
+        pretrained.files(path.name) if pretrained.is_shipped(path) else (path / WEIGHTS, path / ABOUT)
+    )
+    try:
+        about = json.loads(about_file.read_text())
+        config, channels = from_dict(about["config"], f"{about_file}"), about["channels"]
+        fingerprint, samples_seen = about["shards_fingerprint"], about["samples_seen"]
+        if about.get("format") != FORMAT:
+            raise UserError(f"{path} was written by another version of n2s_dist: train it again with this one")
+        model = build_score_model(config, channels)
+        weights = load_file(weights_file)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
+    load_weights(model, weights, path)
+    return Loaded(path, config, channels, fingerprint, samples_seen, model.to(device).eval())
+
+
+def load_weights(model: ScoreModel, weights: dict[str, Tensor], path: Path) -> None:
+    """Fill a model; UserError when the weights are those of another network."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UserError(
+                f"{path} holds another network's weights: {name} is {found.get(name, 'missing')} there, "
+                f"{expected.get(name, 'unknown')} in this configuration"
+            )
+    model.load_state_dict(weights)
+
+
+def load_training_state(path: Path) -> dict[str, Any]:
+    """Raw weights, optimizer and loss scale. weights_only keeps torch from unpickling anything but tensors."""
+    return torch.load(path / STATE, map_location="cpu", weights_only=True)

@@ -1,0 +1,132 @@
+"""What a network is told of the noise besides the image: planes that are stacked on its input.
+
+    families    1; which family it is, a plane each of gaussian, poisson and gamma; the level. A network of one noise
+                knows both, so it is given 1 and how many times as strong the noise is.
+    map         1; the noise's standard deviation at every value, a plane a channel; the width of its correlation. It
+                needs no list of families.
+
+The kind is `network.condition` of a run's configuration, so it is part of a checkpoint. A level is told as the
+logarithm of the noise's standard deviation, on middle gray or at each value, over a usual one. `encode` makes a small
+tensor of a batch's noise, which data parallelism can hand over, and `planes` what the network sees.
+"""
+
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from n2s_dist.config.checks import TOLD_FAMILIES
+from n2s_dist.config.schema import ConditionKind
+from n2s_dist.noise.base import families
+from n2s_dist.noise.batch import NoiseBatch
+from n2s_dist.noise.distribution import NoiseDistribution
+from n2s_dist.noise.model import NoiseModel
+
+_USUAL_STD = 0.1  # the standard deviation that is told as 0
+
+
+class Conditioning(Protocol):
+    """A way to tell a network the noise."""
+
+    def count(self, channels: int) -> int:
+        """Planes that a network for images of so many channels is given."""
+
+    def encode(self, noise: NoiseModel | NoiseBatch, device: torch.device) -> Tensor:
+        """What `planes` has to know of the noise, float32 [B or 1, N, 1, 1]."""
+
+    def planes(self, w: Tensor, condition: Tensor, log_ratio: Tensor) -> Tensor:
+        """The planes [B, count, H, W]. w: what the network sees, before scaling, in stable coordinates [B, C, H, W].
+
+        condition: as encode makes it. log_ratio: [B or 1, 1, 1, 1], the logarithm of how many times as strong as in
+        `condition` the noise is to be told.
+        """
+
+
+def make_conditioning(kind: ConditionKind, noise: NoiseDistribution) -> Conditioning:
+    """noise: what the network is trained on."""
+    if kind == "map":
+        return _Map(noise)
+    return _OneNoise() if noise.is_single else _Families()
+
+
+def served_families(noise: NoiseDistribution) -> tuple[str, ...]:
+    """The families that a network trained on `noise` denoises, in stable coordinates: those, and those alike."""
+    alike = (name for name, family in families().items() if family.told_as in noise.families)
+    return tuple(dict.fromkeys([*noise.families, *alike]))
+
+
+class _OneNoise:
+    """Of kind `families`, for a network of one noise: nothing but how strong it was made."""
+
+    def count(self, channels: int) -> int:
+        return 2
+
+    def encode(self, noise: NoiseModel | NoiseBatch, device: torch.device) -> Tensor:
+        return torch.zeros(1, 1, 1, 1, device=device)
+
+    def planes(self, w: Tensor, condition: Tensor, log_ratio: Tensor) -> Tensor:
+        return _stacked(w, torch.ones_like(log_ratio), condition + log_ratio)
+
+
+class _Families:
+    """Of kind `families`, for a network of several noises."""
+
+    def count(self, channels: int) -> int:
+        return 1 + len(TOLD_FAMILIES) + 1
+
+    def encode(self, noise: NoiseModel | NoiseBatch, device: torch.device) -> Tensor:
+        batch = _batch(noise, device)
+        none = torch.zeros(batch.place.shape, device=device)
+
+        def is_of(name: str) -> Tensor:
+            return batch.choose(lambda kind: none + float(kind.alike.family == name))
+
+        level = torch.log(batch.choose(lambda kind: kind.alike.std(0.5)) / _USUAL_STD)
+        return torch.cat([*map(is_of, TOLD_FAMILIES), level], dim=1)
+
+    def planes(self, w: Tensor, condition: Tensor, log_ratio: Tensor) -> Tensor:
+        return _stacked(w, torch.ones_like(log_ratio), condition[:, :-1], condition[:, -1:] + log_ratio)
+
+
+class _Map:
+    """The noise's strength wherever it is, from the very image that the network sees.
+
+    From the image before its perturbation it would tell the perturbation.
+    """
+
+    def __init__(self, noise: NoiseDistribution) -> None:
+        self._families = {name: families()[name] for name in served_families(noise)}
+        self._most = max(len(family.parameters) for family in self._families.values())
+
+    def count(self, channels: int) -> int:
+        return 1 + channels + 1
+
+    def encode(self, noise: NoiseModel | NoiseBatch, device: torch.device) -> Tensor:
+        batch = _batch(noise, device)
+        none = torch.zeros(batch.place.shape, device=device)
+        names = list(self._families)
+
+        def value(kind: NoiseModel, number: int) -> Tensor:
+            values = kind.white.values
+            return none + values[number] if number < len(values) else none
+
+        place = batch.choose(lambda kind: none + names.index(kind.family))
+        values = [batch.choose(partial(value, number=number)) for number in range(self._most)]
+        return torch.cat([place, *values, batch.choose(lambda kind: none + kind.width)], dim=1)
+
+    def planes(self, w: Tensor, condition: Tensor, log_ratio: Tensor) -> Tensor:
+        place, *values, width = condition.split(1, dim=1)
+        std, *others = (family(*values[: len(family.parameters)]).std_at(w) for family in self._families.values())
+        for number, other in enumerate(others, 1):
+            std = torch.where(place == number, other, std)
+        return _stacked(w, torch.ones_like(log_ratio), torch.log(std / _USUAL_STD) + log_ratio, width)
+
+
+def _batch(noise: NoiseModel | NoiseBatch, device: torch.device) -> NoiseBatch:
+    return noise if isinstance(noise, NoiseBatch) else NoiseBatch.same(noise, device)
+
+
+def _stacked(w: Tensor, *parts: Tensor) -> Tensor:
+    """Constants and planes, each [B or 1, N, ...], as planes of w's size."""
+    return torch.cat([part.expand(len(w), -1, *w.shape[2:]) for part in parts], dim=1)

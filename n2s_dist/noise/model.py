@@ -1,0 +1,198 @@
+"""The contract of a noise family: what every kind of noise says of itself, and of nothing else.
+
+A family is a frozen dataclass, one file of this folder or of a module that N2S_PLUGINS names. Images are on the 0-1
+scale; nothing is clipped or rounded after corruption. A family has two working coordinates in which a network can
+learn a score:
+
+    stable    z = T(y), in which the noise has unit standard deviation everywhere
+    natural   the paper's: y itself (Gaussian, Gamma), photon counts n = y / zeta (Poisson); a family may lack them
+
+Parameters may be numbers, arrays, or tensors [B, 1, 1, 1] with one a sample where images are tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from n2s_dist.noise.encoding import FLOAT16, Encoding
+from n2s_dist.utils.errors import UserError
+
+if TYPE_CHECKING:  # torch takes a second to import, and the text of a specification needs none of it
+    from torch import Tensor
+
+    from n2s_dist.noise.frozen import ArrayMath, PixelBits
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a family, and how people write it.
+
+    Args:
+        name: of the dataclass's field
+        low, high: limits of the text's number, both allowed
+        scale: how much larger the text's number is than the field: 255 for a sigma in 8-bit levels
+        power: the field grows as the noise's variance to this power
+        positive: whether `low` itself is refused
+        is_log: whether levels between two limits are drawn uniformly in logarithms
+    """
+
+    name: str
+    low: float
+    high: float
+    scale: float = 1.0
+    power: float = 0.0
+    positive: bool = False
+    is_log: bool = True
+
+    @property
+    def limits(self) -> str:
+        """Such as "SIGMA in (0, 255]"."""
+        return f"{self.name.upper()} in {'(' if self.positive else '['}{self.low:g}, {self.high:g}]"
+
+    @property
+    def least(self) -> float:
+        """The lowest value worth estimating: `low`, or a thousandth of `high` where that is 0."""
+        return (self.low or self.high / 1000) / self.scale
+
+    def read(self, text: str) -> float:
+        """The field's value. Raises ValueError for what is no number within the limits."""
+        number = float(text)
+        if not self.low <= number <= self.high or (self.positive and number == self.low):
+            raise ValueError(f"{text} is not within the limits: {self.limits}")
+        return number / self.scale
+
+    def write(self, value: float) -> str:
+        """The text that `read` reads, of at most six digits."""
+        return f"{value * self.scale:.6g}"
+
+
+class NoiseModel:
+    """One noise: a family at its parameters' values. The fields of a subclass are its parameters, in their order.
+
+    Args of a family's class:
+        family: its name in text, words joined by hyphens
+        parameters: what its fields mean
+        title: how reports call it, with a place for each parameter: "Gaussian, σ = {}"
+        told_as: a family whose networks serve this one as well, since both look alike in stable coordinates
+        is_stored_only: whether the loader can't draw it, so that it is stored with the tiles
+        is_nonnegative: whether noisy values are never below 0
+        paper_sigma_a: ends of the paper's annealing in natural coordinates; None where there are none
+    """
+
+    family: str
+    parameters: tuple[Parameter, ...]
+    title: str = ""
+    told_as: ClassVar[str | None] = None
+    is_stored_only: bool = False
+    is_nonnegative: bool = False
+    paper_sigma_a: ClassVar[tuple[float, float] | None] = None
+    width = 0.0  # of the noise's correlation, in pixels; only noise/blurred.py has another
+    margin = 0  # pixels around a tile whose words its draw takes as well
+
+    # --- its parameters -------------------------------------------------------------------------------------
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """Its parameters' values."""
+        return tuple(getattr(self, parameter.name) for parameter in self.parameters)
+
+    @property
+    def level(self) -> Any:
+        """The value of the first parameter."""
+        return self.values[0]
+
+    def with_values(self, *values: Any) -> Self:
+        """The same family at other values."""
+        return type(self)(*values)
+
+    def scaled(self, factor: Any) -> Self:
+        """Noise of `factor` times the standard deviation."""
+        return self.with_values(
+            *(value * factor ** (2 * each.power) for value, each in zip(self.values, self.parameters, strict=True))
+        )
+
+    @property
+    def white(self) -> NoiseModel:
+        """The same without correlation between pixels."""
+        return self
+
+    @property
+    def alike(self) -> NoiseModel:
+        """What a network of the family `told_as` is told instead; itself where there is none."""
+        return self
+
+    # --- clean to noisy -------------------------------------------------------------------------------------
+
+    def std(self, x: Any) -> Any:
+        """Standard deviation of the noise on a clean value x, a number, an array or a tensor."""
+        raise NotImplementedError
+
+    def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Noisy images, float64 of the shape of `clean`, [..., H, W, C], unclipped."""
+        raise NotImplementedError
+
+    def draw(self, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:
+        """Frozen noise: the noisy image, float32 [C, H, W], as a function of a random word a pixel (noise/frozen.py).
+
+        clean: uint8 [C, H, W], of NumPy or, unless is_stored_only, of DALI. bits: of the same pixels and `margin` more
+        on each side.
+        """
+        raise NotImplementedError
+
+    @property
+    def encoding(self) -> Encoding:
+        """How tiles with this noise are stored."""
+        return FLOAT16
+
+    # --- stable coordinates ---------------------------------------------------------------------------------
+
+    def stabilize(self, y: Tensor) -> Tensor:
+        """z = T(y), elementwise and differentiable, finite for every y."""
+        raise NotImplementedError
+
+    def posterior_mean(self, y: Tensor, score: Tensor) -> Tensor:
+        """x_hat by Tweedie's formula, from the score s_z of z."""
+        raise NotImplementedError
+
+    def std_at(self, z: Tensor) -> Tensor:
+        """Standard deviation of the noise around z, on the 0-1 scale: dy/dz, held at black's where T ends."""
+        raise NotImplementedError
+
+    @property
+    def stable_std(self) -> float:
+        """The noise's exact standard deviation in z, far from black."""
+        return 1.0
+
+    @property
+    def constant_std(self) -> float | None:
+        """Its standard deviation where that is the same at every intensity; else None."""
+        return None
+
+    def unbiased_inverse(self, mean: Tensor) -> Tensor:
+        """The clean value x whose noisy version has this mean in z."""
+        black = mean * 0
+        return self.posterior_mean(black, mean - self.stabilize(black))
+
+    def variance_around(self, y: Tensor) -> Tensor:
+        """Unbiased estimate of the noise's variance from noisy values alone."""
+        return y * 0 + self.std(y.clamp(min=0)) ** 2
+
+    def first_guess(self, pieces: Tensor) -> Self:
+        """Roughly the noise of images [N, C, H, W], for a level that nobody knows; self is at any level.
+
+        Raises UserError for a family whose level can't be estimated.
+        """
+        raise UserError(f"{self.family} noise can't be estimated from an image: name its level")
+
+    # --- natural coordinates --------------------------------------------------------------------------------
+
+    def natural(self, y: Tensor) -> Tensor:
+        """The paper's coordinates of y."""
+        raise NotImplementedError
+
+    def natural_posterior_mean(self, y: Tensor, score: Tensor) -> Tensor:
+        """x_hat by the paper's formula, from the score in natural coordinates."""
+        raise NotImplementedError

@@ -1,0 +1,138 @@
+"""Poisson noise: the counting of photons."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from scipy import special
+
+from n2s_dist.noise.encoding import Encoding
+from n2s_dist.noise.frozen import ArrayMath, PixelBits
+from n2s_dist.noise.model import NoiseModel, Parameter
+from n2s_dist.noise.transforms import DARK, DIM, black_anscombe, haar, inverse_anscombe, spread
+from n2s_dist.utils import hashing
+
+if TYPE_CHECKING:  # torch takes a second to import, and the text of a specification needs none of it
+    from torch import Tensor
+
+_SLOTS = 256
+_FINE_STD = 20  # up to which each count has a slot of its own
+_KEEP_STEPS = 65536  # in which a slot's probability is counted: float32 holds such thresholds exactly
+
+
+@dataclass(frozen=True)
+class Poisson(NoiseModel):
+    """y = zeta Poisson(x / zeta): zeta is the intensity of one photon."""
+
+    zeta: float
+    family = "poisson"
+    parameters = (Parameter("zeta", 0.0025, 1, power=1),)
+    title = "Poisson, ζ = {}"
+    is_nonnegative = True
+    paper_sigma_a = (1.0, 0.5)  # in counts
+
+    def std(self, x: Any) -> Any:
+        return (x * self.zeta) ** 0.5
+
+    def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Whole multiples of zeta."""
+        return self.zeta * rng.poisson(clean / self.zeta)
+
+    def draw(self, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:
+        return draw_counts(self.zeta, clean, bits, arrays) * arrays.f32(self.zeta)
+
+    @property
+    def encoding(self) -> Encoding:
+        """Whole counts: no rounding."""
+        return Encoding("uint16", self.zeta, 0.0)
+
+    def stabilize(self, y: Tensor) -> Tensor:
+        """z = 2 sqrt(y / zeta + 3/8) (Anscombe 1948); smooth at zero counts, held below minus a quarter."""
+        return 2 * ((y / self.zeta).clamp(min=-1 / 4) + 3 / 8).sqrt()
+
+    def posterior_mean(self, y: Tensor, score: Tensor) -> Tensor:
+        """Gaussian Tweedie in z, d = z + s_z, then the exact unbiased inverse of Anscombe's transform."""
+        return self.zeta * inverse_anscombe(self.stabilize(y) + score)
+
+    def std_at(self, z: Tensor) -> Tensor:
+        """zeta z / 2, the root of zeta (y + 3/8 zeta)."""
+        return self.zeta / 2 * z.clamp(min=black_anscombe())
+
+    def first_guess(self, pieces: Tensor) -> Self:
+        """From differences over the root of the mean, of bright pixels where there are some."""
+        diagonal, mean = haar(pieces)
+        diagonal, bright = diagonal / mean.clamp(min=DARK).sqrt(), mean > DIM
+        return self.with_values(spread(diagonal[bright] if bright.float().mean() > 0.05 else diagonal))
+
+    def natural(self, y: Tensor) -> Tensor:
+        """Photon counts n = y / zeta."""
+        return y / self.zeta
+
+    def natural_posterior_mean(self, y: Tensor, score: Tensor) -> Tensor:
+        """x_hat = (y + zeta / 2) exp(s_n), s_n the score in counts: the paper's approximation."""
+        return (y + self.zeta / 2) * score.exp()
+
+
+@lru_cache(16)
+def poisson_tables(zeta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Walker's alias tables of Poisson(v / (255 zeta)) for every 8-bit value v: three [65536].
+
+    Entry 256 v + slot: the word below which the slot's own count is taken (uint32), the other count
+    that it may yield (its alias) and how far its own is from that (float32). A word's upper 8 bits
+    are the slot. 256 counts around the mean hold all but 2e-9 of the probability of at most 400; each
+    count's probability is right to 1e-7. For larger means a slot stands for 3, 5, ... neighbouring counts,
+    a twentieth of a standard deviation.
+    """
+    places = hashing.permute(np.arange(_SLOTS), _SLOTS, np.uint64(0))
+    thresholds, aliases, differences = (np.zeros((256, _SLOTS)) for _ in range(3))
+    for value in range(256):
+        mean = value / (255 * zeta)
+        half = max(0, math.ceil((mean**0.5 / _FINE_STD - 1) / 2 - 1e-9))
+        counts = (2 * half + 1) * (np.arange(_SLOTS) - _SLOTS // 2) + max(_SLOTS // 2, int(mean))
+        share = np.sum([_probability(counts + offset, mean) for offset in range(-half, half + 1)], axis=0)
+        keep, partner = _alias(share)
+        # Below 2^32 even for the last slot: the few words above are given its alias, itself.
+        thresholds[value, places] = np.minimum(places * 2.0**24 + keep * (2**24 // _KEEP_STEPS), 2.0**32 - 2**8)
+        aliases[value, places], differences[value, places] = counts[partner], counts - counts[partner]
+    return (
+        thresholds.reshape(-1).astype(np.uint32),
+        aliases.reshape(-1).astype(np.float32),
+        differences.reshape(-1).astype(np.float32),
+    )
+
+
+def _probability(counts: np.ndarray, mean: float) -> np.ndarray:
+    """Of Poisson counts, float64 of their shape."""
+    return np.exp(special.xlogy(counts, mean) - mean - special.gammaln(counts + 1))
+
+
+def _alias(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each slot, in how many of _KEEP_STEPS cases it yields its own outcome, and else which other: int [N] both.
+
+    What rounding takes from one slot is given to the next, so errors do not add up.
+    """
+    share = probability * (len(probability) / probability.sum())
+    keep, partner = np.full(share.shape, _KEEP_STEPS), np.arange(share.size)
+    poor = [slot for slot in range(share.size) if share[slot] < 1]
+    rich = [slot for slot in range(share.size) if share[slot] >= 1]
+    carry = 0.0
+    while poor and rich:
+        slot, donor = poor.pop(), rich[-1]
+        exact = share[slot] * _KEEP_STEPS + carry
+        keep[slot], partner[slot] = min(max(round(exact), 0), _KEEP_STEPS), donor
+        carry = exact - keep[slot]
+        share[donor] -= 1 - keep[slot] / _KEEP_STEPS
+        if share[donor] < 1:
+            poor.append(rich.pop())
+    return keep, partner
+
+
+def draw_counts(zeta: float, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:
+    """Poisson(clean / (255 zeta)) from one word a pixel. clean: uint8; returns float32 counts."""
+    slot = clean * arrays.u32(_SLOTS) + (bits.word >> arrays.u32(24))
+    thresholds, aliases, differences = (arrays.lookup(slot, table) for table in poisson_tables(zeta))
+    return aliases + (bits.word < thresholds) * differences

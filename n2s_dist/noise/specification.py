@@ -1,0 +1,129 @@
+"""The text that names noise: a family and its parameters, or several families with ranges of them.
+
+    "gaussian:25", "poisson-gaussian:0.01:5", "gaussian:25+blur:0.7"                    a noise model
+    "gaussian:5-55,poisson:0.005-0.1", "poisson-gaussian:0.002-0.05:1-20+blur:0-1.2"    what a network trains on
+
+Nothing here imports torch: programs that never compute read such texts as well.
+"""
+
+import re
+
+from n2s_dist.noise.base import UNKNOWN, families
+from n2s_dist.noise.blurred import WIDTH, Blurred
+from n2s_dist.noise.distribution import NoiseDistribution, NoiseRange
+from n2s_dist.noise.model import NoiseModel, Parameter
+from n2s_dist.utils.errors import UserError
+
+_BLUR = "+blur:"
+_RANGE = re.compile(r"([0-9.]+)-([0-9.]+)")
+
+
+def parse_noise(text: str) -> NoiseModel:
+    """Read "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta), "gamma:100" (k), "poisson-gaussian:0.01:5".
+
+    Raises UserError for another family or a value out of range.
+    """
+    found = _parse_part(text, text)
+    if not found.is_single:
+        raise UserError(f"noise '{text}' is not understood: it is a range, where one level is wanted")
+    return found.low
+
+
+def format_noise(noise: NoiseModel) -> str:
+    """The text that parse_noise reads, with values as people write them: "gaussian:25"."""
+    return format_training_noise(NoiseDistribution.of(noise))
+
+
+def parse_training_noise(text: str) -> NoiseDistribution:
+    """Read what parse_noise reads, or ranges: "gaussian:5-55,gamma:20-200". "+blur:LOW-HIGH" may follow a family.
+
+    Raises UserError for another family, a value out of range, or a range that is none.
+    """
+    ranges = tuple(_parse_part(part.strip(), text) for part in text.split(","))
+    names = [(each.low.family, each.is_blurred) for each in ranges]
+    if len(set(names)) < len(names):
+        raise UserError(f"noise '{text}' names a family twice: give each one range, and one with +blur")
+    return NoiseDistribution(ranges)
+
+
+def format_training_noise(noise: NoiseDistribution) -> str:
+    """The text that parse_training_noise reads."""
+    return ",".join(map(_format_part, noise.ranges))
+
+
+def parse_cell_noise(text: str) -> str:
+    """ "gaussian:25" as results write it; the name of a family alone stays, and "unknown".
+
+    Raises UserError for anything else.
+    """
+    name = _name(text)
+    return name if name == UNKNOWN or name in families() else format_noise(parse_noise(text))
+
+
+def noise_title(text: str) -> str:
+    """How reports call "gaussian:25", "Gaussian, σ = 25", or "gaussian", "Gaussian"; other text stays as it is."""
+    name = _name(text)
+    if name in families():
+        return families()[name].title.partition(",")[0] or text
+    try:
+        noise = parse_noise(text)
+    except UserError:  # results of a family that this program does not know
+        return text
+    written = [each.write(value) for each, value in zip(noise.parameters, noise.values, strict=True)]
+    return noise.title.format(*written) or text
+
+
+def _name(text: str) -> str:
+    """A family's name; the old spelling poisson_gaussian is read on."""
+    return text.replace("_", "-")
+
+
+def _parse_part(part: str, text: str) -> NoiseRange:
+    """One family. text: the whole, which errors name."""
+    main, _, width_text = part.partition(_BLUR)
+    name, *value_texts = main.split(":")
+    family = families().get(_name(name))
+    if family is None or len(value_texts) != len(family.parameters) or (_BLUR in part and not width_text):
+        raise UserError(f"noise '{text}' is not understood: {_usage()}")
+    ends = [
+        _parse_range(each, value, part, text)
+        for each, value in zip(family.parameters, value_texts, strict=True)
+    ]  # fmt: skip
+    low, high = (family(*values) for values in zip(*ends, strict=True))
+    if not width_text:
+        return NoiseRange(low, high)
+    narrow, wide = _parse_range(WIDTH, width_text, part, text)
+    return NoiseRange(Blurred(low, narrow), Blurred(high, wide)) if wide else NoiseRange(low, high)
+
+
+def _parse_range(parameter: Parameter, value: str, part: str, text: str) -> tuple[float, float]:
+    found = _RANGE.fullmatch(value)
+    try:
+        low, high = (parameter.read(end) for end in (found.groups() if found else (value, value)))
+    except ValueError:
+        raise UserError(f"noise '{text}' is not understood: {_usage()}") from None
+    if found and not low < high:
+        raise UserError(f"noise '{text}' has a range whose ends are not in order: {part}")
+    return low, high
+
+
+def _usage() -> str:
+    """What may be written, families of plugins included."""
+    each = ", ".join(
+        ":".join([name, *(parameter.name.upper() for parameter in family.parameters)])
+        + " with "
+        + " and ".join(parameter.limits for parameter in family.parameters)
+        for name, family in families().items()
+    )
+    return f"write {each}; each value may be a range LOWEST-HIGHEST, and +blur:WIDTH may follow, in pixels up to 8"
+
+
+def _format_part(part: NoiseRange) -> str:
+    written = [
+        each.write(low) if low == high else f"{each.write(low)}-{each.write(high)}"
+        for each, low, high in part.parameters()
+    ]
+    if part.high.width:
+        *written, width = written
+        return f"{':'.join([part.low.family, *written])}{_BLUR}{width}"
+    return ":".join([part.low.family, *written])

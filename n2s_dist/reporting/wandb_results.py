@@ -1,0 +1,62 @@
+"""An evaluation's figures in the wandb run that training began."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2s_dist.config.schema import Config
+from n2s_dist.evaluation.results import MEASURES, ResultCell
+from n2s_dist.reporting.tables import difference
+from n2s_dist.training.tracking import open_wandb
+
+
+def log_results(config: Config, run_dir: Path, cells: list[ResultCell], pictures: list[tuple[str, np.ndarray]]) -> None:
+    """Add an evaluation's means, tables and pictures to the wandb run that training began, if it began one.
+
+    cells: of results.json, those that were computed by this run's network. pictures: captions and uint8 [H, W, 3].
+    """
+    if not (config.tracking.wandb and (run_dir / "wandb_id").exists()):
+        return
+    import wandb
+
+    run = open_wandb(config, run_dir, "evaluate")
+    if run is None:
+        return
+    tables = {name: wandb.Table(columns=list(columns), data=rows) for name, (columns, rows) in tables_of(cells).items()}
+    images = [wandb.Image(picture, caption=caption) for caption, picture in pictures]
+    run.log(tables | ({"pictures": images} if images else {}))
+    run.summary.update(summary_of(cells, config))
+    run.finish()
+
+
+def tables_of(cells: list[ResultCell]) -> dict[str, tuple[list[str], list[list[Any]]]]:
+    """Columns and rows of `cells`, the means beside the published figures, and of `results`, a row an image."""
+    names = ["noise", "level", "method", "protocol", "benchmark"]
+    computed = [(cell, [cell[name] for name in names]) for cell in cells if not cell.get("missing")]
+    means = [[*key, *(cell[each] for each in MEASURES), cell["paper_db"], difference(cell)] for cell, key in computed]
+    images = [
+        [*key, image["name"], *(image[each] for each in MEASURES), image.get("estimated")]
+        for cell, key in computed
+        for image in cell["images"]
+    ]
+    return {
+        "cells": ([*names, *MEASURES, "paper_db", "difference_db"], means),
+        "results": ([*names, "image", *MEASURES, "estimated"], images),
+    }
+
+
+def summary_of(cells: list[ResultCell], config: Config) -> dict[str, float]:
+    """The means as BENCHMARK/MEASURE for the network at work on what it was trained on.
+
+    What is different of any other cell follows the benchmark: "cbsd68,gaussian:50,unknown/psnr_db".
+    """
+    usual = {"noise": config.noise, "level": "known", "method": "n2s", "protocol": "float"}
+    return {
+        ",".join([cell["benchmark"], *(cell[key] for key, value in usual.items() if cell[key] != value)]) + f"/{each}":
+        cell[each]
+        for cell in cells
+        if not cell.get("missing")
+        for each in MEASURES
+        if cell[each] is not None
+    }  # fmt: skip

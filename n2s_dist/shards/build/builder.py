@@ -1,0 +1,254 @@
+"""Turn images into shards.
+
+    list ──► sizes (headers only) ──► plan ──► decode, cut, write ──► index and checksums ──► publish
+
+Every byte's place is known from the image sizes alone (plan.py), so each image is decoded once and its
+tiles are written straight to their shuffled places, by any number of worker processes, with one image
+a worker in memory. The result does not depend on the number of workers, nor on how often the build
+was killed: a journal names the images whose tiles are written, with a checksum each, and the same
+command goes on after them. Several nodes may build together (build_group.py), with the same bytes again.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from n2s_dist.datasets.catalogue import resolve_source
+from n2s_dist.images.files import list_images
+from n2s_dist.shards.build.build_group import ALONE, BuildGroup
+from n2s_dist.shards.build.plan import BuildOptions, make_plan
+from n2s_dist.shards.build.staging import Layout
+from n2s_dist.shards.build.tiles import Source, measure
+from n2s_dist.shards.build.workspace import begin, clear, publish, shared_workspace, workspace
+from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.process_pool import Workers
+
+OnError = Literal["stop", "skip"]
+_SIZES_AT_ONCE = 64
+
+
+def gather(sources: list[str]) -> list[Source]:
+    """All images of all sources, in an order that depends on their names alone."""
+    found = []
+    for source in map(resolve_source, sources):
+        prefix = f"{source.name}/" if len(sources) > 1 else ""
+        found += [Source(image, prefix + image.name) for image in list_images(source)]
+    if len({source.name for source in found}) < len(found):
+        raise UserError("two sources have the same folder name and the same image names: rename one folder")
+    return sorted(found, key=lambda source: source.name)
+
+
+def fingerprint(images: list[Source], options: BuildOptions) -> str:
+    """Identifies what shards were built from: the images' names and sizes, and the options."""
+    listing = [[source.name, source.file.num_bytes] for source in images]
+    later = ("already_noisy", "white", "levels")  # options that came later, which shards built before lack
+    chosen = {key: value for key, value in vars(options).items() if value or key not in later}
+    return hashlib.sha256(json.dumps([listing, chosen], sort_keys=True).encode()).hexdigest()
+
+
+class Collection:
+    """Images to build from, their sizes, and those that are left out because they can't be read.
+
+    group: this node of those that build together.
+    """
+
+    def __init__(
+        self,
+        images: list[Source],
+        on_error: OnError,
+        skipped: dict[str, str] | None = None,
+        group: BuildGroup = ALONE,
+    ) -> None:
+        self.images, self.on_error, self.group = images, on_error, group
+        self.skipped = dict(skipped or {})  # name -> reason
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def measure(self, pool: Workers) -> None:
+        """Read the size of every image from its header."""
+        images = self.group.share(self.kept())
+        parts = [images[at : at + _SIZES_AT_ONCE] for at in range(0, len(images), _SIZES_AT_ONCE)]
+        found: dict[str, tuple[int, int] | str] = {}
+        with tqdm(
+            total=len(images), desc="sizes", unit="image", leave=False, disable=not self.group.is_leader
+        ) as progress:
+            for part, sizes in pool.map(measure, parts):
+                progress.update(len(part))
+                found |= {source.name: size for source, size in zip(part, sizes, strict=True)}
+                if self.group.alone:
+                    self.skip({name: size for name, size in found.items() if isinstance(size, str)})
+        for others in self.group.exchange("sizes", found):
+            self._sizes |= {name: (size[0], size[1]) for name, size in others.items() if not isinstance(size, str)}
+            found |= others
+        self.skip({name: size for name, size in found.items() if isinstance(size, str)})
+
+    def skip(self, failures: dict[str, str]) -> None:
+        """Leave images out, or raise UserError where that is not wanted."""
+        if failures and self.on_error == "stop":
+            raise UserError(next(iter(failures.values())))
+        self.skipped |= failures
+        self.kept()
+
+    def kept(self) -> list[Source]:
+        kept = [source for source in self.images if source.name not in self.skipped]
+        if not kept:
+            raise UserError(f"none of the {len(self.images)} images can be read: {next(iter(self.skipped.values()))}")
+        return kept
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of the kept images."""
+        return [self._sizes[source.name] for source in self.kept()]
+
+
+def build_shards(
+    sources: list[str],
+    out: str | Path,
+    options: BuildOptions,
+    workers: int | None = None,
+    on_error: OnError = "stop",
+    group: BuildGroup = ALONE,
+) -> Manifest:
+    """Build the shards of `sources` in `out`, go on with them, or reuse them.
+
+    sources: folders, zip or tar archives, or names of data sets that tools/fetch_data.py has fetched.
+    group: this node of those that build together, each by the same call.
+
+    on_error "skip" leaves out images that can't be read and lists them in skipped.jsonl. Raises UserError
+    for anything the user can mend, with nothing half-written left behind by a node that builds alone; after an
+    interrupt or a kill the same call goes on.
+    """
+    out = Path(out).absolute()
+    images = gather(sources)
+    origin = fingerprint(images, options)
+    if (out / "manifest.json").is_file():
+        manifest = read_manifest(out)
+        if manifest.source_fingerprint != origin:
+            raise UserError(f"{out} holds shards of other images or options: delete it or choose another --out")
+        print(f"{out} already holds these shards: nothing to do")
+        if group.is_leader:
+            clear(out)
+        return manifest
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out} exists and holds no shards: choose another --out")
+    if not (parent := next(p for p in out.parents if p.exists())).is_dir():
+        raise UserError(f"{parent} is not a folder: choose another --out")
+
+    with _place_to_work(out, origin, group) as (group, parent), Workers(workers) as pool:
+        collection = Collection(images, on_error, group=group)
+        collection.measure(pool)
+        layout, before, failures = None, None, None
+        while failures != {}:  # unreadable images that are skipped change the place of every tile: lay out the rest
+            before, layout = layout, Layout(collection.kept(), collection.sizes(), options, parent, group=group)
+            layout.create()
+            written = group.exchange(f"{layout.folder.name}-written", layout.write(pool, before))
+            failures = {name: reason for part in written for name, reason in part.items()}
+            collection.skip(failures)
+        assert layout is not None
+        mine = {split.name: [vars(entry) for entry in layout.finish(pool, split)] for split in layout.splits}
+        if not group.is_leader:  # who may remove the folder where they meet once all have brought their parts
+            group.bring("finished", mine)
+            there = out / "manifest.json"
+            group.wait_for(0, lambda: there.is_file() or None, "publishing")
+            return read_manifest(out)
+        finished = group.exchange("finished", mine)
+        splits = {
+            split.name: Split(
+                len(split.images),
+                len(split.tiles),
+                split.min_height,
+                split.min_width,
+                split.dtype,
+                tuple(sorted((ShardEntry(**e) for part in finished for e in part[split.name]), key=_name)),
+            )
+            for split in layout.splits
+        }
+        manifest = Manifest(
+            options.tile_size,
+            options.channels,
+            options.noise,
+            options.seed,
+            options.validation_fraction,
+            options.shard_mib,
+            len(collection.skipped),
+            origin,
+            splits,
+            options.already_noisy,
+            options.white,
+            options.levels,
+        )
+        write_skipped(layout.folder, collection.skipped)
+        (layout.folder / "manifest.json").write_text(manifest.to_json())
+        publish(layout.folder, out)
+    return manifest
+
+
+def _name(entry: ShardEntry) -> str:
+    return entry.name
+
+
+@contextlib.contextmanager
+def _place_to_work(out: Path, origin: str, group: BuildGroup) -> Iterator[tuple[BuildGroup, Path]]:
+    """The group in the workspace where it meets, and the folder there that this build writes in."""
+    if group.alone:
+        with workspace(out) as folder:
+            yield group, begin(folder, origin)
+        return
+    with shared_workspace(out, group.node) as folder:
+        group = replace(group, place=folder)
+        with group.heartbeat():
+            for node, other in enumerate(group.exchange("origin", origin)):
+                if other != origin:
+                    raise UserError(
+                        f"node {group.node} sees other images or options than node {node}: give all the same"
+                    )
+            if group.is_leader:
+                begin(folder, origin)
+            group.exchange("begun", True)
+            yield group, folder / origin[:16]
+    if group.is_leader:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_skipped(folder: Path, skipped: dict[str, str]) -> None:
+    """List what was left out and why, a line of JSON for each image."""
+    if skipped:
+        lines = (json.dumps({"image": name, "reason": reason}) for name, reason in sorted(skipped.items()))
+        (folder / "skipped.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def read_skipped(folder: Path) -> dict[str, str]:
+    """What write_skipped wrote: reasons by name. Raises UserError when the list is damaged."""
+    path = folder / "skipped.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return {str(line["image"]): str(line["reason"]) for line in lines}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error})") from None
+
+
+def preview(
+    sources: list[str], out: str | Path, options: BuildOptions, workers: int | None = None, on_error: OnError = "stop"
+) -> None:
+    """Print what build_shards would write: counts and sizes. Reads headers alone; writes nothing."""
+    collection = Collection(gather(sources), on_error)
+    with Workers(workers) as pool:
+        collection.measure(pool)
+    need = 0
+    for split in make_plan([source.name for source in collection.kept()], collection.sizes(), options):
+        size = sum(shard.bytes for shard in split.shards)
+        need += size
+        print(
+            f"{split.name:>10}: {len(split.images)} images, {len(split.tiles)} tiles of {split.dtype}, "
+            f"{len(split.shards)} shards, {size / 2**20:.0f} MiB"
+        )
+    parent = next(p for p in Path(out).absolute().parents if p.exists())
+    print(f"{'needs':>10}: {need / 2**20:.0f} MiB; {parent} has {shutil.disk_usage(parent).free / 2**20:.0f} MiB free")
+    for name, reason in collection.skipped.items():
+        print(f"{'skipped':>10}: {name}: {reason}")

@@ -1,0 +1,37 @@
+"""Files that are whole or not there: brought to the disk, renamed into place, known by their checksum."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A temporary path in the same folder and with the same suffix; what is written there becomes `path` at the end.
+
+    So `path` appears whole or not at all, and an error leaves what was there before. Its folder exists.
+    durable: bring the bytes to the disk before the file gets its name.
+    """
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        if durable:
+            sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """The checksum of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

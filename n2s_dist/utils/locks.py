@@ -1,0 +1,79 @@
+"""Locks on files: who holds one is alone with what it guards, and lets go of it by ending, however that comes about."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from n2s_dist.utils.errors import UserError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def try_lock(path: Path, mode: str = "ab", shared: bool = False) -> Iterator[IO[bytes] | None]:
+    """The file at `path`, locked until the end, or None when somebody else has it locked; made if it is missing.
+
+    shared: with others that share it, but with none that does not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open(mode) as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        # A lock on a file that was removed meanwhile keeps nobody out.
+        yield file if is_at(file, path) else None  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def alone_in(
+    folder: Path, patience_sec: float = 120.0, name: str = "lock", gives_up: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """No other process is in here with the same folder and name; UserError where one is.
+
+    A shared file system may hold the lock of a node that was lost for a minute or more, so a holder elsewhere gets
+    patience_sec to go, unless gives_up. Where the file system has no locks nobody is kept out.
+    """
+    path, here, waited_until = folder / name, socket.gethostname(), time.monotonic() + patience_sec
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context(try_lock(path, "a+b"))
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                yield
+                return
+            if lock:
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {here}".encode())
+                lock.flush()
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # not empty, as it should be by now
+                        folder.rmdir()
+                return
+        holder = path.read_text(errors="replace") if path.is_file() else ""
+        if holder.endswith(f" on {here}") or time.monotonic() > waited_until or gives_up():
+            raise UserError(
+                f"{holder or 'another process'} works in {folder}: wait for it, stop it, or choose another folder; "
+                f"if it is gone, remove {path}"
+            )
+        time.sleep(1)
+
+
+def is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file still is what its path names."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False

@@ -1,0 +1,268 @@
+"""n2s-denoise: files, folders and archives in and out, at the depth and with the transparency that they have."""
+
+import shutil
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from n2s_dist import denoise, load_denoiser
+from n2s_dist.images.files import ImageFile, read_image, to_uint8
+from n2s_dist.images.user_files import DecodedImage, read_picture, write_picture
+from n2s_dist.inference.tiling import denoise_whole
+from n2s_dist.inference.uncertainty import posterior_tiled, std_picture
+from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.models.self_ensemble import SelfEnsemble
+from n2s_dist.utils.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+
+@pytest.fixture
+def run(cli, trained):
+    def denoised(*arguments: object):
+        return cli(denoise.main, f"--checkpoint={trained}", *arguments)
+
+    return denoised
+
+
+def expected(trained: Path, path: Path) -> np.ndarray:
+    """What the trained model makes of an image file in one piece: uint8 [H, W, C]."""
+    model = checkpoint.load(checkpoint.locate(trained)).model
+    return to_uint8(denoise_whole(model, np.asarray(Image.open(path)) / np.float32(255), model.noise))
+
+
+def assert_same_pixels(path: Path, wanted: np.ndarray) -> None:
+    """Equal but for a rounding that may tip over: at most one level in one pixel of 10,000."""
+    difference = np.abs(np.asarray(Image.open(path)).astype(int) - wanted)
+    assert difference.max() <= 1 and (difference > 0).mean() < 1e-4
+
+
+def test_a_file_goes_to_a_file_or_into_a_folder(run, trained, photographs, tmp_path):
+    noisy = photographs / "coffee.png"
+    (tmp_path / "folder").mkdir()
+    assert run(noisy, tmp_path / "new" / "clean.png").code == run(noisy, tmp_path / "folder", "--tile=48").code == 0
+    for path in (tmp_path / "new" / "clean.png", tmp_path / "folder" / "coffee.png"):
+        assert_same_pixels(path, expected(trained, noisy))
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["clean.png", "coffee.png", "folder", "new"]
+
+
+def test_a_folder_keeps_its_tree_and_becomes_png(run, trained, photographs, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    shutil.copy(photographs / "coffee.png", tmp_path / "in")
+    Image.open(photographs / "rocket.png").save(tmp_path / "in" / "deep" / "rocket.JPG", quality=95)
+    done = run(tmp_path / "in", tmp_path / "out")
+    assert done.code == 0 and str(tmp_path / "out") in done.out
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    assert written == ["coffee.png", "deep/rocket.png"]
+    assert_same_pixels(tmp_path / "out" / "deep" / "rocket.png", expected(trained, tmp_path / "in/deep/rocket.JPG"))
+
+
+def test_a_zip_archive_is_a_folder(run, trained, photographs, tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(photographs / "coffee.png", "some/coffee.png")
+    assert run(tmp_path / "in.zip", tmp_path / "out").code == 0
+    assert_same_pixels(tmp_path / "out" / "some" / "coffee.png", expected(trained, photographs / "coffee.png"))
+
+
+def test_the_level_of_the_noise_may_be_given(run, photographs, tmp_path):
+    noisy = photographs / "coffee.png"
+    for level in (5, 25, 50):
+        assert run(noisy, tmp_path / f"{level}.png", f"--noise=gaussian:{level}").code == 0
+    assert run(noisy, tmp_path / "default.png").code == 0
+    assert (tmp_path / "default.png").read_bytes() == (tmp_path / "25.png").read_bytes()
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 3
+
+
+def test_what_users_do_wrong_is_named(run, cli, photographs, tmp_path):
+    noisy, out = photographs / "coffee.png", tmp_path / "out.png"
+    assert "nowhere.png" in run(tmp_path / "nowhere.png", out).error()
+    assert "no image suffix" in run(noisy, tmp_path / "out.txt").error()
+    assert "--tile is 8" in run(noisy, out, "--tile=8").error()
+    assert "gamma:50" in run(noisy, out, "--noise=gamma:50").error()
+    assert "loud" in run(noisy, out, "--noise=loud").error()
+    assert str(tmp_path / "none") in cli(denoise.main, f"--checkpoint={tmp_path / 'none'}", noisy, out).error()
+    (tmp_path / "empty").mkdir()
+    assert "holds no images" in run(tmp_path / "empty", tmp_path / "other").error()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_gray_broken_and_ambiguous_images_are_named(run, photographs, tmp_path):
+    image = Image.open(photographs / "coffee.png")
+    image.convert("L").save(tmp_path / "gray.png")
+    message = run(tmp_path / "gray.png", tmp_path / "out.png").error()
+    assert "gray.png: the image is gray" in message and "trained on color" in message
+    (tmp_path / "text.png").write_text("not a picture")
+    assert "text.png" in run(tmp_path / "text.png", tmp_path / "out.png").error()
+    (tmp_path / "twins").mkdir()
+    image.save(tmp_path / "twins" / "a.png")
+    image.save(tmp_path / "twins" / "a.jpg")
+    assert "differ only in their suffix" in run(tmp_path / "twins", tmp_path / "out").error()
+
+
+def test_a_folder_can_not_go_where_a_file_is(run, photographs, tmp_path):
+    (tmp_path / "taken").write_text("precious")
+    assert "taken" in run(photographs, tmp_path / "taken").error()
+    assert (tmp_path / "taken").read_text() == "precious"
+
+
+def test_the_console_command_is_installed():
+    (point,) = [point for point in entry_points(group="console_scripts") if point.name == "n2s-denoise"]
+    assert point.load() is denoise.command
+
+
+# --- depth, transparency, uncertainty ---------------------------------------------------------------------
+
+
+def read(path: Path) -> DecodedImage:
+    return read_picture(ImageFile(path.parent, path.name, path.stat().st_size))
+
+
+@pytest.fixture
+def deep(photographs, tmp_path) -> np.ndarray:
+    """in.png: 16 bits a channel, of which the low ones are not those of any 8-bit image, half transparent."""
+    pixels = np.asarray(Image.open(photographs / "coffee.png")).astype(np.uint16) * 256
+    values = np.concatenate([pixels + 77, np.full((*pixels.shape[:2], 1), 30_000, np.uint16)], axis=2)
+    write_picture(tmp_path / "in.png", DecodedImage.of(values))
+    return values
+
+
+@pytest.mark.parametrize("out", ["out.png", "out.tif"])
+def test_16_bits_and_transparency_stay(run, trained, deep, tmp_path, out):
+    assert run(tmp_path / "in.png", tmp_path / out).code == 0
+    found = read(tmp_path / out)
+    model = checkpoint.load(checkpoint.locate(trained)).model
+    wanted = np.clip(denoise_whole(model, deep[:, :, :3] / 65535, model.noise), 0, 1) * 65535
+    assert found.pixels.dtype == np.uint16 and np.abs(found.pixels - wanted).max() < 2
+    np.testing.assert_array_equal(found.alpha, deep[:, :, 3:])
+
+
+def test_formats_that_hold_less(run, deep, tmp_path):
+    for name in ("out.jpg", "out.bmp"):
+        assert "transparency" in run(tmp_path / "in.png", tmp_path / name).error()
+    tifffile.imwrite(tmp_path / "opaque.tif", deep[:, :, :3], photometric="rgb")
+    assert run(tmp_path / "opaque.tif", tmp_path / "out.jpg").code == 0
+    assert read(tmp_path / "out.jpg").pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png"])
+def test_gray_keeps_its_transparency(tmp_path, suffix):
+    gray = DecodedImage(np.full((8, 9, 1), 70, np.uint8), np.arange(72, dtype=np.uint8).reshape(8, 9, 1))
+    write_picture(tmp_path / f"a.{suffix}", gray)
+    with Image.open(tmp_path / f"a.{suffix}") as opened:
+        np.testing.assert_array_equal(np.asarray(opened.convert("RGBA"))[:, :, 3:], gray.alpha)
+
+
+def test_uncertainty_and_ensemble(run, trained, photographs, tmp_path):
+    noisy = photographs / "coffee.png"
+    assert run(noisy, tmp_path / "out.png", "--uncertainty", "--ensemble", "--noise=gaussian:20").code == 0
+    loaded = checkpoint.load(checkpoint.locate(trained))
+    noise = load_denoiser(trained).noises_of(np.zeros((1, 1, 1, 3)), "gaussian:20")[0][0]
+    pixels = np.asarray(Image.open(noisy)) / np.float32(255)
+    expected = posterior_tiled(SelfEnsemble(loaded.model), pixels, noise)
+    assert_same_pixels(tmp_path / "out.png", to_uint8(expected.estimate))
+    found = read(tmp_path / "out-std.png").pixels
+    assert found.dtype == np.uint16 and found.mean() > 100
+    np.testing.assert_allclose(found, std_picture(expected.std), rtol=1e-3, atol=1)
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "a-std.png"):
+        shutil.copy(noisy, tmp_path / "in" / name)
+    assert "-std" in run(tmp_path / "in", tmp_path / "folder", "--uncertainty").error()
+
+
+def test_a_strange_image_is_named(run, tmp_path):
+    for mode in ("F", "I"):
+        Image.new(mode, (40, 40)).save(tmp_path / "strange.tif")
+        assert "strange.tif has pixels of type" in run(tmp_path / "strange.tif", tmp_path / "out.png").error()
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_without_a_checkpoint_a_shipped_network_serves(cli, load_tool, trained, photographs, tmp_path, monkeypatch):
+    """By the image's channels; where none is there, one line says so."""
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    noisy, out = photographs / "coffee.png", tmp_path / "out.png"
+    assert "no network for color images" in cli(denoise.main, noisy, out).error()
+    assert cli(load_tool("ship_weights").main, trained, "--name=universal-color").code == 0
+    assert cli(denoise.main, noisy, out).code == 0
+    model = checkpoint.load(checkpoint.locate("universal-color")).model
+    assert_same_pixels(
+        out, to_uint8(denoise_whole(model, np.asarray(Image.open(noisy)) / np.float32(255), model.noise))
+    )
+    Image.open(noisy).convert("L").save(tmp_path / "gray.png")
+    assert "no network for gray images" in cli(denoise.main, tmp_path / "gray.png", out).error()
+
+
+def test_no_image_is_overwritten_by_its_own_denoised_version(run, photographs, tmp_path):
+    before = (photographs / "coffee.png").read_bytes()
+    shutil.copy(photographs / "coffee.png", tmp_path / "coffee.png")
+    for out in ("coffee.png", "."):
+        assert "coffee.png would be overwritten" in run(tmp_path / "coffee.png", tmp_path / out).error()
+    assert "coffee.png would be overwritten" in run(tmp_path, tmp_path).error()
+    assert (tmp_path / "coffee.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png"])
+def test_a_file_of_several_pages_is_refused(run, tmp_path, name):
+    pages = [Image.fromarray(np.full((40, 40, 3), value, np.uint8)) for value in (0, 100, 200)]
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    assert f"{name} holds 3 pages: save each" in run(tmp_path / name, tmp_path / "out.png").error()
+    with pytest.raises(UserError, match="holds 3 pages"):
+        read_image(ImageFile(tmp_path, name, 0))
+
+
+def test_a_damaged_image_can_be_skipped(run, photographs, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(photographs / "coffee.png", tmp_path / "in")
+    (tmp_path / "in/broken.png").write_bytes((photographs / "coffee.png").read_bytes()[:2_000])
+    Image.open(photographs / "coffee.png").convert("L").save(tmp_path / "in/gray.png")
+    assert "broken.png" in run(tmp_path / "in", tmp_path / "out").error()
+    done = run(tmp_path / "in", tmp_path / "out", "--on-error=skip")
+    assert done.code == 0 and done.out.endswith(f"wrote 1 images to {tmp_path / 'out'}, skipped 2\n"), done.err
+    assert "skipped: " in done.out and "broken.png" in done.out and "gray.png: the image is gray" in done.out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["coffee.png"]
+    (tmp_path / "in/coffee.png").unlink()
+    assert "none of the 2 images" in run(tmp_path / "in", tmp_path / "out", "--on-error=skip").error()
+
+
+def test_12_bits_in_files_of_16(run, photographs, tmp_path):
+    """Told what white is, it does what it does with the same image in the whole of 16 bits; untold it says so."""
+    pixels = np.asarray(Image.open(photographs / "coffee.png")).astype(np.uint16) * 16
+    write_picture(tmp_path / "few.tif", DecodedImage(pixels, None))
+    write_picture(tmp_path / "all.tif", DecodedImage(np.round(pixels * (65535 / 4095)).astype(np.uint16), None))
+    done = run(tmp_path / "few.tif", tmp_path / "few-out.tif", "--white=4095", "--uncertainty")
+    assert done.code == 0 and "say --white" not in done.out
+    done = run(tmp_path / "all.tif", tmp_path / "all-out.tif", "--uncertainty")
+    assert done.code == 0 and "say --white" not in done.out
+    few, whole = (read(tmp_path / f"{name}-out.tif").pixels for name in ("few", "all"))
+    assert few.dtype == np.uint16 and np.abs(few - whole * (4095 / 65535)).max() < 0.6  # a half for each rounding
+    few, whole = (read(tmp_path / f"{name}-out-std.png").pixels.astype(int) for name in ("few", "all"))
+    assert np.abs(few - whole).max() <= 0.002 * whole.max()
+    assert (
+        f"values end at {pixels.max()} of 65535; where white is 4095 (12 bits), say --white 4095"
+        in run(tmp_path / "few.tif", tmp_path / "out.tif").out
+    )
+    assert "more than twice --white 100" in run(tmp_path / "few.tif", tmp_path / "out.tif", "--white=100").error()
+    coffee = photographs / "coffee.png"
+    for value in (0, 4095):
+        assert (
+            f"--white is {value}, but values of {coffee} lie between 0 and 255"
+            in run(coffee, tmp_path / "out.png", f"--white={value}").error()
+        )
+
+
+def test_what_is_odd_about_the_noise_is_said(cli, tmp_path):
+    """A level at an end of what the network knows, estimated for an image without noise; one beyond that."""
+    smooth = np.add.outer(np.arange(48), 2 * np.arange(40)).astype(np.uint8)
+    Image.fromarray(smooth).convert("RGB").save(tmp_path / "smooth.png")
+
+    def said(*options: str) -> str:
+        return cli(denoise.main, *options, tmp_path / "smooth.png", tmp_path / "out.png").out
+
+    network = "--checkpoint=gaussian-color"
+    assert "gaussian:5 (estimated), an end of what the network knows (gaussian:5-55)" in said(network)
+    assert "gaussian:80 is none of what the network was trained on" in said(network, "--noise=gaussian:80")
+    assert "smooth.png: " not in said(network, "--noise=gaussian:30")

@@ -1,0 +1,322 @@
+"""Files that version 0.1.0 wrote are read and gone on with, and what it computed is what is computed.
+
+tests/data/written_before/README.md says what there is. The last bits of a sum depend on the processor and on
+libraries: what was recorded is met to the last bit where these are those of the record, elsewhere to a tolerance.
+"""
+
+import hashlib
+import importlib.util
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from PIL import Image
+
+from n2s_dist import evaluate, report, train
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+RUNS = ["gaussian25", "symmetric", "unet_n2n", "noise2void"]
+TOTAL = 240  # samples that each run sees
+
+
+@pytest.fixture(scope="session")
+def frozen(pytestconfig) -> Path:
+    """The folder of the files."""
+    return pytestconfig.rootpath / "tests/data/written_before"
+
+
+@pytest.fixture(scope="session")
+def script(frozen) -> Callable[[str], ModuleType]:
+    """A script beside the files, imported."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, frozen / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def made(frozen, script) -> dict:
+    """What made.json says; "same": whether the files were made on such a processor with these libraries."""
+    found = json.loads((frozen / "made.json").read_text())
+    libraries = {"torch": torch.__version__, "numpy": np.__version__}
+    same = found["processor"] == script("make").processor() and found["versions"].items() >= libraries.items()
+    return {**found, "same": same}
+
+
+@pytest.fixture
+def written(frozen, tmp_path, monkeypatch) -> Path:
+    """A copy that a test may change, as the working folder: the files name each other by relative paths."""
+    folder = tmp_path / "written"
+    shutil.copytree(frozen, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+    """Of arrays of the same names, shapes and types."""
+    assert [(key, a[key].shape, a[key].dtype) for key in sorted(a)] == [
+        (key, b[key].shape, b[key].dtype) for key in sorted(b)
+    ]
+    return max(float(np.abs(a[key].astype(np.float64) - b[key]).max()) for key in a)
+
+
+# --- shards ---------------------------------------------------------------------------------------------
+
+BUILDS = {
+    "color": ["images", "--validation-fraction=0.2"],
+    "noisy": ["images", "--gray", "--validation-fraction=0.2", "--noise=gaussian:5-55,poisson:0.005-0.1,gamma:20-200"],
+    "measured": ["measured", "--gray", "--noise=gaussian:25", "--already-noisy"],
+}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_shards_are_whole_and_the_command_that_built_them_changes_nothing(name, written, cli, load_tool):
+    before = files(written / "shards" / name)
+    done = cli(load_tool("verify_shards").main, f"shards/{name}", "--workers=1")
+    assert done.code == 0, done.out
+    arguments = [*BUILDS[name], "--tile-size=48", "--workers=1", f"--out=shards/{name}"]
+    done = cli(load_tool("build_shards").main, *arguments)
+    assert done.code == 0 and files(written / "shards" / name) == before, done.err
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_shards_built_today_hold_the_same_bytes(name, written, cli, load_tool, made):
+    """Noise is drawn in float32, whose last bits may differ by processor, so stored values by one step."""
+    arguments = [*BUILDS[name], "--tile-size=48", "--workers=1", "--out=new"]
+    assert cli(load_tool("build_shards").main, *arguments).code == 0
+    before, after = files(written / "shards" / name), files(written / "new")
+    if name != "noisy" or made["same"]:
+        assert after == before
+        return
+    assert after.keys() == before.keys()
+    for key, content in before.items():
+        if key == "manifest.json":
+            old, new = (re.sub('"sha256": "[0-9a-f]*"', "", text.decode()) for text in (content, after[key]))
+            assert new == old
+        elif key.endswith(".tar"):
+            old, new = (np.frombuffer(bytes_, np.uint8) for bytes_ in (content, after[key]))
+            assert new.size == old.size and (new != old).mean() < 0.01
+        else:
+            assert after[key] == content
+
+
+def test_a_build_that_was_killed_goes_on(written, cli, load_tool):
+    """Without the images that it had finished: their pixels are spoilt here."""
+    (journal,) = (written / "shards/.stopped.partial").glob("*/*.journal")
+    finished = [int(line.split()[0]) for line in journal.read_text().splitlines()]
+    images = sorted((written / "images").iterdir())
+    arguments = ["images", "--gray", "--tile-size=48", "--validation-fraction=0.2", "--seed=1", "--workers=1"]
+    build = load_tool("build_shards").main
+    assert cli(build, *arguments, "--out=shards/whole").code == 0
+    for path in (images[number] for number in finished):
+        content = path.read_bytes()
+        path.write_bytes(content[:100] + bytes(len(content) - 100))
+    done = cli(build, *arguments, "--out=shards/stopped")
+    assert done.code == 0 and 0 < len(finished) < len(images), done.err
+    assert files(written / "shards/stopped") == files(written / "shards/whole")
+
+
+# --- training -------------------------------------------------------------------------------------------
+
+
+def weights(run_dir: Path, samples_seen: int = TOTAL) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(run_dir / f"checkpoints/samples-{samples_seen:09d}/model.safetensors")
+
+
+def state(run_dir: Path, samples_seen: int) -> dict[str, np.ndarray]:
+    """All tensors of a checkpoint's training state, by the keys that lead to them; numbers as well."""
+    path = run_dir / f"checkpoints/samples-{samples_seen:09d}/training_state.pt"
+    found = {}
+
+    def collect(value: object, name: str) -> None:
+        if isinstance(value, dict | list):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                collect(inner, f"{name}/{key}")
+        elif isinstance(value, torch.Tensor):
+            found[name] = value.numpy()
+        elif isinstance(value, int | float):
+            found[name] = np.array(float(value))
+        else:
+            found[f"{name}={value}"] = np.zeros(())
+
+    collect(torch.load(path, weights_only=True), "")
+    return found
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_stopped_run_goes_on_and_ends_as_if_nothing_had_happened(name, written, cli, made):
+    """The same as a run of today's code from beginning to end, and as the one that was recorded."""
+    if name == "unet_n2n":
+        shutil.unpack_archive(written / "unet_n2n.tar.xz", written, filter="data")
+    run_dir = written / "runs" / name
+    stopped_at = max(int(path.name.split("-")[1]) for path in (run_dir / "checkpoints").iterdir())
+    before = (run_dir / "metrics.jsonl").read_text().splitlines()
+    at_stop = state(run_dir, stopped_at)
+    config = f"--config=runs/{name}/config.yaml"
+
+    saved = [f"--train.checkpoint_every_samples={stopped_at}", "--train.keep_checkpoints=2"]
+    whole = cli(train.main, config, "--run_dir=whole", *saved)
+    assert whole.code == 0, whole.err
+    resumed = cli(train.main, config)
+    assert resumed.code == 0, resumed.err
+
+    recorded = dict(np.load(f"final/{name}.npz", allow_pickle=False))
+    differences = {
+        "state at the stop": largest_difference(at_stop, state(written / "whole", stopped_at)),
+        "resumed and whole": largest_difference(weights(run_dir), weights(written / "whole")),
+        "whole and recorded": largest_difference(weights(written / "whole"), recorded),
+    }
+    print(name, "largest differences:", differences)
+    assert max(differences.values()) <= (0 if made["same"] else 1e-4)
+    last = written / f"whole/checkpoints/samples-{TOTAL:09d}/model.safetensors"
+    assert hashlib.sha256(last.read_bytes()).hexdigest() == made["final_sha256"][name] or not made["same"]
+
+    rows = (run_dir / "metrics.jsonl").read_text().splitlines()
+    kept = [line for line in before if json.loads(line)["samples_seen"] <= stopped_at]
+    assert rows[: len(kept)] == kept and len(rows) > len(kept)
+    seen = [json.loads(line)["samples_seen"] for line in rows if "loss" in json.loads(line)]
+    assert seen == sorted(set(seen)) and seen[-1] == TOTAL
+
+
+def test_the_last_and_the_best_checkpoint_of_a_stopped_run_are_found(written, cli):
+    """It was stopped after 176 of 240 samples; after 120 it was validated last."""
+    for which, samples_seen in (("last", 176), ("best", 120)):
+        arguments = ["--checkpoint=runs/gaussian25", f"--which={which}", "--benchmark=a=benchmarks/color", "--no-wandb"]
+        done = cli(evaluate.main, *arguments, f"--out={which}")
+        assert done.code == 0, done.err
+        (cell,) = results(written / which)["cells"]
+        assert cell["samples_seen"] == samples_seen
+
+
+# --- evaluation -----------------------------------------------------------------------------------------
+
+NETWORKS = [f"--checkpoint=runs/{name}/checkpoints/samples-000000176" for name in ("gaussian25", "symmetric")]
+FINISHED = [*NETWORKS, "--benchmark=color=benchmarks/color", "--benchmark=gray=benchmarks/gray", "--noise=gaussian:25",
+            "--ensemble", "--uncertainty", "--pictures", "--no-wandb"]  # fmt: skip
+STOPPED = [NETWORKS[1], "--benchmark=gray=benchmarks/gray", "--noise=gaussian:15", "--noise=poisson:0.02",
+           "--noise=gamma:50", "--level=both", "--no-wandb"]  # fmt: skip
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def same_figures(a: object, b: object, tolerance: float) -> bool:
+    """Whether nested JSON is the same, but for a difference of numbers and of levels such as "gaussian:12.87"."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_figures(a[key], b[key], tolerance) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(same_figures(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    if isinstance(a, str) and isinstance(b, str) and re.fullmatch(r"[a-z]+:[0-9.]+", a):
+        (family, level), (other_family, other_level) = a.split(":"), b.split(":")
+        return family == other_family and math.isclose(float(level), float(other_level), rel_tol=tolerance)
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=0, abs_tol=tolerance)
+    return a == b
+
+
+def check_results(after: dict, before: dict, made: dict) -> None:
+    """Figures in dB may move by what rounding one pixel the other way does; fingerprints only with versions."""
+    assert after.keys() == before.keys()
+    fingerprints = [[cell["fingerprint"] for cell in content["cells"]] for content in (after, before)]
+    assert fingerprints[0] == fingerprints[1] or after["versions"] != before["versions"]
+    cells = [[{**cell, "fingerprint": ""} for cell in content["cells"]] for content in (after, before)]
+    assert same_figures(*cells, 0 if made["same"] else 2e-3)
+
+
+def test_an_evaluation_gives_the_recorded_results_and_pictures(written, cli, made):
+    done = cli(evaluate.main, *FINISHED, "--out=new")
+    assert done.code == 0, done.err
+    check_results(results(written / "new"), results(written / "evaluation"), made)
+    before, after = (
+        {str(path.relative_to(out)): path for path in Path(out).rglob("*.png")} for out in ("evaluation", "new")
+    )
+    assert before.keys() == after.keys() and len(before) == 24
+    for name, path in before.items():
+        old, new = (np.asarray(Image.open(each)).astype(int) for each in (path, after[name]))
+        assert np.abs(old - new).max() <= (0 if made["same"] else 1)
+
+
+def test_cells_of_an_evaluation_that_ended_are_taken_over(written, cli):
+    """They carry the fingerprint of all that they depend on, of versions too: here they get today's first."""
+    assert cli(evaluate.main, *FINISHED, "--out=new").code == 0
+    before, after = results(written / "evaluation"), results(written / "new")
+    for cell, today in zip(before["cells"], after["cells"], strict=True):
+        cell["fingerprint"] = today["fingerprint"]
+        cell["psnr_db"] = cell["images"][0]["psnr_db"] = 77.0  # which none would have that is measured again
+    (written / "evaluation/results.json").write_text(json.dumps(before))
+    assert cli(evaluate.main, *FINISHED, "--out=evaluation").code == 0
+    assert results(written / "evaluation")["cells"] == before["cells"]
+
+
+def test_an_evaluation_that_was_killed_goes_on_with_what_it_had(written, cli, made):
+    """What it had is worth 3 dB less here, which an image measured again would not be."""
+    whole = cli(evaluate.main, *STOPPED, "--out=whole")
+    assert whole.code == 0, whole.err
+    after, before = results(written / "whole"), json.loads((written / "final/evaluation.json").read_text())
+    check_results(after, before, made)
+    today = {old["fingerprint"]: new["fingerprint"] for old, new in zip(before["cells"], after["cells"], strict=True)}
+    (journal,) = (written / "evaluation-stopped/.pieces").iterdir()
+    rows = [json.loads(line) for line in journal.read_text().splitlines() if line]
+    rows = [{**row, "cell": today[row["cell"]], "estimate": 2 * row["estimate"]} for row in rows]
+    journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    done = cli(evaluate.main, *STOPPED, "--out=evaluation-stopped")
+    assert done.code == 0, done.err
+    taken, images = {(row["cell"], row["name"]) for row in rows}, 0
+    for cell, expected in zip(results(written / "evaluation-stopped")["cells"], after["cells"], strict=True):
+        for row, other in zip(cell["images"], expected["images"], strict=True):
+            less_db = 10 * math.log10(2) if (cell["fingerprint"], row["name"]) in taken else 0.0
+            assert row["psnr_db"] == pytest.approx(other["psnr_db"] - less_db, abs=1e-4)
+            images += 1
+    assert 0 < len(taken) < images == 18 and not (written / "evaluation-stopped/.pieces").exists()
+
+
+def test_results_and_metrics_become_a_report_and_curves(written, cli, load_tool):
+    runs = ["runs/gaussian25", "runs/symmetric", "runs/noise2void"]
+    done = cli(report.main, "--results=evaluation", "--run_dir", *runs, "--out=report")
+    assert done.code == 0, done.err
+    page = (written / "report/report.html").read_text()
+    for cell in results(written / "evaluation")["cells"]:
+        assert f"{cell['psnr_db']:.2f}" in page
+    assert all(Path(name).name in page for name in runs)
+    done = cli(load_tool("plot_run").main, *runs, "--out=curves.png")
+    assert done.code == 0 and (written / "curves.png").stat().st_size > 10_000, done.err
+
+
+# --- the package's networks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "network", ["gaussian-color", "gaussian-gray", "gaussian25-gray", "universal-color", "universal-gray"]
+)
+def test_the_packages_networks_give_the_recorded_outputs(network, script, made):
+    """To 1e-5 on the 0-1 scale, as processors add in different orders. Estimated families are the same."""
+    outputs = script("outputs")
+    record = outputs.read_record()
+    found = outputs.compute(network, record)
+    expected = {key: value for key, value in record.items() if key.startswith(f"{network}/")}
+    assert found.keys() == expected.keys()
+    for key in [key for key in expected if key.endswith("/family")]:
+        assert found.pop(key) == expected.pop(key)
+    difference = largest_difference(found, expected)
+    print(f"{network}: largest difference {difference:.1e}")
+    assert difference <= (0 if made["same"] else 1e-5)

@@ -1,0 +1,215 @@
+"""The launch files on a real Slurm with two nodes: images to results, requeued and bereft of a node, always the same.
+
+One module-wide cluster and one pipeline, whose training is the undisturbed run that others are compared with.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from support import slurm
+from support.paths import ROOT
+
+from n2s_dist.models import checkpoint
+from n2s_dist.shards.reader import read_manifest
+
+SECRET = "a-key-that-nobody-may-write-down"
+TIMEOUT_SEC = 180
+
+# Some seconds of training, so that what disturbs a run comes in the middle of it.
+SAMPLES = 4000
+OPTIONS = [
+    f"--train.total_samples={SAMPLES}",
+    "--train.checkpoint_every_samples=400",
+    "--train.validate_every_samples=2000",
+    "--train.log_every_samples=400",
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(environment):
+    if missing := slurm.missing():
+        reason = f"Slurm is not installed ({', '.join(missing)} missing): apt-get install slurm-wlm munge"
+        if os.environ.get("N2S_NEEDS_SLURM"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with slurm.running() as started:
+        passed = {key: environment[key] for key in ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "PYTHONUNBUFFERED")}
+        started.environment |= {**passed, "N2S_PYTHON": sys.executable, "WANDB_API_KEY": SECRET}
+        yield started
+
+
+class Pipeline(NamedTuple):
+    run_dir: Path
+    jobs: dict[str, str]
+    options: list[str]  # of training, but for --run_dir
+
+
+@pytest.fixture(scope="module")
+def pipeline(cluster, photographs, tiny, tmp_path_factory) -> Pipeline:
+    """What pipeline.sh makes of a folder of images on two nodes with one CPU rank each."""
+    run_dir = tmp_path_factory.mktemp("pipeline") / "run"
+    overrides = [word for word in tiny if not word.startswith("--data.shards")] + OPTIONS
+    config = ROOT / "configs/gaussian25.yaml"
+    command = [
+        "launch/slurm/pipeline.sh", "--wait", "--images", photographs, "--config", config, "--run_dir", run_dir,
+        "--benchmark", f"held-out={photographs}", "--build", "--tile-size 64 --validation-fraction 0.2",
+        "--sbatch", "--nodes 2 --time 10", *overrides,
+    ]  # fmt: skip
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=cluster.environment, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=TIMEOUT_SEC, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr + logs(run_dir)
+    jobs = dict(line.split() for line in done.stdout.splitlines())
+    return Pipeline(run_dir, jobs, ["--config", str(config), f"--data.shards={run_dir}/shards", *overrides])
+
+
+def logs(run_dir: Path) -> str:
+    return "".join(f"\n--- {path.name}\n{path.read_text()}" for path in sorted(run_dir.glob("*.log")))
+
+
+def weights(run_dir: Path) -> bytes:
+    last = checkpoint.locate(run_dir)
+    assert last.name == f"samples-{SAMPLES:09d}"
+    return (last / "model.safetensors").read_bytes()
+
+
+def test_a_folder_of_images_becomes_results_on_two_nodes(cluster, pipeline, photographs):
+    run_dir, jobs, _ = pipeline
+    assert list(jobs) == ["build_shards", "train", "evaluate"]
+    for name, number in jobs.items():
+        assert cluster.job(number)["NumNodes"] == "2" and cluster.job(number)["JobState"] == "COMPLETED"
+        written = (run_dir / f"n2s-{name.replace('_', '-')}-{number}.log").read_text()
+        if name == "build_shards":
+            assert "node 1 of 2 did its share" in written
+            assert sum(split.images for split in read_manifest(run_dir / "shards").splits.values()) == 5
+        else:
+            for rank, node in enumerate(slurm.NODES):
+                assert f"node {node}: ranks {rank} to {rank} of 2" in written
+            assert "2 rank(s)" in written
+    results = json.loads((run_dir / "evaluation/results.json").read_text())
+    (cell,) = results["cells"]
+    assert {image["name"] for image in cell["images"]} == {path.name for path in photographs.iterdir()}
+    assert cell["benchmark"] == "held-out" and cell["samples_seen"] == SAMPLES
+
+
+def test_the_run_says_which_code_it_ran_and_keeps_no_secret(pipeline):
+    """The jobs had a key of wandb in their environment; it is in no file that they wrote."""
+    code = pipeline.run_dir / "code"
+    (start,) = [json.loads(line) for line in (code / "starts.jsonl").read_text().splitlines()]
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert start["commit"] == (head.stdout.strip() or None) and start["slurm_job_id"] == pipeline.jobs["train"]
+    assert {"torch", "accelerate"} <= {line.split("==")[0] for line in (code / "requirements.txt").read_text().split()}
+    files = [path for path in pipeline.run_dir.rglob("*") if path.is_file()]
+    assert files and not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+class Job:
+    """A training job on two nodes."""
+
+    def __init__(self, cluster: slurm.Slurm, pipeline: Pipeline, run_dir: Path) -> None:
+        self.cluster, self.run_dir = cluster, run_dir
+        run_dir.mkdir(parents=True)
+        command = ["sbatch", "--parsable", "--nodes=2", "--time=10", f"--chdir={ROOT}", f"--output={run_dir}/%x-%j.log"]
+        arguments = [*pipeline.options, "--run_dir", run_dir]
+        self.number = cluster.run(*command, ROOT / "launch/slurm/train.sbatch", *arguments)
+        assert self.number.isdigit()
+
+    def wait_for_start(self, count: int) -> None:
+        """Until training has begun for the count-th time."""
+
+        def begun() -> bool:
+            written = logs(self.run_dir)
+            assert self.cluster.job(self.number)["JobState"] not in ("COMPLETED", "FAILED", "NODE_FAIL"), written
+            return written.count("\nstarting ") + written.count("\ngoing on from ") >= count
+
+        slurm.wait_until(begun, f"start {count}", TIMEOUT_SEC)
+
+    def wait_for_samples(self, more: int) -> None:
+        """Until the newest checkpoint is at least so many samples further than now."""
+
+        def newest() -> int:
+            return max((int(path.name.split("-")[1]) for path in checkpoint.newest_first(self.run_dir)), default=0)
+
+        begin = newest()
+        slurm.wait_until(lambda: newest() >= begin + more, f"{more} more samples", TIMEOUT_SEC)
+
+    def end(self) -> dict[str, str]:
+        return self.cluster.wait_for_end(self.number, TIMEOUT_SEC)
+
+
+def test_three_signals_are_three_requeues_and_the_same_weights(cluster, pipeline, tmp_path):
+    job = Job(cluster, pipeline, tmp_path / "requeued")
+    for count, more in ((1, 0), (2, 400), (3, 400)):  # the first one as soon as training has begun
+        job.wait_for_start(count)
+        job.wait_for_samples(more)
+        cluster.run("scancel", "--batch", "--signal=USR1", job.number)
+    ended = job.end()
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "3"), logs(job.run_dir)
+    assert len((job.run_dir / "code/starts.jsonl").read_text().splitlines()) == 4
+    assert not (job.run_dir / "stopped").exists()
+    assert weights(job.run_dir) == weights(pipeline.run_dir)
+
+
+def test_one_task_of_a_job_array_is_requeued_and_the_others_go_on(cluster, pipeline, tmp_path):
+    """Of two tasks, each on a node of its own, the one that has the whole array's number is told to leave."""
+    script = tmp_path / "array.sbatch"
+    options = [word for word in pipeline.options if not word.startswith("--seed")]
+    words = " ".join(f"'{word}'" for word in options)
+    script.write_text(
+        "#!/bin/bash\n#SBATCH --requeue --open-mode=append --ntasks-per-node=1\n"
+        f'exec launch/slurm/train.sbatch {words} --run_dir "{tmp_path}/run-$SLURM_ARRAY_TASK_ID"\n'
+    )
+    number = cluster.run(
+        "sbatch", "--parsable", "--array=0-1", "--nodes=1", "--exclusive", "--time=10", f"--chdir={ROOT}",
+        f"--output={tmp_path}/task-%a.log", script,
+    )  # fmt: skip
+    assert number.isdigit()
+    tasks = [tmp_path / f"run-{task}" for task in range(2)]
+    saved = [run_dir / "checkpoints" for run_dir in tasks]
+
+    def going() -> bool:
+        written = logs(tmp_path)
+        assert "error: " not in written, written
+        return all(folder.is_dir() and list(folder.glob("samples-*")) for folder in saved)
+
+    slurm.wait_until(going, "both tasks' first checkpoints", TIMEOUT_SEC)
+    of_task = {f"{number}_{task}": cluster.job(f"{number}_{task}")["JobId"] for task in range(2)}
+    (told,) = [task for task, job in of_task.items() if job == number]
+    (other,) = of_task.keys() - {told}
+    cluster.run("scancel", "--batch", "--signal=USR1", told)
+    ended = {task: cluster.wait_for_end(task, TIMEOUT_SEC) for task in (told, other)}
+    assert {task: (job["JobState"], job["Restarts"]) for task, job in ended.items()} == {
+        told: ("COMPLETED", "1"), other: ("COMPLETED", "0"),
+    }, logs(tmp_path)  # fmt: skip
+    assert [len((run_dir / "code/starts.jsonl").read_text().splitlines()) for run_dir in tasks] == [
+        2 if told.endswith(f"_{task}") else 1 for task in range(2)
+    ]
+
+
+def test_the_loss_of_a_node_is_survived(cluster, pipeline, tmp_path):
+    """The second node's slurmd and processes are killed in mid-run; it comes back, and the run with it."""
+    job = Job(cluster, pipeline, tmp_path / "bereft")
+    job.wait_for_start(1)
+    job.wait_for_samples(400)
+    cluster.lose_node(slurm.NODES[1])
+    slurm.wait_until(lambda: cluster.job(job.number).get("Restarts") == "1", "the requeue", TIMEOUT_SEC)
+    cluster.start_node(slurm.NODES[1])
+    ended = job.end()
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), logs(job.run_dir)
+    assert weights(job.run_dir) == weights(pipeline.run_dir)
+
+
+def test_a_users_mistake_ends_the_job_with_its_exit_code_and_no_requeue(cluster, pipeline, tmp_path):
+    number = cluster.run(
+        "sbatch", "--parsable", f"--chdir={ROOT}", f"--output={tmp_path}/log", ROOT / "launch/slurm/train.sbatch",
+        "--config", ROOT / "configs/gaussian25.yaml",
+    )  # fmt: skip
+    ended = cluster.wait_for_end(number, 30)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "0")
+    assert "error: --run_dir is missing" in (tmp_path / "log").read_text()

@@ -1,0 +1,213 @@
+"""Several nodes build one set: the bytes of one node, whoever is killed, and no waiting for those who are gone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.archives import contents
+from support.paths import ROOT
+
+from n2s_dist.shards.build import staging
+from n2s_dist.shards.build.build_group import BuildGroup
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.verify import verify_shards
+from n2s_dist.utils.errors import RunFailed, UserError
+
+OPTIONS = BuildOptions(tile_size=64, validation_fraction=0.1, shard_mib=1)
+WORDS = ["--tile-size", "64", "--validation-fraction", "0.1", "--shard-mib", "1", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def source(random_images) -> Path:
+    """Forty images that take a while to decode; 2.png is cut off in the middle."""
+    folder = random_images(40, 200, 260)
+    data = (folder / "2.png").read_bytes()
+    (folder / "2.png").write_bytes(data[: len(data) // 2])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_one(source) -> dict[str, bytes]:
+    out = source.with_name("by-one")
+    build_shards([str(source)], out, OPTIONS, workers=1, on_error="skip")
+    found = contents(out)
+    assert len(found) > 8 and b"2.png" in found["skipped.jsonl"]
+    return found
+
+
+@pytest.fixture
+def start(source):
+    """Start one node's process; none outlives the test."""
+    started = []
+
+    def run(out: Path, node: int, nodes: int, session: str, *more: str) -> subprocess.Popen:
+        words = ["--node", str(node), "--nodes", str(nodes), "--session", session, *WORDS, *more]
+        command = [sys.executable, ROOT / "tools/build_shards.py", source, "--out", out, *words]
+        environment, pipe = {**os.environ, "PYTHONPATH": str(ROOT)}, subprocess.PIPE
+        started.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_two_nodes_write_what_one_writes(source, by_one, start, tmp_path):
+    """Two processes stand for two nodes; one image that only its node finds unreadable changes the plan of both."""
+    nodes = [start(tmp_path / "out", node, 2, "a", "--on-error", "skip") for node in (0, 1)]
+    printed = [process.communicate(timeout=60) for process in nodes]
+    assert [process.returncode for process in nodes] == [0, 0], printed
+    assert contents(tmp_path / "out") == by_one
+    assert "train: 35 images" in printed[0][0] and "node 1 of 2 did its share" in printed[1][0]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert verify_shards(tmp_path / "out", workers=1) == []
+
+
+def test_killed_nodes_are_resumed_by_the_same_command(by_one, start, tmp_path):
+    """First one node dies, then all; then one node alone goes on with what two have written."""
+    out, partial = tmp_path / "out", tmp_path / ".out.partial"
+
+    def written() -> int:
+        return sum(len(path.read_text().splitlines()) for path in partial.glob("*/*.journal*"))
+
+    kept = 0
+    for session, least in (("a", 4), ("b", 12)):
+        nodes = [start(out, node, 2, session, "--on-error", "skip") for node in (0, 1)]
+        deadline = time.monotonic() + 60
+        while written() < kept + least and time.monotonic() < deadline:
+            time.sleep(0.005)
+        for process in nodes[::-1]:
+            process.kill()
+            process.wait()
+        assert not out.exists() and written() >= kept + least
+        kept = written()
+    last = start(out, 0, 1, "", "--on-error", "skip")
+    errors = last.communicate(timeout=60)[1]
+    assert last.returncode == 0, errors
+    assert contents(out) == by_one and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def together(work: list[Callable[[], object]]) -> list[object]:
+    """What each returns or raises, run at the same time."""
+    results: list[object] = [None] * len(work)
+
+    def run(i: int) -> None:
+        try:
+            results[i] = work[i]()
+        except Exception as error:
+            results[i] = error
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(work))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results
+
+
+def test_an_unreadable_image_stops_all_nodes_with_its_name(source, tmp_path):
+    """Node 0 has the first image of three, the damaged one falls to node 2."""
+    groups = [BuildGroup(node, 3, "a", patience_sec=30) for node in range(3)]
+    found = together([lambda c=c: build_shards([str(source)], tmp_path / "out", OPTIONS, 1, group=c) for c in groups])
+    assert [type(each) for each in found] == [UserError] * 3
+    assert all("2.png" in str(each) for each in found) and not (tmp_path / "out").exists()
+
+
+def test_nodes_that_see_other_images_are_told(source, tmp_path):
+    fewer = tmp_path / "source"
+    shutil.copytree(source, fewer, ignore=shutil.ignore_patterns("3*.png"))
+    sources, groups = [source, fewer], [BuildGroup(node, 2, "a", patience_sec=30) for node in (0, 1)]
+    found = together(
+        [
+            lambda s=s, c=c: build_shards([str(s)], tmp_path / "out", OPTIONS, 1, "skip", c)
+            for s, c in zip(sources, groups, strict=True)
+        ]
+    )
+    assert all(isinstance(each, UserError) and "other images or options" in str(each) for each in found), found
+
+
+def test_a_node_that_never_comes_is_not_waited_for_without_end(source, tmp_path):
+    started = time.monotonic()
+    with pytest.raises(RunFailed, match=r"node 1 of 2 gave no sign of life for 0\.5 s"):
+        build_shards([str(source)], tmp_path / "out", OPTIONS, 1, "skip", BuildGroup(0, 2, "a", patience_sec=0.5))
+    assert time.monotonic() - started < 10
+
+
+def test_a_slow_node_that_lives_is_waited_for_and_a_dead_one_is_not(tmp_path, monkeypatch):
+    """patience is 0.6 s; a node that beats four times as often brings its part after 2 s."""
+    monkeypatch.setattr("n2s_dist.shards.build.build_group._HEARTBEAT_SEC", 0.15)
+    waits, slow = (BuildGroup(node, 2, "a", patience_sec=0.6, place=tmp_path) for node in (0, 1))
+
+    def bring() -> list:
+        with slow.heartbeat():
+            time.sleep(2)
+            return slow.exchange("phase", {"slow": [1]})
+
+    def wait() -> list:
+        with waits.heartbeat():
+            return waits.exchange("phase", "quick")
+
+    assert together([wait, bring]) == [["quick", {"slow": [1]}]] * 2
+    with pytest.raises(RunFailed, match=r"\(next\)"):
+        waits.exchange("next", None)
+
+
+def test_what_an_earlier_session_brought_is_not_read(tmp_path):
+    (tmp_path / "old.phase.1-of-2.json").write_text(json.dumps("stale"))
+    with pytest.raises(RunFailed):
+        BuildGroup(0, 2, "new", patience_sec=0.2, place=tmp_path).exchange("phase", "mine")
+
+
+def test_shares_are_all_of_the_work_once():
+    for nodes in (1, 2, 3, 7):
+        shares = [BuildGroup(node, nodes, "a").share(list(range(20))) for node in range(nodes)]
+        assert sorted(number for share in shares for number in share) == list(range(20))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_second_process_of_one_node_and_a_build_of_one_are_kept_away(source, tmp_path, monkeypatch):
+    entered, go = threading.Event(), threading.Event()
+
+    def hold(self: staging.Layout) -> None:
+        entered.set()
+        go.wait(30)
+        raise UserError("enough")
+
+    monkeypatch.setattr(staging.Layout, "create", hold)
+    out = tmp_path / "out"
+    groups = [BuildGroup(node, 2, "a", patience_sec=30) for node in (0, 1)]
+    both = threading.Thread(
+        target=together,
+        args=([lambda c=c: build_shards([str(source)], out, OPTIONS, 1, "skip", c) for c in groups],),
+    )
+    both.start()
+    assert entered.wait(60)
+    with pytest.raises(UserError, match="another process is building"):
+        build_shards([str(source)], out, OPTIONS, 1, "skip", groups[1])
+    with pytest.raises(UserError, match="another process is building"):
+        build_shards([str(source)], out, OPTIONS, 1, "skip")
+    go.set()
+    both.join(60)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--nodes", "2"], "--session"),
+        (["--nodes", "2", "--node", "2", "--session", "a"], "--node is 2"),
+        (["--nodes", "0"], "--nodes is 0"),
+        (["--nodes", "2", "--session", "../up"], "--session"),
+    ],
+)
+def test_mistakes_are_one_line(cli, load_tool, source, tmp_path, words, names):
+    assert names in cli(load_tool("build_shards").main, source, "--out", tmp_path / "out", *words).error()
+    assert not list(tmp_path.iterdir())

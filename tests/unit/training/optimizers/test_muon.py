@@ -1,0 +1,81 @@
+"""Muon against torch's own, which takes matrices alone and iterates in bf16, and its way through training."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from n2s_dist.config.command_line import read_config
+from n2s_dist.models import checkpoint
+from n2s_dist.models.base import hidden_weights
+from n2s_dist.models.resunet import ResUNet
+from n2s_dist.models.unet_n2n import UNetN2N
+from n2s_dist.training.loop import train
+from n2s_dist.training.optimizers.muon import Muon, orthogonalised
+
+OPTIONS = {"lr": 0.01, "weight_decay": 0.1}
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 30), (2, 30, 8), (1, 16, 16)])
+def test_singular_values_become_alike_and_singular_vectors_stay(shape):
+    matrices = torch.randn(shape, generator=generator())
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    values = u.mT @ orthogonalised(matrices) @ v.mT
+    diagonal = torch.diagonal(values, dim1=-2, dim2=-1)
+    assert diagonal.min() > 0.4 and diagonal.max() < 1.3
+    torch.testing.assert_close(values, torch.diag_embed(diagonal), rtol=0, atol=1e-4)
+    torch.testing.assert_close(orthogonalised(1e6 * matrices), orthogonalised(matrices), rtol=1e-3, atol=1e-3)
+    assert not orthogonalised(torch.zeros(shape)).any()
+
+
+@pytest.mark.parametrize("shape", [(12, 5, 3, 3), (40, 2, 2, 2), (6, 24)])
+def test_steps_are_those_of_torchs_own_on_the_flattened_weight(shape):
+    weight, bias = nn.Parameter(torch.randn(shape, generator=generator())), nn.Parameter(torch.ones(4))
+    matrix, same_bias = nn.Parameter(weight.detach().flatten(1).clone()), nn.Parameter(torch.ones(4))
+    ours = Muon([weight], [bias], momentum=0.9, betas=(0.9, 0.99), **OPTIONS)
+    torchs = torch.optim.Muon([matrix], momentum=0.9, adjust_lr_fn="match_rms_adamw", **OPTIONS)
+    adamw = torch.optim.AdamW([same_bias], betas=(0.9, 0.99), **OPTIONS)
+    start, draws = weight.detach().clone(), generator()
+    for _ in range(4):
+        weight.grad, bias.grad = torch.randn(shape, generator=draws), torch.randn(4, generator=draws)
+        matrix.grad, same_bias.grad = weight.grad.flatten(1).clone(), bias.grad.clone()
+        for optimizer in (ours, torchs, adamw):
+            optimizer.step()
+    moved, expected = weight - start, matrix.view(shape) - start
+    assert (moved - expected).norm() < 0.03 * expected.norm()  # bf16 resolves 0.4 % of a value, for five rounds
+    torch.testing.assert_close(bias, same_bias)
+
+
+@pytest.mark.parametrize("network", [ResUNet(5, 3, (4, 6, 8)), UNetN2N(4, 3)])
+def test_the_first_and_last_layer_are_left_to_adamw(network):
+    hidden = {id(weight) for weight in hidden_weights(network)}
+    others = [name for name, p in network.named_parameters() if id(p) not in hidden and p.ndim > 1]
+    assert others == (
+        ["head.weight", "tail.weight"] if isinstance(network, ResUNet) else ["encoder0.0.weight", "output.weight"]
+    )
+
+
+def test_it_trains_and_goes_on_from_a_checkpoint_to_the_last_bit(shards, tmp_path):
+    def run(name: str):
+        options = [f"--run_dir={tmp_path / name}", f"--data.shards={shards}", "--data.crop_size=32"]
+        options += ["--network.widths=[8,16]", "--optimizer.name=muon", "--train.total_samples=640"]
+        options += ["--train.global_batch_size=8", "--train.checkpoint_every_samples=320"]
+        options += ["--optimizer.learning_rate=3e-3", "--train.log_every_samples=80", "--tracking.wandb=false"]
+        options += ["--train.num_threads=1"]
+        return train(read_config(options))
+
+    whole = run("whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again/checkpoints" / whole.name)
+    again = run("again")
+    first, second = (checkpoint.load_training_state(path)["weights"] for path in (whole, again))
+    assert whole.name == again.name and all(torch.equal(first[name], second[name]) for name in first)
+    rows = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < 0.9 * losses[0]

@@ -1,0 +1,208 @@
+"""What operators watch, against hand counts and closed forms; a slow rank shows in a real run of two."""
+
+import json
+import mmap
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.launched import Launched
+from torch import nn
+
+from n2s_dist.config.command_line import read_config
+from n2s_dist.models.score_model import ScoreModel, build_score_model
+from n2s_dist.noise.distribution import NoiseDistribution
+from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.training import telemetry
+from n2s_dist.training.loop import train
+from n2s_dist.training.telemetry import flops_per_sample, matmul_peak, memory_mib, percentiles, stragglers
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+
+def metrics(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------
+
+
+def test_percentiles_of_known_steps():
+    """1 to 101 ms in any order: the percentiles fall on steps. Between two steps they are interpolated."""
+    steps = [float(ms) for ms in np.random.default_rng(0).permutation(np.arange(1, 102))]
+    assert percentiles(steps) == {"step_ms_p50": 51.0, "step_ms_p90": 91.0, "step_ms_p99": 100.0}
+    assert percentiles([10.0, 20.0]) == pytest.approx({"step_ms_p50": 15.0, "step_ms_p90": 19.0, "step_ms_p99": 19.9})
+    assert percentiles([7.0]) == {"step_ms_p50": 7.0, "step_ms_p90": 7.0, "step_ms_p99": 7.0}
+
+
+def test_the_slowest_rank_is_named_against_the_median_of_all():
+    assert stragglers([10.0, 11.0, 33.0, 12.0, 9.0]) == {
+        "step_ms_by_rank": [10.0, 11.0, 33.0, 12.0, 9.0],
+        "slowest_rank": 2,
+        "straggler_ratio": 3.0,
+    }
+    assert stragglers([5.0]) == {"step_ms_by_rank": [5.0], "slowest_rank": 0, "straggler_ratio": 1.0}
+
+
+class _TwoLayers(nn.Module):
+    multiple = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1, bias=False)
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(w)))
+
+
+def test_flops_of_a_small_network_are_those_counted_by_hand():
+    """Two FLOPs a product: forward, gradient of weights, and gradient of inputs where something is below."""
+    first, second = 2 * 16 * 16 * 3 * 8 * 9, 2 * 16 * 16 * 8 * 3
+    model = ScoreModel(_TwoLayers(), NoiseDistribution.of(Gaussian(0.1)), "image")
+    assert flops_per_sample(model, 3, 16) == 2 * first + 3 * second
+
+
+def test_flops_of_the_score_model_are_those_of_its_layers():
+    """Every convolution of a small residual U-Net, from its shapes; sides halve by unshuffling and at each level."""
+    config = read_config(["--network.widths=[12,24]", "--network.blocks=1"])
+    side, c, d = 32, 12, 24  # pixels a side, channels of the two levels
+    fine, coarse = (side // 2) ** 2, (side // 4) ** 2
+    head = 2 * fine * 9 * (4 * 5) * c  # 3 colors and 2 constants, unshuffled by 2
+    rest = 2 * (
+        fine * 9 * 2 * c * c  # down level
+        + coarse * 4 * c * d  # down
+        + coarse * 9 * 2 * d * d  # bottom
+        + coarse * 4 * d * c  # up: each coarse pixel makes 2 x 2 fine ones
+        + fine * 9 * 2 * c * c  # up level
+        + fine * 9 * c * (4 * 3)  # tail
+    )
+    assert flops_per_sample(build_score_model(config, 3), 3, side) == 2 * head + 3 * rest
+
+
+def test_the_peak_is_measured_once_and_quickly_and_draws_no_random_numbers():
+    matmul_peak.cache_clear()
+    state, before = torch.get_rng_state(), time.perf_counter()
+    peak = matmul_peak(torch.device("cpu"), torch.float32, 1)
+    took = time.perf_counter() - before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert took < 1.5  # 0.3 s on an idle machine
+    before = time.perf_counter()
+    assert matmul_peak(torch.device("cpu"), torch.float32, 1) == peak
+    assert time.perf_counter() - before < 0.01
+
+
+def test_the_peak_is_what_matrix_products_reach():
+    """Measured in turns, the best of each: one alone may fall into a moment when other programs have the cores."""
+    matrix, peak, best = torch.randn(1024, 1024), 0.0, float("inf")
+    for _ in range(5):
+        matmul_peak.cache_clear()
+        peak = max(peak, matmul_peak(torch.device("cpu"), torch.float32, 1))
+        for _ in range(4):
+            before = time.perf_counter()
+            matrix @ matrix
+            best = min(best, time.perf_counter() - before)
+    assert peak == pytest.approx(2 * 1024**3 / best, rel=0.5)
+
+
+def test_memory_grows_by_what_is_held():
+    before = memory_mib(torch.device("cpu"))
+    with mmap.mmap(-1, 64 * 2**20) as held:  # the allocator may have as much left over from another test
+        held.write(bytes(len(held)))
+        assert memory_mib(torch.device("cpu")) - before == pytest.approx(64, abs=4)
+
+
+# --- in a run ---------------------------------------------------------------------------------------------
+
+
+def test_what_a_run_logs_adds_up(tiny, tmp_path):
+    train(read_config([*tiny, "--run_dir", str(tmp_path / "run")]))
+    rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
+    assert [row["samples_to_go"] for row in rows] == [120, 80, 40, 0]
+    config = read_config(tiny)
+    flops = flops_per_sample(build_score_model(config, 3), 3, 32)
+    peak = matmul_peak(torch.device("cpu"), torch.float32, 1)  # the same measurement as the run's: it is cached
+    for row in rows:
+        assert row["samples_per_sec_per_rank"] == row["samples_per_sec"] > 0
+        assert row["mfu"] == pytest.approx(flops * row["samples_per_sec"] / peak)
+        assert 0 < row["step_ms_p50"] <= row["step_ms_p90"] <= row["step_ms_p99"]
+        # 8 samples a step: no more steps fit into the interval than its rate says
+        assert row["step_ms_p50"] * row["samples_per_sec"] / 8 < 2_000
+        assert row["exchange_wait_frac"] == 0 and row["slowest_rank"] == 0 and row["straggler_ratio"] == 1
+        assert row["step_ms_by_rank"] == [pytest.approx(row["step_ms_p50"], abs=1e-3)]
+        assert 50 < row["memory_mib"] < 20_000
+        assert "loss_scale" not in row
+
+
+def test_a_rank_made_slow_shows_as_the_straggler(tiny, environment, tmp_path):
+    """Rank 1 sleeps in each loss. Whole steps take equally long on both ranks; their own times tell who is slow."""
+    slow = 0.03  # seconds
+    (tmp_path / "slowed.py").write_text(
+        textwrap.dedent(f"""
+        import os, time
+        from n2s_dist import train as training
+        from n2s_dist.utils.errors import run_command
+        true_loss = train.method_loss
+        def slow_loss(*arguments):
+            time.sleep({slow} if os.environ["RANK"] == "1" else 0)
+            return true_loss(*arguments)
+        train.method_loss = slow_loss
+        run_command(training.main)
+        """)
+    )
+    variables = environment | {"PYTHONPATH": f"{tmp_path}:{environment['PYTHONPATH']}"}
+    arguments = [*tiny, "--train.total_samples=240", "--train.validate_every_samples=9999"]
+    codes, _, err = Launched(2, ["slowed", *arguments, f"--run_dir={tmp_path / 'run'}"], variables).wait()
+    assert codes == [0, 0], err
+    for row in [row for row in metrics(tmp_path / "run") if "loss" in row][1:]:
+        fast_ms, slow_ms = row["step_ms_by_rank"]
+        assert row["slowest_rank"] == 1
+        assert slow_ms > 1e3 * slow and slow_ms - fast_ms > 0.8 * 1e3 * slow
+        assert row["straggler_ratio"] == pytest.approx(slow_ms / ((fast_ms + slow_ms) / 2), rel=1e-3)
+        assert row["step_ms_p50"] > 1e3 * slow  # rank 0's whole steps
+        assert row["exchange_wait_frac"] > 0.25  # half of the ranks wait for most of each step
+        assert row["samples_per_sec_per_rank"] == pytest.approx(row["samples_per_sec"] / 2)
+
+
+# --- profiles ---------------------------------------------------------------------------------------------
+
+
+def test_a_profile_holds_the_steps_asked_for_and_changes_no_weight(tiny, trained, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    last = train(read_config([*tiny, "--run_dir", str(run_dir), "--train.profile_steps=4"]))
+    assert (last / "model.safetensors").read_bytes() == (
+        trained / "checkpoints" / last.name / "model.safetensors"
+    ).read_bytes()
+    assert [path.name for path in (run_dir / "profile").iterdir()] == ["rank-0.json"]
+    assert str(run_dir / "profile" / "rank-0.json") in capsys.readouterr().out
+    events = json.loads((run_dir / "profile" / "rank-0.json").read_text())["traceEvents"]
+    names = [event["name"] for event in events if event.get("cat") in ("cpu_op", "user_annotation")]
+    assert len([name for name in names if name.startswith("ProfilerStep#")]) == 4
+    layers = len([m for m in build_score_model(read_config(tiny), 3).modules() if isinstance(m, nn.Conv2d)])
+    assert len([name for name in names if name == "aten::conv2d"]) == 4 * layers
+
+
+@pytest.mark.parametrize(("steps", "recorded"), [(7, 2), (3, 0)])
+def test_a_run_that_ends_before_its_profile_keeps_what_there_is_and_says_so(tiny, tmp_path, capsys, steps, recorded):
+    """The first five steps warm up."""
+    run_dir, short = tmp_path / "run", [f"--train.total_samples={8 * steps}", "--train.profile_steps=100"]
+    train(read_config([*tiny, *short, "--run_dir", str(run_dir)]))
+    trace = run_dir / "profile" / "rank-0.json"
+    if recorded:
+        events = json.loads(trace.read_text())["traceEvents"]
+        found = {event["name"] for event in events if event.get("name", "").startswith("ProfilerStep#")}
+        assert len(found) in (recorded, recorded + 1)  # the last begins when the run is over
+    else:
+        assert not trace.exists() and "profile_steps: the run was over" in capsys.readouterr().out
+
+
+def test_the_names_that_depend_on_clocks_are_those_that_differ(trained, tiny, tmp_path):
+    """All others repeat to the last bit."""
+    train(read_config([*tiny, "--run_dir", str(tmp_path / "again")]))
+    for first, again in zip(metrics(trained), metrics(tmp_path / "again"), strict=True):
+        assert first.keys() == again.keys()
+        assert {k: v for k, v in first.items() if k not in telemetry.CLOCKS} == {
+            k: v for k, v in again.items() if k not in telemetry.CLOCKS
+        }
