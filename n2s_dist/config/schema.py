@@ -245,6 +245,12 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys, as on a command line."""
+    nested = [flatten(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in settings.items()]
+    return {key: value for part in nested for key, value in part.items()}
+
+
 def from_dict(data: dict[str, Any], where: str) -> Config:
     """A Config from its dictionary (as in a checkpoint); UserError when it isn't one."""
     sections = {

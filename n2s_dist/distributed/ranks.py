@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,25 +12,30 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
+from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.distributed.precision import choose_precision
-from n2s_dist.utils.errors import RankFailed
+from n2s_dist.utils.errors import RunFailed, UserError
 
 
 class Ranks:
     """This process's place among its equals, and what they do together.
 
     CUDA when there is a device, else the CPU (gloo between ranks). Every method but the properties is
-    a collective: all ranks call it in the same order.
+    a collective: all ranks call it in the same order. meeting: where they have met; by default they do so here.
     """
 
-    def __init__(self, mixed_precision: str = "no", num_threads: int = 0) -> None:
-        on_gpu = torch.cuda.is_available()
+    def __init__(self, mixed_precision: str = "no", num_threads: int = 0, meeting: Meeting | None = None) -> None:
+        meeting = meeting or Meeting()
+        # `accelerate launch --cpu` has ranks leave GPUs alone.
+        is_cpu_wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+        on_gpu = torch.cuda.is_available() and not is_cpu_wanted
         self.precision = choose_precision(mixed_precision)
+        _join(meeting, on_gpu, self.precision)
         # Buffers say which weights are copies of which, and are the same on all ranks from the start.
         alike = DistributedDataParallelKwargs(broadcast_buffers=False)
         self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision, kwargs_handlers=[alike])
         # Launchers set OMP_NUM_THREADS to 1 for the sake of GPU ranks; CPU ranks share the cores they were given.
-        self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.local_world_size = meeting.launch.local_world_size
         torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size))
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
@@ -102,6 +108,31 @@ class Ranks:
         self._accelerator.end_training()
 
 
+def _join(meeting: Meeting, on_gpu: bool, precision: str) -> None:
+    """Take this rank's GPU and enter the process group, once all ranks can.
+
+    Raises UserError without a GPU for it, or when ranks would work on devices of two kinds or in two precisions.
+    """
+    launch = meeting.launch
+    if launch.is_alone or distributed.is_initialized():
+        return
+    if on_gpu:
+        if launch.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{launch.local_world_size} ranks were started on {socket.gethostname()}, which has "
+                f"{torch.cuda.device_count()} GPU(s): start one for each GPU"
+            )
+        torch.cuda.set_device(launch.local_rank)
+    meeting.compare(
+        "devices",
+        lambda: {"kind": "GPU" if on_gpu else "CPU", "precision": precision},
+        "use nodes of one kind, and look for lost GPUs",
+    )
+    distributed.init_process_group(
+        "nccl" if on_gpu else "gloo", store=meeting.store("ranks"), rank=launch.rank, world_size=launch.world_size
+    )
+
+
 def _leave() -> None:
     """Leave the process group, also after an error: a process that ends inside it may be aborted by its own threads."""
     if distributed.is_available() and distributed.is_initialized():
@@ -117,7 +148,7 @@ def lost_ranks_named() -> Iterator[None]:
         if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise RankFailed(
-            f"rank {os.environ.get('RANK', '0')} lost another rank, whose own message says why it ended, "
-            f"unless it was killed: run the same command again ({reason})"
+        raise RunFailed(
+            "lost another rank, whose own message says why it ended, unless it was killed: "
+            f"run the same command again ({reason})"
         ) from None
