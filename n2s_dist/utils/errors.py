@@ -73,7 +73,7 @@ _warned: set[str] = set()
 
 def warn_once(what: str, message: str) -> None:
     """Print a warning on stderr, the first time for `what` and in one process of many: rank 0, and no worker."""
-    if os.environ.get("RANK", "0") == "0" and multiprocessing.parent_process() is None and what not in _warned:
+    if _speaker == 0 and multiprocessing.parent_process() is None and what not in _warned:
         _warned.add(what)
         print(f"warning: {message}", file=sys.stderr)
 
