@@ -8,8 +8,10 @@ derived from its configuration and samples_seen: order, crops, noise, perturbati
 
 if __name__ == "__main__":  # what comes next takes seconds to import, in which signals count as well
     from n2s_dist.distributed import stop_signals
+    from n2s_dist.utils import streams
 
     stop_signals.listen()
+    streams.guard()
 
 from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed import stop_signals

@@ -2,6 +2,8 @@
 
     SIGUSR1 or SIGTERM ──► any rank ──► all ranks agree on a step ──► checkpoint ──► RUN_DIR/stopped ──► exit 75
 
+SIGHUP does the same, which comes when a terminal goes, unless nohup has it ignored.
+
 The signal may reach one rank or all, from a person, from Slurm or from torchrun; it counts from the
 moment the program starts. At least one step is taken, so that a run that is stopped again and again
 gets ahead. Further signals, also during the save, change nothing. SIGINT interrupts at once.
@@ -29,7 +31,7 @@ from typing import NamedTuple, Protocol
 
 from n2s_dist.utils.files import atomic_write
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP)
 POLL_INTERVAL_SEC = 0.5  # between two looks at whether some rank was asked to stop
 _received = 0
 
@@ -50,7 +52,8 @@ class StopStatus(NamedTuple):
 def listen() -> None:
     """From here on the first signal is remembered, and none ends the process."""
     for number in SIGNALS:
-        signal.signal(number, _remember)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _remember)
 
 
 def _remember(number: int, frame: FrameType | None) -> None:

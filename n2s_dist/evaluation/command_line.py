@@ -14,6 +14,7 @@ from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, product_cells, suite
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.programs import program_name
 
 
 def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
@@ -73,7 +74,8 @@ def choose_cells(
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
-        prog="python -m n2s_dist.evaluate", description="Evaluate checkpoints on benchmarks beside published figures."
+        prog=program_name("python -m n2s_dist.evaluate"),
+        description="Evaluate checkpoints on benchmarks beside published figures.",
     )
     add = out.add_argument
     again: dict[str, Any] = {"action": "append", "default": []}

@@ -38,8 +38,19 @@ def open_store(location: str, cache_dir: str = "", cache_gib: float = 100.0) -> 
         location = location.removeprefix("file://")
     if "://" not in location:
         return LocalShards(Path(location))
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "n2s_dist"
-    return RemoteShards(location, Path(cache_dir or default), int(cache_gib * 2**30), PATIENCE)
+    return RemoteShards(location, Path(cache_dir or default_cache_dir()), int(cache_gib * 2**30), PATIENCE)
+
+
+def default_cache_dir() -> Path:
+    """Where shards are kept when nobody says where. Raises UserError for a user without a home folder."""
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "n2s_dist"
+    try:
+        return Path.home() / ".cache" / "n2s_dist"
+    except RuntimeError:
+        raise UserError(
+            "data.cache_dir is empty, and no home folder is known to keep shards in: name a folder"
+        ) from None
 
 
 class RemoteShards:

@@ -49,7 +49,7 @@ def save(run: TrainState) -> None:
         measured_at, psnr = run.last_validation
         state = copied(run.state())
         average, manifest = state.pop("average"), run.shards.manifest
-        about = (run.config, manifest.channels, manifest.source_fingerprint, run.samples_seen)
+        about = (run.config, manifest.channels, manifest.identities[0], run.samples_seen)
         psnr_now = psnr if measured_at == run.samples_seen else None
 
         def write() -> None:

@@ -74,7 +74,7 @@ def start(config: Config, stopwatch: Stopwatch | None = None) -> TrainState:
     if found is not None:
         before = checkpoint.load(found)
         check_same_run(config, before.config, before.samples_seen, run_dir)
-        if before.shards_fingerprint != shards.manifest.source_fingerprint:
+        if before.shards_fingerprint not in shards.manifest.identities:
             raise UserError(
                 f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run_dir"
             )

@@ -1,10 +1,13 @@
 """What a user did wrong, said in one clear line; broken promises of our own code stay asserts."""
 
 import errno
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+
+from n2s_dist.utils import streams
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -55,6 +58,16 @@ def print_rank0(message: str) -> None:
         print(message)
 
 
+_warned: set[str] = set()
+
+
+def warn_once(what: str, message: str) -> None:
+    """Print a warning on stderr, the first time for `what` and in one process of many: rank 0, and no worker."""
+    if os.environ.get("RANK", "0") == "0" and multiprocessing.parent_process() is None and what not in _warned:
+        _warned.add(what)
+        print(f"warning: {message}", file=sys.stderr)
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command-line program: user errors become one line on stderr and exit code 2, without a traceback.
 
@@ -62,6 +75,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     (RankFailed, RankError, its disk or paths). An interrupt exits with 130. A full disk and paths that can't be used
     exit with 2 and name the path. A run that was stopped says so on stdout.
     """
+    streams.guard()
     alone = False
     try:
         code = main() or 0

@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.errors import UserError, warn_once
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def try_lock(path: Path, mode: str = "ab", shared: bool = False) -> Iterator[IO[bytes] | None]:
+def try_lock(path: Path, mode: str = "ab", shared: bool = False, optional: bool = False) -> Iterator[IO[bytes] | None]:
     """The file at `path`, locked until the end, or None when somebody else has it locked; made if it is missing.
 
-    shared: with others that share it, but with none that does not.
+    shared: with others that share it, but with none that does not. optional: on a file system without locks nobody is
+    kept out, with a warning; otherwise that is an OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open(mode) as file:
@@ -28,6 +29,12 @@ def try_lock(path: Path, mode: str = "ab", shared: bool = False) -> Iterator[IO[
         except BlockingIOError:
             yield None
             return
+        except OSError as error:
+            if not optional or error.errno not in _NO_LOCKS:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+            warn_once(
+                "no locks", f"{path.parent} is on a file system without locks: see that no other process works there"
+            )
         # A lock on a file that was removed meanwhile keeps nobody out.
         yield file if is_at(file, path) else None  # type: ignore[misc]
 
@@ -41,14 +48,7 @@ def alone_in(folder: Path, patience_sec: float = 120.0) -> Iterator[None]:
     """
     path, here, waited_until = folder / "lock", socket.gethostname(), time.monotonic() + patience_sec
     while True:
-        with contextlib.ExitStack() as stack:
-            try:
-                lock = stack.enter_context(try_lock(path, "a+b"))
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                yield
-                return
+        with try_lock(path, "a+b", optional=True) as lock:
             if lock:
                 lock.truncate(0)
                 lock.write(f"process {os.getpid()} on {here}".encode())

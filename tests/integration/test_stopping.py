@@ -33,7 +33,24 @@ def wait_until(there: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize(("number", "rank"), [(signal.SIGUSR1, 1), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(("ignored", "received"), [(False, signal.SIGHUP), (True, 0)])
+def test_a_terminal_that_goes_is_a_request_to_stop_but_not_with_nohup(environment, ignored, received):
+    program = """
+import os, signal, sys
+from n2s_dist.distributed import stop_signals
+if sys.argv[1] == "True":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stopping.listen()
+os.kill(os.getpid(), signal.SIGHUP)
+print(int(stopping._received))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ignored)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == received
+
+
+@pytest.mark.parametrize(("number", "rank"), [(signal.SIGUSR1, 1), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
 def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_same_command_goes_on(
     fleet, tiny, undisturbed, tmp_path, number, rank
 ):
@@ -55,7 +72,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_same_command_goes_on
     last = checkpoint.newest_valid(tmp_path)
     seen = first.steps(0)[-1][0]
     assert first.steps(1)[-1][0] == seen < 1_200 and last.name == f"samples-{seen:09d}"
-    assert note["samples_seen"] == seen and note["signal"] in ("SIGUSR1", "SIGTERM")
+    assert note["samples_seen"] == seen and note["signal"] in ("SIGUSR1", "SIGTERM", "SIGHUP")
     lines = [line for line in first.text().splitlines() if line.startswith("stopped")]
     assert lines == [f"stopped at {seen:,} samples by {note['signal']}: the same command goes on"]
     assert not first.errors() and "Traceback" not in first.text("err")

@@ -4,6 +4,7 @@ What they do is the program's own; on request a fault happens on one rank after 
 rank notes the positions that it has trained on.
 """
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -51,6 +52,11 @@ def hangs_here(run: TrainState) -> None:
     time.sleep(1_000)
 
 
+def holds_pythons_lock(run: TrainState) -> None:
+    """As a page of a mapped file does that comes from a server that is gone."""
+    ctypes.PyDLL(None).sleep(1_000)
+
+
 def flips_a_bit(run: TrainState) -> None:
     weight = next(run.model.network.parameters())
     weight.data.view(torch.int32).view(-1)[0] ^= 1
@@ -87,7 +93,16 @@ def sets_the_clock_back(run: TrainState) -> None:
 
 
 FAULTS: dict[str, Callable[[TrainState], None]] = {
-    f.__name__: f for f in (raises, hangs_here, flips_a_bit, fills_the_disk, turns_a_loss_into_nan, sets_the_clock_back)
+    f.__name__: f
+    for f in (
+        raises,
+        hangs_here,
+        holds_pythons_lock,
+        flips_a_bit,
+        fills_the_disk,
+        turns_a_loss_into_nan,
+        sets_the_clock_back,
+    )
 }
 
 

@@ -153,8 +153,8 @@ def describe(name: str, row: int, column: int, size: tuple[int, int], crc32: int
     return {"image": name, **place, "crc32": f"{crc32:08x}"}
 
 
-def make_plan(names: list[str], sizes: list[tuple[int, int]], options: BuildOptions) -> list[SplitPlan]:
-    """Place every tile of every image in its shard. sizes: (height, width) of each image."""
+def split_images(names: list[str], options: BuildOptions) -> dict[str, list[int]]:
+    """Places in the list of the images of each split; some are in none."""
     validation = choose_validation(names, options.validation_fraction, options.seed)
     images = {
         "train": [i for i, name in enumerate(names) if name not in validation and options.takes(name)],
@@ -162,6 +162,12 @@ def make_plan(names: list[str], sizes: list[tuple[int, int]], options: BuildOpti
     }
     if not images["train"]:
         raise UserError(f"--levels {options.levels} leaves none of the images to train on: give wider ranges")
+    return images
+
+
+def make_plan(names: list[str], sizes: list[tuple[int, int]], options: BuildOptions) -> list[SplitPlan]:
+    """Place every tile of every image in its shard. sizes: (height, width) of each image."""
+    images = split_images(names, options)
     return [
         _plan_split(split, np.array(images[split], int), names, sizes, options, hash64(options.seed, number))
         for number, split in enumerate(SPLITS)
