@@ -237,9 +237,9 @@ def test_each_job_waits_for_the_one_before_it(pipeline, tmp_path):
     )
 
 
-@pytest.mark.parametrize("lacking", ["--images", "--config", "--run_dir", "--benchmark"])
+@pytest.mark.parametrize("lacking", ["--images", "--config", "--run-dir", "--benchmark"])
 def test_what_is_missing_is_named_before_anything_is_submitted(pipeline, tmp_path, lacking):
-    given = {"--images": tmp_path, "--config": "configs/demo.yaml", "--run_dir": tmp_path / "run", "--benchmark": "x=y"}
+    given = {"--images": tmp_path, "--config": "configs/demo.yaml", "--run-dir": tmp_path / "run", "--benchmark": "x=y"}
     done = pipeline(*(word for key, value in given.items() if key != lacking for word in (key, value)))
     assert done.returncode == 2 and done.stderr.startswith(f"error: {lacking} is missing") and not done.stdout
     assert not (tmp_path / "jobs").exists() and not (tmp_path / "run").exists()
