@@ -162,7 +162,7 @@ def test_weights_that_float16_would_hurt_stay_float32(ship, folder, trained, too
 
 def test_what_users_do_wrong_is_named(ship, folder, trained, tmp_path, monkeypatch):
     assert ship(trained, "--name=tiny-color").code == 0
-    for path in ("universal", "tiny-color"):
+    for path in ("universal", "tiny-colr"):
         with pytest.raises(UserError, match=f"{path} holds no checkpoint.*shipped one: tiny-color"):
             checkpoint.locate(path)
     assert "--name is Tiny/Color" in ship(trained, "--name=Tiny/Color").error()
