@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
 from n2s_dist.config.schema import Config, from_dict
+from n2s_dist.noise.specification import with_files_read
 from n2s_dist.utils.errors import UserError, nearest
 from n2s_dist.utils.programs import hyphenated, program_name, underscored
 from n2s_dist.utils.shared_files import shared_folder
@@ -99,7 +100,8 @@ def read_config(arguments: list[str] | None = None) -> Config:
         parsed = parser().parse_args(arguments)
     except ArgumentError as error:
         raise UserError(_first_sentence(str(error))) from None
-    return from_dict(json.loads(parser().dump(parsed, format="json")), "the command line")
+    settings = json.loads(parser().dump(parsed, format="json"))
+    return from_dict({**settings, "noise": with_files_read(settings["noise"])}, "the command line")
 
 
 def _first_sentence(message: str) -> str:

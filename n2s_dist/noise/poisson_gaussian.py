@@ -30,7 +30,7 @@ class PoissonGaussian(NoiseModel):
     family = "poisson-gaussian"
     parameters = (Parameter("zeta", 0.0001, 1, power=1), SIGMA)
     title = "Poisson-Gaussian, ζ = {}, σ = {}"
-    told_as = "poisson"
+    told_as = ("poisson",)
 
     @property
     def alike(self) -> Poisson:
