@@ -94,10 +94,6 @@ class Blurred(NoiseModel):
         return (*self.base.parameters, WIDTH)
 
     @property
-    def title(self) -> str:  # type: ignore[override]
-        return f"{self.base.title}, blurred by {{}} px" if self.base.title else ""
-
-    @property
     def text_form(self) -> str:  # type: ignore[override]
         return self.base.text_form
 

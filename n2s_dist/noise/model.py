@@ -37,6 +37,7 @@ class Parameter:
         power: the field grows as the noise's variance to this power
         positive: whether `low` itself is refused
         is_log: whether levels between two limits are drawn uniformly in logarithms
+        default: the field's value where the text leaves out the last parameters; None for one that has to be given
     """
 
     name: str
@@ -46,6 +47,7 @@ class Parameter:
     power: float = 0.0
     positive: bool = False
     is_log: bool = True
+    default: float | None = None
 
     @property
     def limits(self) -> str:
@@ -75,7 +77,7 @@ class NoiseModel:
     Args of a family's class:
         family: its name in text, words joined by hyphens
         parameters: what its fields mean
-        title: how reports call it, with a place for each parameter: "Gaussian, σ = {}"
+        title: how reports call it, with places for the first parameters: "Gaussian, σ = {}"
         told_as: families whose networks serve this one as well, since they look alike in stable coordinates
         text_form: how the family is written where its parameters are no plain numbers; then it has of_text and to_text
         is_stored_only: whether the loader can't draw it, so that it is stored with the tiles

@@ -75,7 +75,8 @@ def noise_title(text: str) -> str:
     except UserError:  # results of a family that this program does not know
         return text
     written = [each.write(value) for each, value in zip(noise.parameters, noise.values, strict=True)]
-    return noise.title.format(*written) or text
+    blur = f", blurred by {WIDTH.write(noise.width)} px" if noise.width else ""
+    return noise.white.title.format(*written) + blur if noise.white.title else text
 
 
 def _name(text: str) -> str:
@@ -92,12 +93,14 @@ def _parse_part(part: str, text: str) -> NoiseRange:
         raise UserError(f"noise '{text}' is not understood: {_usage()}")
     if family.text_form:
         return _with_blur(_parse_text(family, values_text, text), width_text, part, text)
-    if len(value_texts) != len(family.parameters):
+    left_out = family.parameters[len(value_texts) :]
+    if len(value_texts) > len(family.parameters) or any(each.default is None for each in left_out):
         raise UserError(f"noise '{text}' is not understood: {_usage()}")
     ends = [
         _parse_range(each, value, part, text)
-        for each, value in zip(family.parameters, value_texts, strict=True)
+        for each, value in zip(family.parameters, value_texts, strict=False)
     ]  # fmt: skip
+    ends += [(each.default, each.default) for each in left_out if each.default is not None]
     low, high = (family(*values) for values in zip(*ends, strict=True))
     return _with_blur(NoiseRange(low, high), width_text, part, text)
 
@@ -135,7 +138,8 @@ def _usage() -> str:
     """What may be written, families of plugins included."""
     each = ", ".join(
         family.text_form
-        or ":".join([name, *(parameter.name.upper() for parameter in family.parameters)])
+        or name
+        + "".join(f"[:{p.name.upper()}]" if p.default is not None else f":{p.name.upper()}" for p in family.parameters)
         + " with "
         + " and ".join(parameter.limits for parameter in family.parameters)
         for name, family in families().items()
@@ -148,9 +152,11 @@ def _format_part(part: NoiseRange) -> str:
         each.write(low) if low == high else f"{each.write(low)}-{each.write(high)}"
         for each, low, high in part.parameters()
     ]
+    blur = f"{_BLUR}{written.pop()}" if part.high.width else ""
+    for each, low, high in list(part.parameters())[: len(written)][::-1]:
+        if not low == high == each.default:
+            break
+        written.pop()
     if part.low.text_form:
-        written = [part.low.to_text(), *written]
-    if part.high.width:
-        *written, width = written
-        return f"{':'.join([part.low.family, *written])}{_BLUR}{width}"
-    return ":".join([part.low.family, *written])
+        written = [part.low.to_text()]
+    return ":".join([part.low.family, *written]) + blur
