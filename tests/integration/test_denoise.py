@@ -33,7 +33,7 @@ def run(cli, trained):
 def expected(trained: Path, path: Path) -> np.ndarray:
     """What the trained model makes of an image file in one piece: uint8 [H, W, C]."""
     model = checkpoint.load(checkpoint.locate(trained)).model
-    return to_uint8(denoise_whole(model, np.asarray(Image.open(path)) / np.float32(255), model.noise))
+    return to_uint8(denoise_whole(model, np.asarray(Image.open(path)) / np.float32(255), model.noise.single))
 
 
 def assert_same_pixels(path: Path, wanted: np.ndarray) -> None:
@@ -136,7 +136,7 @@ def test_16_bits_and_transparency_stay(run, trained, deep, tmp_path, out):
     assert run(tmp_path / "in.png", tmp_path / out).code == 0
     found = read(tmp_path / out)
     model = checkpoint.load(checkpoint.locate(trained)).model
-    wanted = np.clip(denoise_whole(model, deep[:, :, :3] / 65535, model.noise), 0, 1) * 65535
+    wanted = np.clip(denoise_whole(model, deep[:, :, :3] / 65535, model.noise.single), 0, 1) * 65535
     assert found.pixels.dtype == np.uint16 and np.abs(found.pixels - wanted).max() < 2
     np.testing.assert_array_equal(found.alpha, deep[:, :, 3:])
 
@@ -190,7 +190,7 @@ def test_without_a_checkpoint_a_shipped_network_serves(cli, load_tool, trained, 
     assert cli(denoise.main, noisy, out).code == 0
     model = checkpoint.load(checkpoint.locate("universal-color")).model
     assert_same_pixels(
-        out, to_uint8(denoise_whole(model, np.asarray(Image.open(noisy)) / np.float32(255), model.noise))
+        out, to_uint8(denoise_whole(model, np.asarray(Image.open(noisy)) / np.float32(255), model.noise.single))
     )
     Image.open(noisy).convert("L").save(tmp_path / "gray.png")
     assert "no network for gray images" in cli(denoise.main, tmp_path / "gray.png", out).error()
