@@ -57,7 +57,7 @@ def test_bsd400_and_cbsd68_share_no_folder_of_bsds500():
         ({"images": "3"}, ["images is '3'"]),
         ({"images": 0}, ["images is 0"]),
         ({"images": True}, ["images is True"]),
-        ({"color": "gray"}, ["color is 'gray'", "gray"]),
+        ({"color": "grey"}, ["color is 'grey'", "gray"]),
         ({"archive": "rar"}, ["archive is 'rar'", "tar.gz"]),
         ({"sha256": "abc"}, ["sha256 is 'abc'"]),
         ({"citation": "a\nb"}, ["citation"]),
