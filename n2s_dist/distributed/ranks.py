@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
 from n2s_dist.distributed.precision import choose_precision
+from n2s_dist.utils.cores import usable_cores
 from n2s_dist.utils.errors import RankFailed
 
 
@@ -30,7 +31,7 @@ class Ranks:
         self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision, kwargs_handlers=[alike])
         # Launchers set OMP_NUM_THREADS to 1 for the sake of GPU ranks; CPU ranks share the cores they were given.
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size))
+        torch.set_num_threads(num_threads or max(1, usable_cores() // self.local_world_size))
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.local_rank: int = self._accelerator.local_process_index

@@ -1,14 +1,17 @@
 """What a user did wrong, said in one clear line; broken promises of our own code stay asserts."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from n2s_dist.utils import streams
+from n2s_dist.utils import mapped_files, streams
 
+_SHARED = "/dev/shm"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 _OTHER_NAMES = {
@@ -68,6 +71,19 @@ def warn_once(what: str, message: str) -> None:
         print(f"warning: {message}", file=sys.stderr)
 
 
+def _of_full_disk(filename: str | None) -> str:
+    """What is full: the disk, or the memory that processes share, which containers have little of."""
+    where = f" while writing {filename}" if filename else ""
+    shared = str(filename).startswith(f"{_SHARED}/")
+    with contextlib.suppress(OSError):
+        shared = shared or (not filename and shutil.disk_usage(_SHARED).free < 2**16)
+    if shared:
+        return (
+            f"{_SHARED}, memory that processes share, is full{where}: clear it, or make it larger (docker's --shm-size)"
+        )
+    return f"the disk is full{where}: free some space and run the same command again"
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command-line program: user errors become one line on stderr and exit code 2, without a traceback.
 
@@ -76,6 +92,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     exit with 2 and name the path. A run that was stopped says so on stdout.
     """
     streams.guard()
+    mapped_files.guard()
     alone = False
     try:
         code = main() or 0
@@ -93,8 +110,9 @@ def run_command(main: Callable[[], int | None]) -> None:
     except OSError as error:
         code, alone = 2, True
         if error.errno in _FULL:
-            where = f" while writing {error.filename}" if error.filename else ""
-            message = f"the disk is full{where}: free some space and run the same command again"
+            message = _of_full_disk(error.filename)
+        elif error.errno == errno.ENOENT and "temporary directory" in str(error.strerror):
+            message = f"no temporary folder can be written ({error.strerror}): set TMPDIR to one that can"
         elif error.errno in _UNUSABLE and error.filename:
             message = f"{error.filename} can't be used ({os.strerror(error.errno)}): give another, or mend this one"
         else:

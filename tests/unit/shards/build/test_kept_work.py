@@ -400,3 +400,12 @@ def test_a_member_of_a_zip_that_was_replaced_is_seen(source, expected, tmp_path)
     pack()
     with pytest.raises(UserError, match="other images of the same names"):
         build_shards([str(tmp_path / "images.zip")], tmp_path / "out", OPTIONS, workers=1)
+
+
+def test_two_members_of_one_name_in_a_zip_are_called_so(source, tmp_path):
+    """Not two folders of one name, of which there are none."""
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        for name in ("0.bmp", "1.bmp", "1.bmp"):
+            archive.write(source / name, name)
+    with pytest.raises(UserError, match=r"images\.zip holds several images with the name 1\.bmp"):
+        build_shards([str(tmp_path / "images.zip")], tmp_path / "out", OPTIONS, workers=1)
