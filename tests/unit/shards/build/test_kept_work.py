@@ -248,6 +248,14 @@ def test_a_link_in_a_circle_and_a_file_are_refused_before_any_image_is_read(buil
     assert decoded() == [] and (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_home_that_no_shell_has_filled_in_is_no_folder_called_tilde(source, expected, tmp_path, monkeypatch):
+    """As in --out=~/shards."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(source)
+    build_shards([str(source)], "~/out", OPTIONS, workers=1)
+    assert contents(tmp_path / "out") == expected and not (source / "~").exists()
+
+
 @pytest.fixture
 def mounted(monkeypatch, tmp_path) -> Path:
     """OUT as a folder that can't be replaced, as mount points can't, with what a disk has at its top."""
