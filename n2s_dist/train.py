@@ -15,6 +15,7 @@ if __name__ == "__main__":  # what comes next takes seconds to import, in which 
 
 from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed import stop_signals
+from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import Stopped, run_command
 from n2s_dist.utils.stopwatch import Stopwatch, process_age_sec
@@ -23,10 +24,11 @@ from n2s_dist.utils.stopwatch import Stopwatch, process_age_sec
 def main() -> None:
     stopwatch = Stopwatch(process_age_sec())
     stopwatch.lap("imports")
-    config = read_config()
-    stopwatch.lap("settings")
     try:
-        train(config, stopwatch)
+        with Meeting() as meeting:
+            config = read_config()
+            stopwatch.lap("settings")
+            train(config, stopwatch, meeting)
     except Stopped:
         stop_signals.ignore()
         raise

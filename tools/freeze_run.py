@@ -44,7 +44,7 @@ def freeze(run_dir: Path, arguments: list[str]) -> None:
     folder = run_dir / "code"
     folder.mkdir(parents=True, exist_ok=True)
     commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    numbers = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST")
+    numbers = [f"SLURM_{name}" for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_NODELIST")]
     start = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": arguments,

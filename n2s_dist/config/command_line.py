@@ -9,6 +9,7 @@ import dataclasses
 import json
 import re
 import sys
+from argparse import HelpFormatter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -18,6 +19,8 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 from n2s_dist.config.schema import Config, from_dict
 from n2s_dist.utils.errors import UserError, nearest
 from n2s_dist.utils.files import expanded
+from n2s_dist.utils.programs import hyphenated, program_name, underscored
+from n2s_dist.utils.shared_files import shared_folder
 from n2s_dist.utils.strict_yaml import read_yaml
 
 _OWN_OPTIONS = ("config", "help", "print_config")
@@ -58,9 +61,16 @@ def config_keys() -> list[str]:
     return list(config_types())
 
 
+class _Parser(ArgumentParser):
+    """Shows options with hyphens."""
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        return hyphenated(super().format_help(formatter))
+
+
 def parser() -> ArgumentParser:
-    out = ArgumentParser(
-        prog="python -m n2s_dist.train",
+    out = _Parser(
+        prog=program_name("python -m n2s_dist.train"),
         description="Train a score network on noisy images alone, by the AR-DAE loss, or a baseline to compare with.",
         exit_on_error=False,
         default_env=False,
@@ -83,7 +93,7 @@ def read_config(arguments: list[str] | None = None) -> Config:
 
 def _settings(arguments: list[str]) -> Iterator[Setting | str]:
     """The settings of a command line and of the files that it names, in order; other words are left as they are."""
-    left = list(arguments)
+    left = [underscored(word) for word in arguments]
     while left:
         word = left.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
@@ -98,15 +108,22 @@ def _settings(arguments: list[str]) -> Iterator[Setting | str]:
                 continue
             value = left.pop(0)
         if name == "config":
-            yield from _file_settings(Path(value))
+            yield from _file_settings(_file_of(value))
         else:
             yield Setting(name, value, "on the command line")
+
+
+def _file_of(text: str) -> Path:
+    """The YAML file that --config names: a path, or the name of a configuration that comes with the package."""
+    path = Path(text)
+    named = shared_folder("configs") / f"{text}.yaml"
+    return named if path.name == text and not path.exists() and named.is_file() else path
 
 
 def _file_settings(path: Path) -> Iterator[Setting]:
     """What a file says, without keys that it leaves empty."""
     if not path.exists():
-        raise UserError(f"{path} does not exist: --config takes a YAML file such as configs/gaussian25.yaml")
+        raise UserError(f"{path} does not exist: --config takes a YAML file, or a name such as gaussian25")
     data, where = read_yaml(path, as_text=True), f"in {path}"
     if not isinstance(data, dict):
         raise UserError(f"{path} holds no settings: it should map keys such as 'noise' and 'data' to values")

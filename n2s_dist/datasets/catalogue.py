@@ -10,9 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 from n2s_dist.images.files import SUFFIXES
 from n2s_dist.utils.errors import UserError, nearest
+from n2s_dist.utils.shared_files import shared_folder
 from n2s_dist.utils.strict_yaml import read_yaml
 
-DESCRIPTIONS = Path(__file__).parents[2] / "shards"
+DESCRIPTIONS = shared_folder("shards")
 ARCHIVES = ("zip", "tar", "tar.gz", "none")
 COLORS = ("color", "gray")
 

@@ -31,6 +31,7 @@ from torch import Tensor
 
 import n2s_dist
 from n2s_dist.config.schema import Config, from_dict, to_dict
+from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.models import pretrained
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
@@ -266,6 +267,24 @@ def locate(path: str | Path, which: str = "last") -> Path:
             f"RUN_DIR/checkpoints/samples-000040000{pretrained.known()}"
         )
     return found
+
+
+def identity(path: Path) -> str:
+    """A digest of a checkpoint, as locate() names it, that another one has otherwise. UserError when damaged."""
+    if pretrained.is_shipped(path):
+        return sha256_file(pretrained.files(path.name)[0])[:12]
+    if problem := damage(path):
+        raise UserError(f"{path} can't be used here: {problem}")
+    return sha256_file(path / MARKER)[:12]
+
+
+def compare(meeting: Meeting, paths: list[Path]) -> None:
+    """UserError on all ranks when one of these is missing, damaged or another one on some of them."""
+    meeting.compare(
+        "checkpoints",
+        lambda: {str(path): identity(path) for path in paths},
+        "keep runs on a file system that all nodes share",
+    )
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Loaded:

@@ -68,10 +68,10 @@ class Kernels(NamedTuple):
 
     def taps(self, device: torch.device) -> list[Tensor]:
         """The kernels' taps along one axis, 2 reach + 1 tensors float32 [B, 1, 1, 1]."""
-        import torch  # here alone, for texts are read without it
+        from n2s_dist.noise.transfer import to_device  # here alone, for texts are read without PyTorch
 
         taps = np.stack([kernel(float(width), self.reach) for width in self.widths], axis=1)
-        return list(torch.tensor(taps, dtype=torch.float32, device=device)[..., None, None, None])
+        return list(to_device(taps.astype(np.float32), device)[..., None, None, None])
 
 
 @dataclass(frozen=True)

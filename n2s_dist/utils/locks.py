@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -40,13 +40,15 @@ def try_lock(path: Path, mode: str = "ab", shared: bool = False, optional: bool 
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path, patience_sec: float = 120.0) -> Iterator[None]:
-    """No other process is in here with the same folder; UserError where one is.
+def alone_in(
+    folder: Path, patience_sec: float = 120.0, name: str = "lock", gives_up: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """No other process is in here with the same folder and name; UserError where one is.
 
     A shared file system may hold the lock of a node that was lost for a minute or more, so a holder elsewhere gets
-    patience_sec to go. Where the file system has no locks nobody is kept out.
+    patience_sec to go, unless gives_up. Where the file system has no locks nobody is kept out.
     """
-    path, here, waited_until = folder / "lock", socket.gethostname(), time.monotonic() + patience_sec
+    path, here, waited_until = folder / name, socket.gethostname(), time.monotonic() + patience_sec
     while True:
         with try_lock(path, "a+b", optional=True) as lock:
             if lock:
@@ -61,7 +63,7 @@ def alone_in(folder: Path, patience_sec: float = 120.0) -> Iterator[None]:
                         folder.rmdir()
                 return
         holder = path.read_text(errors="replace") if path.is_file() else ""
-        if holder.endswith(f" on {here}") or time.monotonic() > waited_until:
+        if holder.endswith(f" on {here}") or time.monotonic() > waited_until or gives_up():
             raise UserError(
                 f"{holder or 'another process'} works in {folder}: wait for it, stop it, or choose another folder; "
                 f"if it is gone, remove {path}"

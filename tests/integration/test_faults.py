@@ -1,4 +1,4 @@
-"""Faults of a run, one after another, on real ranks: each ends or goes on as launch/README.md says, in bounded time.
+"""Faults of a run, one after another, on real ranks: each ends or goes on as docs/faults.md says, in bounded time.
 
 Nothing that was saved before is lost, and nothing broken is saved.
 """

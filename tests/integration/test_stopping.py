@@ -142,6 +142,23 @@ def test_a_signal_to_the_launcher_stops_all_ranks_within_its_grace(environment, 
     assert checkpoint.newest_valid(tmp_path).name == f"samples-{note['samples_seen']:09d}"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_rank_that_waits_for_one_that_hangs(fleet, tiny, tmp_path, number, code):
+    """In a step's exchange, from which no handler runs."""
+    arguments = [*tiny, *LONG, "--train.hang_sec=0", "--run_dir", tmp_path]
+    ranks = fleet(2, arguments, fault="hangs_here", on=1, at=80, patience_sec=20)
+    ranks.wait_for(80)
+    time.sleep(1)  # until it waits
+    begin = time.monotonic()
+    ranks.signal(number, 0)
+    ranks.ranks[0].join(60)
+    assert ranks.ranks[0].exitcode == code and time.monotonic() - begin < GRACE_SEC
+    assert ranks.errors() == [
+        f"error: ended by {number.name} while it waited for other ranks: the same command goes on"
+    ]
+    ranks.kill()
+
+
 class Slowest:
     """Stands for ranks of which the slowest takes step_sec a step."""
 

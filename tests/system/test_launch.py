@@ -95,7 +95,7 @@ def batch(tmp_path, environment):
         (programs / name).write_text(f"#!/bin/bash\necho {name} $* >> {calls}\n{text}\n")
         (programs / name).chmod(0o755)
 
-    def run(step: str, signals: str = "") -> tuple[int, list[str], str]:
+    def run(step: str, signals: str = "", **variables: str) -> tuple[int, list[str], str]:
         """Exit code, calls of Slurm's programs but srun, and what was printed. signals: sent once srun runs."""
         program("srun", f"cd {run_dir}\ntouch running\n{step}")
         program("scancel", f"touch {run_dir}/told")
@@ -104,7 +104,7 @@ def batch(tmp_path, environment):
         process = subprocess.Popen(
             [ROOT / "launch/slurm/train.sbatch", "--config", "configs/gaussian25.yaml", "--run_dir", run_dir],
             cwd=ROOT, text=True,
-            env=environment | {"PATH": path, "N2S_PYTHON": sys.executable, "SLURM_JOB_ID": "42"},
+            env=environment | {"PATH": path, "N2S_PYTHON": sys.executable, "SLURM_JOB_ID": "42"} | variables,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
@@ -144,6 +144,13 @@ def test_srun_starts_training_on_each_node_with_the_same_arguments(batch, tmp_pa
 def test_a_signal_goes_to_the_ranks_and_the_job_back_to_the_queue(batch):
     code, calls, out = batch(f"{UNTIL_TOLD}; touch stopped; exit 1", "SIGUSR1 SIGUSR1 SIGUSR1")
     assert (code, calls) == (0, ["scancel --signal=USR1 42", REQUEUE]), out
+
+
+def test_a_task_of_an_array_signals_and_requeues_itself_alone(batch):
+    """One of the tasks has the number of the whole array."""
+    array = {"SLURM_ARRAY_JOB_ID": "42", "SLURM_ARRAY_TASK_ID": "3"}
+    code, calls, out = batch(f"{UNTIL_TOLD}; touch stopped; exit 1", "SIGUSR1", **array)
+    assert (code, calls) == (0, ["scancel --signal=USR1 42_3", "scontrol requeue 42_3"]), out
 
 
 def test_ranks_that_were_asked_to_leave_directly_are_requeued_too(batch):
@@ -230,9 +237,9 @@ def test_each_job_waits_for_the_one_before_it(pipeline, tmp_path):
     )
 
 
-@pytest.mark.parametrize("lacking", ["--images", "--config", "--run_dir", "--benchmark"])
+@pytest.mark.parametrize("lacking", ["--images", "--config", "--run-dir", "--benchmark"])
 def test_what_is_missing_is_named_before_anything_is_submitted(pipeline, tmp_path, lacking):
-    given = {"--images": tmp_path, "--config": "configs/demo.yaml", "--run_dir": tmp_path / "run", "--benchmark": "x=y"}
+    given = {"--images": tmp_path, "--config": "configs/demo.yaml", "--run-dir": tmp_path / "run", "--benchmark": "x=y"}
     done = pipeline(*(word for key, value in given.items() if key != lacking for word in (key, value)))
     assert done.returncode == 2 and done.stderr.startswith(f"error: {lacking} is missing") and not done.stdout
     assert not (tmp_path / "jobs").exists() and not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ from n2s_dist.noise.stored import bake as bake_tile
 from n2s_dist.utils import hashing
 
 KEY = hashing.name_key("photograph.png")
-# Standard deviation of the rounding over that of the noise; shards/README.md quotes them.
+# Standard deviation of the rounding over that of the noise; docs/shards.md quotes them.
 ROUNDING = {"gaussian:5": 3.1e-4, "gaussian:25": 1.3e-4, "gaussian:50": 1e-4, "poisson:0.01": 0, "poisson:0.05": 0,
             "gamma:50": 1.7e-3, "gamma:100": 2.3e-3}  # fmt: skip
 
