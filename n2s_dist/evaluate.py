@@ -49,7 +49,7 @@ def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
     checkpoint.compare(meeting, paths)
     sources = open_benchmarks(args)
     meeting.compare("benchmarks", lambda: list_digests(sources), "give all nodes the same images")
-    ranks = Ranks(meeting=meeting)
+    ranks = Ranks(meeting=meeting, device=args.device)
     denoisers = open_denoisers(args, paths, ranks.device)
     cells = choose_cells(args, sources, denoisers)
     meeting.ready()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, get_args
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
 from n2s_dist.config.schema import Config, from_dict
+from n2s_dist.noise.specification import with_files_read
 from n2s_dist.utils.errors import UserError, nearest
 from n2s_dist.utils.programs import hyphenated, program_name, underscored
 from n2s_dist.utils.shared_files import shared_folder
@@ -88,7 +89,8 @@ def read_config(arguments: list[str] | None = None) -> Config:
         parsed = parser().parse_args(words)
     except ArgumentError as error:
         raise UserError(_refusal(str(error), [item for item in items if isinstance(item, Setting)])) from None
-    return from_dict(json.loads(parser().dump(parsed, format="json")), "the command line")
+    settings = json.loads(parser().dump(parsed, format="json"))
+    return from_dict({**settings, "noise": with_files_read(settings["noise"])}, "the command line")
 
 
 def _settings(arguments: list[str]) -> Iterator[Setting | str]:

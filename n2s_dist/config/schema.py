@@ -15,7 +15,8 @@ from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.utils.errors import UserError
 
 Precision = Literal["no", "bf16", "fp16"]
-CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
+CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+DeviceChoice = Literal["auto", "gpu", "cpu"]
 Method = Literal["ardae", "supervised", "noise2noise", "noise2void", "sure", "r2r"]
 ExtraView = Literal["clean", "noisy"]
 ConditionKind = Literal["families", "map"]
@@ -139,8 +140,11 @@ class TrainConfig:
         total_samples: crops to train on, rounded up to whole batches
         global_batch_size: crops in one optimizer step, over all ranks
         device_batch_size: most crops one rank holds at a time; gradient accumulation makes up the rest
-        mixed_precision: no, bf16 or fp16; auto is bf16 where the device calculates in it, else no
-        compile: no, or how torch.compile runs the model: default, reduce-overhead (CUDA graphs) or max-autotune
+        device: auto is GPUs where there are any; gpu ends where there is none
+        mixed_precision: no, bf16 or fp16; auto is bf16 where the device calculates in it, else no. With no, a GPU
+            rounds what training convolves to TF32's 11 bits, as PyTorch does by default; inference keeps all bits
+        compile: no, or how torch.compile runs the model: default, max-autotune-no-cudagraphs, or with CUDA graphs, on
+            one rank that holds its batches whole: reduce-overhead, max-autotune
         channels_last: keep images and weights with channels innermost, as tensor cores read them
         num_threads: CPU threads a rank computes with; 0 shares the machine's cores among its ranks
         checkpoint_every_samples: how often to save
@@ -157,6 +161,7 @@ class TrainConfig:
     total_samples: int = 40_000
     global_batch_size: int = 16
     device_batch_size: int = 16
+    device: DeviceChoice = "auto"
     mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     compile: CompileMode = "no"
     channels_last: bool = False

@@ -5,32 +5,42 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
+from n2s_dist.config.schema import DeviceChoice
+from n2s_dist.distributed.devices import choose_device
 from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.distributed.precision import choose_precision
 from n2s_dist.utils.errors import RunFailed, UserError
+
+FOREVER = timedelta(days=7)  # in milliseconds an int32, which sockets wait for at most
 
 
 class Ranks:
     """This process's place among its equals, and what they do together.
 
-    CUDA when there is a device, else the CPU (gloo between ranks). Every method but the properties is
-    a collective: all ranks call it in the same order. meeting: where they have met; by default they do so here.
+    On GPUs where there are any, else on the CPU (gloo between ranks). Every method but the properties is
+    a collective: all ranks call it in the same order.
     """
 
-    def __init__(self, mixed_precision: str = "no", num_threads: int = 0, meeting: Meeting | None = None) -> None:
+    def __init__(
+        self,
+        mixed_precision: str = "no",
+        num_threads: int = 0,
+        meeting: Meeting | None = None,
+        device: DeviceChoice = "auto",
+        patience: timedelta = FOREVER,
+    ) -> None:
+        """meeting: where ranks have met; by default they do so here. patience: how long one rank waits for another."""
         meeting = meeting or Meeting()
-        # `accelerate launch --cpu` has ranks leave GPUs alone.
-        is_cpu_wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
-        on_gpu = torch.cuda.is_available() and not is_cpu_wanted
-        self.precision = choose_precision(mixed_precision)
-        _join(meeting, on_gpu, self.precision)
+        on_gpu = choose_device(device) == "cuda"
+        self.precision = choose_precision(mixed_precision, on_gpu)
+        _join(meeting, on_gpu, self.precision, patience)
         # Buffers say which weights are copies of which, and are the same on all ranks from the start.
         alike = DistributedDataParallelKwargs(broadcast_buffers=False)
         self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision, kwargs_handlers=[alike])
@@ -43,7 +53,8 @@ class Ranks:
         self.world_size: int = self._accelerator.num_processes
         atexit.register(_leave)
         # Small things go past the GPU, which need not be waited for then. On the CPU this is the usual way as well.
-        self._aside = distributed.new_group(backend="gloo") if on_gpu and self.world_size > 1 else None
+        several = on_gpu and self.world_size > 1
+        self._aside = distributed.new_group(backend="gloo", timeout=patience) if several else None
 
     @property
     def is_main(self) -> bool:
@@ -98,17 +109,22 @@ class Ranks:
 
     def gather(self, rows: list[Any]) -> list[Any]:
         """All ranks' rows, in rank order, on every rank."""
-        return gather_object(rows) if self.world_size > 1 else rows
+        if self.world_size == 1:
+            return rows
+        parts: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(parts, rows, group=self._aside)
+        return [row for part in parts for row in part]
 
     def barrier(self) -> None:
-        self._accelerator.wait_for_everyone()
+        if self.world_size > 1:
+            distributed.barrier(group=self._aside)
 
     def close(self) -> None:
-        """Leave the process group; without it the launcher warns of leaked resources."""
+        """Leave the process group, when all is done; without it the launcher warns of leaked resources."""
         self._accelerator.end_training()
 
 
-def _join(meeting: Meeting, on_gpu: bool, precision: str) -> None:
+def _join(meeting: Meeting, on_gpu: bool, precision: str, patience: timedelta) -> None:
     """Take this rank's GPU and enter the process group, once all ranks can.
 
     Raises UserError without a GPU for it, or when ranks would work on devices of two kinds or in two precisions.
@@ -129,13 +145,24 @@ def _join(meeting: Meeting, on_gpu: bool, precision: str) -> None:
         "use nodes of one kind, and look for lost GPUs",
     )
     distributed.init_process_group(
-        "nccl" if on_gpu else "gloo", store=meeting.store("ranks"), rank=launch.rank, world_size=launch.world_size
+        "nccl" if on_gpu else "gloo",
+        store=meeting.store("ranks"),
+        rank=launch.rank,
+        world_size=launch.world_size,
+        timeout=patience,
     )
 
 
 def _leave() -> None:
-    """Leave the process group, also after an error: a process that ends inside it may be aborted by its own threads."""
-    if distributed.is_available() and distributed.is_initialized():
+    """Leave the process group after an error: a process that ends inside it may be aborted by its own threads.
+
+    NCCL's is aborted, since destroying it waits for exchanges that other ranks will never join.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    if "nccl" in distributed.get_backend():
+        distributed.distributed_c10d._abort_process_group()
+    else:
         distributed.destroy_process_group()
 
 

@@ -26,6 +26,11 @@ _LATE_SEC = 1.0  # a look that comes later than that was held up
 _WRITE_STACKS = signal.SIGRTMIN + 7
 
 
+def longest_sec(limit_sec: float) -> float:
+    """How long a process may take for a step, its first included, until a Watchdog of this limit ends it."""
+    return max(limit_sec, _FIRST_SEC) + _LINGER_SEC
+
+
 class Watchdog:
     """Ends this process when `beat` was not called for limit_sec (ten minutes before it first is); 0 never does.
 

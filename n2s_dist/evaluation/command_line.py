@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     add("--uncertainty", action="store_true", help="also compare the posterior's deviation with the errors")
     add("--bm3d", action="store_true", help="also denoise by BM3D, told the level")
     add("--out", type=Path, required=True, metavar="DIR", help="where results.json, table.md and table.csv go")
+    add("--device", choices=["auto", "gpu", "cpu"], default="auto", help="auto: GPUs where there are any (%(default)s)")
     add("--seed", type=int, default=0, help="of the benchmarks' noise (%(default)s)")
     add("--pictures", action="store_true", help="write clean, noisy and denoised images to DIR/pictures")
     add("--fresh", action="store_true", help="measure all again, also what DIR has of the same evaluation")

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from n2s_dist.distributed.precision import full_precision
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_training_noise
@@ -39,6 +40,7 @@ _MIN_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ra
 _SEED = 0x6C6576656C
 
 
+@full_precision
 def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = None) -> NoiseModel:
     """The noise of one image, of `family` or, where None, of the likeliest of the families that the model knows.
 
@@ -166,6 +168,7 @@ def objective(model: ScoreModel, y: Tensor, noise: NoiseModel) -> float:
     return float(torch.where(inside, score_u**2 / 2 + divergence_u, 0).detach().mean())
 
 
+@full_precision
 def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, levels: int = 50) -> NoiseModel:
     """The way of Noise2Score (Kim & Ye 2021): of evenly spaced levels, the one whose denoised image varies least.
 

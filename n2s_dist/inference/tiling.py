@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from n2s_dist.distributed.precision import full_precision
 from n2s_dist.models.base import from_batch, to_batch
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
@@ -75,6 +76,7 @@ class ReceptiveField(NamedTuple):
         return Box(top, left, bottom, right)
 
 
+@full_precision
 @torch.no_grad()
 def denoise_whole(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel) -> np.ndarray:
     """Posterior mean of images of one size in one piece.

@@ -34,6 +34,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from n2s_dist.distributed.precision import full_precision
 from n2s_dist.inference.tiling import TILE, Box, ReceptiveField
 from n2s_dist.models.base import from_batch, to_batch
 from n2s_dist.models.score_model import ScoreModel
@@ -137,6 +138,7 @@ def _of_box(
     return kept[0], kept[1], _Sums(independent, sums[1], sums[0], sums[2])
 
 
+@full_precision
 def posterior_tiled(
     model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, tile: int = TILE, probes: int = PROBES
 ) -> Posterior:

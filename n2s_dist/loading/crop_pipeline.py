@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline, do_not_convert
+from nvidia.dali.plugin.pytorch import feed_ndarray
 from torch import Tensor
 
 from n2s_dist.config.schema import ExtraView
@@ -162,9 +163,10 @@ def crop_pipeline(
         layout=[layout for _, _, layout in inputs],
         no_copy=True,
     )
+    # Cut on the host, so that crops cross the bus to a GPU, and not whole tiles.
+    crop = fn.slice(tile, start=corner, shape=[crop_size, crop_size], axes=[0, 1])
     if device == "gpu":
-        tile, keys = tile.gpu(), [key.gpu() for key in keys]
-    crop = fn.slice(tile, corner, [crop_size, crop_size], axes=[0, 1])
+        crop, keys = crop.gpu(), [key.gpu() for key in keys]
     if stored.dtype == "float16":
         crop = fn.cast(crop, dtype=types.FLOAT)  # which flips, as float16 does not
     crop = fn.flip(crop, horizontal=left_right, vertical=up_down)
@@ -213,7 +215,7 @@ class CropLoader:
         stored = parse_training_noise(shards.noise).encoding if shards.noise else CLEAN
         values = batch_size * shards.manifest.channels * crop_size**2 * (2 if extra_view else 1)
         together = max(1, min(_MAX_TOGETHER, _VALUES_TOGETHER // values))
-        self._batch_size, self._made = batch_size, deque[Tensor]()
+        self._device, self._batch_size, self._made = device, batch_size, deque[Tensor]()
         inputs = crop_inputs(
             shards, map(np.concatenate, batched(positions, together)), crop_size, seed,
             noisy=noise is not None, resample_noise=resample_noise, windows=windows, extra_view=extra_view,
@@ -238,9 +240,23 @@ class CropLoader:
 
     def __next__(self) -> Tensor:
         if not self._made:
-            (made,) = self._pipeline.run()
-            tensor = torch.from_dlpack(made.as_tensor())
-            # On the CPU the tensor owns its memory until the last reference goes, and a copy would take as long as
-            # all that went before it. On a GPU work that is still queued may outlive the last reference.
-            self._made.extend((tensor.clone() if tensor.is_cuda else tensor).split(self._batch_size))
+            self._made.extend(
+                (self._run_gpu() if self._device.type == "cuda" else self._run_cpu()).split(self._batch_size)
+            )
         return self._made.popleft()
+
+    def _run_cpu(self) -> Tensor:
+        """The graph's next crops, in its own memory: a copy would take as long as all that went before it."""
+        (made,) = self._pipeline.run()
+        return torch.from_dlpack(made.as_tensor())  # owns that memory until its last reference goes
+
+    def _run_gpu(self) -> Tensor:
+        """A copy of the graph's next crops, all in the order of PyTorch's stream, so that the host waits for nothing.
+
+        Work in that stream may outlive the last reference to DALI's memory; and to give that memory back from Python
+        synchronises the device, which nothing may do while a CUDA graph is captured.
+        """
+        stream = torch.cuda.current_stream(self._device)
+        (made,) = self._pipeline.run(stream)
+        crops = made.as_tensor()
+        return feed_ndarray(crops, torch.empty(crops.shape(), device=self._device), cuda_stream=stream)

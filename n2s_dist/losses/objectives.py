@@ -30,11 +30,12 @@ import torch
 from torch import Tensor
 
 from n2s_dist.config.schema import Method
-from n2s_dist.losses.ardae import ardae_loss, generators, perturbations
+from n2s_dist.losses.ardae import ardae_loss, draws_at_once, generators, perturbations, philox_keys
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.batch import NoiseBatch
 from n2s_dist.noise.blurred import Kernels
+from n2s_dist.noise.transfer import to_device
 
 # Noise2Void: one pixel in 64 is masked, as in Krull et al. 2019, by a value of the 5 x 5 around it.
 _ONE_IN = 64
@@ -83,10 +84,16 @@ def blind_spots(seed: int, positions: np.ndarray, shape: torch.Size, device: tor
     less often. Noise is independent between channels, so each has its own blind spots.
     """
     height, width = shape[2:]
-    pick = torch.empty(shape, dtype=torch.int64, device=device)
-    for sample, generator in zip(pick, generators(seed, positions, device), strict=True):
-        sample.random_(0, _ONE_IN * len(_NEIGHBOURS), generator=generator)
-    offsets = torch.tensor([*_NEIGHBOURS, (0, 0)], device=device)
+    choices = _ONE_IN * len(_NEIGHBOURS)
+    if draws_at_once(device):
+        keys = philox_keys(seed, positions, device)
+        uniform = torch.ops.aten._philox_uniform_(torch.empty(shape, device=device), keys)
+        pick = (uniform * choices).long()
+    else:
+        pick = torch.empty(shape, dtype=torch.int64, device=device)
+        for sample, generator in zip(pick, generators(seed, positions, device), strict=True):
+            sample.random_(0, choices, generator=generator)
+    offsets = to_device(np.array([*_NEIGHBOURS, (0, 0)]), device)
     down, across = offsets[pick.clamp(max=len(_NEIGHBOURS))].unbind(-1)
     row = (torch.arange(height, device=device)[:, None] + down).clamp(0, height - 1)
     column = (torch.arange(width, device=device) + across).clamp(0, width - 1)

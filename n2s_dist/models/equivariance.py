@@ -6,13 +6,29 @@ weights one copy is trained and the others are made from it. A step takes as man
 weight learns from eight times as much.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from n2s_dist.config.checks import SYMMETRY_ORDER
+from n2s_dist.models.memory_order import in_memory, places_in_memory
+
+_Strides = tuple[int, ...]
+
+
+class _Layouts(NamedTuple):
+    """How a whole weight, what is trained of it, and the latter's gradient lie in memory."""
+
+    whole: _Strides
+    trained: _Strides
+    gradient: _Strides
+
+
+def _strides(shape: torch.Size, layout: torch.memory_format) -> _Strides:
+    return torch.empty(shape, device="meta", memory_format=layout).stride()
+
 
 _SQUARE = torch.arange(9).view(3, 3)
 
@@ -59,19 +75,18 @@ class _Copy(torch.autograd.Function):
     """Weights from trained ones. Gradients of copies are added in a fixed order, so they repeat to the last bit."""
 
     @staticmethod
-    def forward(context: Any, trained: Tensor, places: Tensor, copies: Tensor) -> Tensor:
+    def forward(
+        context: Any, trained: Tensor, places: Tensor, copies: Tensor, shape: torch.Size, layouts: _Layouts
+    ) -> Tensor:
         context.save_for_backward(copies)
-        context.shape = trained.shape
-        return trained.flatten().index_select(0, places.flatten()).view(places.shape)
+        context.shape, context.layouts = trained.shape, layouts
+        return in_memory(trained, layouts.trained).index_select(0, places).as_strided(shape, layouts.whole)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (copies,) = context.saved_tensors
-        return (
-            gradient.flatten().index_select(0, copies.flatten()).view(SYMMETRY_ORDER, -1).sum(0).view(context.shape),
-            None,
-            None,
-        )
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (copies,), layouts = context.saved_tensors, context.layouts
+        of_copies = in_memory(gradient, layouts.whole).index_select(0, copies.view(-1)).view(SYMMETRY_ORDER, -1)
+        return of_copies.sum(0).as_strided(context.shape, layouts.gradient), None, None, None, None
 
 
 class Symmetric(nn.Module):
@@ -82,15 +97,33 @@ class Symmetric(nn.Module):
 
     def __init__(self, weight: Tensor, groups_dim: int, pixels: bool) -> None:
         super().__init__()
-        self.groups_dim = groups_dim
-        shape = weight.transpose(0, groups_dim).shape
-        places = _places(shape[0] // SYMMETRY_ORDER, shape[1], shape[2], pixels).transpose(0, groups_dim).contiguous()
-        copies = places.flatten().argsort(stable=True).view(-1, SYMMETRY_ORDER).T
-        self.register_buffer("places", places.int(), persistent=False)
-        self.register_buffer("copies", copies.contiguous().int(), persistent=False)
+        self.groups_dim, self.pixels, self.shape = groups_dim, pixels, weight.shape
+        for name in ("places", "copies"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.int32), persistent=False)
+        self.lay_out(self.right_inverse(weight), torch.contiguous_format)
+
+    def lay_out(self, trained: Tensor, whole: torch.memory_format) -> None:
+        """Choose how the whole weight is to lie in memory, and expect trained weights to lie as these do."""
+        own = trained.stride()
+        # Gradients take their weights' layout by themselves, for the price of a copy. Sums over copies are rounded as
+        # their order has it, and on the CPU that stays as it was.
+        gradient = own if whole == torch.channels_last else trained.contiguous().stride()
+        self._layouts = layouts = _Layouts(_strides(self.shape, whole), own, gradient)
+        places, sums = (
+            in_memory(self.spread(places_in_memory(trained.shape, strides)), layouts.whole)
+            for strides in (layouts.trained, layouts.gradient)
+        )
+        self.places = places.int().to(trained.device)
+        self.copies = sums.argsort(stable=True).view(-1, SYMMETRY_ORDER).T.contiguous().int().to(trained.device)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A value for each trained weight, of any type, copied to all that are made from it: of the whole's shape."""
+        groups, channels, side, _ = self.right_inverse(torch.empty(self.shape, device="meta")).shape
+        places = _places(groups, channels, side, self.pixels).transpose(0, self.groups_dim)
+        return values.flatten()[places]
 
     def forward(self, trained: Tensor) -> Tensor:
-        return _Copy.apply(trained, self.places, self.copies)
+        return _Copy.apply(trained, self.places, self.copies, self.shape, self._layouts)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The copies in the square's own position, groups first."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.model import NoiseModel
+from n2s_dist.noise.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class NoiseBatch:
         which, values = distribution.draw(image_keys, seed)
         tensors = [_column(column, device) for column in values.T]
         kinds = tuple(each.low.with_values(*tensors[: len(each.low.parameters)]) for each in distribution.ranges)
-        return NoiseBatch(kinds, torch.as_tensor(which, device=device).view(-1, 1, 1, 1))
+        return NoiseBatch(kinds, to_device(which, device).view(-1, 1, 1, 1))
 
     @staticmethod
     def same(noise: NoiseModel, device: torch.device) -> NoiseBatch:
@@ -49,4 +50,4 @@ class NoiseBatch:
 
 
 def _column(values: np.ndarray, device: torch.device) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1, 1)
+    return to_device(values, device, torch.float32).view(-1, 1, 1, 1)

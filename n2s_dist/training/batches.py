@@ -13,6 +13,7 @@ from n2s_dist.loading.prefetch import bring_ahead, run_ahead
 from n2s_dist.losses.ardae import excesses, is_overstated, part_of_raise, raised, share_of_range, sigma_a_law
 from n2s_dist.losses.constant_areas import make_constant
 from n2s_dist.losses.objectives import Batch, draw
+from n2s_dist.noise.transfer import to_device
 from n2s_dist.training.state import TrainState
 
 
@@ -37,14 +38,12 @@ def open_batches(run: TrainState) -> Iterator[Batch]:
         else:
             kernels = run.model.noise.kernels(keys, run.shards.manifest.seed)
             noisy, aux = made, draw(config.method, config.seed, positions, made.shape, device, kernels)
-        sigma_a, excess = (
-            torch.tensor(scales, dtype=torch.float32, device=device).view(-1, 1, 1, 1)
-            for scales in perturbation_scales(run, positions, keys)
-        )
+        scales, excess = perturbation_scales(run, positions, keys)
+        sigma_a = to_device(scales, device, torch.float32).view(-1, 1, 1, 1)
         noiseless = None
         if config.ardae.constant:
             noisy, noiseless = make_constant(noisy, config.seed, positions, config.ardae.constant)
-        told = excess if config.ardae.overstated else None
+        told = to_device(excess, device, torch.float32).view(-1, 1, 1, 1) if config.ardae.overstated else None
         return Batch(positions, noisy, run.noise_of(keys), aux, sigma_a, told, noiseless)
 
     return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))

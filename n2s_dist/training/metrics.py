@@ -17,13 +17,12 @@ def write_metrics(run: TrainState, tracker: NullTracker, progress: tqdm) -> None
     now = run.interval
     losses = torch.cat(now.losses).double().cpu().numpy()
     elapsed = time.perf_counter() - now.started
-    loss_sum, wait_sum, count = run.ranks.sum([float(losses.sum()), now.data_wait_sec / elapsed, float(losses.size)])
+    loss_sum, count = run.ranks.sum([float(losses.sum()), float(losses.size)])
     metrics = {
         "loss": loss_sum / count,
         "learning_rate": run.optimizer.param_groups[0]["lr"],
         "gradient_norm": float(now.gradient_norms[-1]),
         "samples_per_sec": count / elapsed,
-        "data_wait_frac": wait_sum / run.ranks.world_size,
         **run.telemetry.report(count / elapsed, max(0, run.config.train.total_samples - run.samples_seen)),
     }
     if run.config.method == "ardae":

@@ -5,6 +5,7 @@ follows from samples_seen.
 """
 
 import copy
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import torch
 import yaml
 
 from n2s_dist.config.schema import Config, flatten, to_dict
-from n2s_dist.distributed import stop_signals
+from n2s_dist.distributed import stop_signals, watchdog
 from n2s_dist.distributed.meeting import Meeting
-from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.distributed.ranks import FOREVER, Ranks
 from n2s_dist.loading import windowed_order
 from n2s_dist.loading.crop_pipeline import check_crop_size, check_noise
 from n2s_dist.loading.remote_cache import open_store
@@ -33,6 +34,7 @@ from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.stopwatch import Stopwatch
 
+_AFTER_WATCHDOG_SEC = 60.0
 # What may change when a run is continued; anything else would make it another run.
 _MAY_CHANGE = (
     "run_dir",
@@ -46,6 +48,7 @@ _MAY_CHANGE = (
     "train.validate_every_samples",
     "train.validation_tiles",
     "train.log_every_samples",
+    "train.device",
     "train.mixed_precision",
     "train.compile",
     "train.channels_last",
@@ -81,8 +84,10 @@ def start(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting |
 
     stopwatch.lap("shards and checkpoint")
     micro_batch_size = choose_micro_batch_size(config, meeting.launch.world_size)
+    check_compile(config, meeting.launch.world_size)
     check_compiler(config.train.compile)
-    ranks = Ranks(config.train.mixed_precision, config.train.num_threads, meeting)
+    plan = config.train
+    ranks = Ranks(plan.mixed_precision, plan.num_threads, meeting, plan.device, patience_of(plan.hang_sec))
     stopwatch.lap("ranks")
     torch.manual_seed(int(hashing.hash64(config.seed, hashing.STREAM_WEIGHTS)) >> 1)
     model = build_score_model(config, shards.manifest.channels)
@@ -126,6 +131,13 @@ def start(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting |
     stopwatch.lap("model")
     run.stopwatch = stopwatch
     return run
+
+
+def patience_of(hang_sec: float) -> timedelta:
+    """How long ranks wait for each other: longer than the watchdog, which says what all of them were doing."""
+    if not hang_sec:
+        return FOREVER
+    return min(timedelta(seconds=watchdog.longest_sec(hang_sec) + _AFTER_WATCHDOG_SEC), FOREVER)
 
 
 def build_optimizer(config: Config, model: ScoreModel) -> torch.optim.Optimizer:
@@ -212,6 +224,28 @@ def choose_micro_batch_size(config: Config, world_size: int) -> int:
             f"take a multiple of {world_size}"
         )
     return next(size for size in range(min(config.train.device_batch_size, share), 0, -1) if share % size == 0)
+
+
+def check_compile(config: Config, world_size: int) -> None:
+    """UserError for CUDA graphs where gradients would be wrong.
+
+    A graph's backward pass writes gradients to memory of its own. The next micro-batch overwrites them before they are
+    added up. And exchanges between ranks, which run while gradients are made, are not part of a graph.
+    """
+    size, mode = choose_micro_batch_size(config, world_size), config.train.compile
+    if mode not in ("reduce-overhead", "max-autotune"):
+        return
+    share = config.train.global_batch_size // world_size
+    if world_size > 1:
+        raise UserError(
+            f"train.compile {mode} takes CUDA graphs, which are for one rank, and this run has {world_size}: "
+            "give default or max-autotune-no-cudagraphs"
+        )
+    if size < share:
+        raise UserError(
+            f"train.compile {mode} takes CUDA graphs, which are for batches held whole: give train.device_batch_size "
+            f"{share}, or train.compile default or max-autotune-no-cudagraphs"
+        )
 
 
 def check_same_run(config: Config, before: Config, samples_seen: int, run_dir: Path) -> None:

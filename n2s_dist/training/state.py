@@ -31,7 +31,6 @@ class Interval:
     positions: list[np.ndarray] = field(default_factory=list)
     sigma_a: list[Tensor] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
-    data_wait_sec: float = 0.0
     checkpoint_pause_sec: float = 0.0  # not part of what throughput is counted over
     gradient_norms: list[Tensor] = field(default_factory=list)
 

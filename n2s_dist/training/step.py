@@ -1,6 +1,5 @@
 """One optimizer step."""
 
-import time
 from collections.abc import Iterator
 
 from n2s_dist.losses.objectives import Batch, method_loss
@@ -19,9 +18,9 @@ def train_step(run: TrainState, batches: Iterator[Batch]) -> None:
         group["lr"] = learning_rate(config, run.samples_seen)
 
     for number in range(count):
-        waiting = time.perf_counter()
+        run.telemetry.wait_for_data()
         batch = next(batches)
-        run.interval.data_wait_sec += time.perf_counter() - waiting
+        run.telemetry.data_came()
         with run.ranks.accumulating(run.ddp_model, last=number == count - 1):
             losses = method_loss(config.method, run.model, run.ddp_model, batch)
             run.ranks.backward(losses.mean() / count)

@@ -108,9 +108,15 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, num_threads: int) -> f
 
 
 def memory_mib(device: torch.device) -> float:
-    """The most that was allocated on a GPU, or this process's resident set on the CPU."""
+    """The most that a GPU has had to hold, or this process's resident set on the CPU.
+
+    On a GPU: the most that PyTorch allocated, and all that is not PyTorch's, such as DALI's pool and CUDA itself. What
+    PyTorch keeps for later does not count.
+    """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        free, total = torch.cuda.mem_get_info(device)
+        others = total - free - torch.cuda.memory_reserved(device)
+        return (torch.cuda.max_memory_allocated(device) + others) / 2**20
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -163,7 +169,8 @@ class StepTelemetry:
         self._flops = flops_per_sample(model, channels, crop_size, method)
         self._peak = matmul_peak(ranks.device, _DTYPES[mixed_precision], torch.get_num_threads())
         self._steps: list[list[Any]] = []  # four marks a step
-        self._begun = self._gradients_ready = self._exchanged = None
+        self._data_waits: list[tuple[Any, Any]] = []
+        self._begun = self._gradients_ready = self._exchanged = self._waiting = None
         self._trace = profile_dir / f"rank-{ranks.rank}.json"
         wanted = profile_steps > 0 and ranks.rank < _PROFILED_RANKS
         self._profiler = self._start_profiler(profile_steps) if wanted else None
@@ -176,6 +183,14 @@ class StepTelemetry:
     def begin(self) -> None:
         """A step begins."""
         self._begun = self._clock.mark()
+
+    def wait_for_data(self) -> None:
+        """The step asks for a batch."""
+        self._waiting = self._clock.mark()
+
+    def data_came(self) -> None:
+        """The batch is there. A GPU that had work left until now has not waited: it passes both marks at once."""
+        self._data_waits.append((self._waiting, self._clock.mark()))
 
     def exchanged(self) -> None:
         """Gradients of all ranks are summed."""
@@ -193,14 +208,17 @@ class StepTelemetry:
         """Metrics of the steps since the last report. A collective."""
         whole = [self._clock.elapsed_ms(step[0], step[3]) for step in self._steps]
         waits = [self._clock.elapsed_ms(step[1], step[2]) for step in self._steps]
-        self._steps = []
+        data_waits = [self._clock.elapsed_ms(begin, end) for begin, end in self._data_waits]
+        self._steps, self._data_waits = [], []
         own = float(np.median(np.subtract(whole, waits)))
-        rows = self._ranks.gather([(own, sum(waits) / sum(whole), memory_mib(self._ranks.device), self._peak)])
-        own_ms, wait_frac, memory, peaks = (list(column) for column in zip(*rows, strict=True))
+        shares = sum(data_waits) / sum(whole), sum(waits) / sum(whole)
+        rows = self._ranks.gather([(own, *shares, memory_mib(self._ranks.device), self._peak)])
+        own_ms, data_frac, wait_frac, memory, peaks = (list(column) for column in zip(*rows, strict=True))
         scale = self._ranks.scaler_state.get("scale")
         return {
             "samples_per_sec_per_rank": samples_per_sec / self._ranks.world_size,
             "samples_to_go": samples_to_go,
+            "data_wait_frac": float(np.mean(data_frac)),
             **percentiles(whole),
             **stragglers(own_ms),
             "exchange_wait_frac": float(np.mean(wait_frac)),

@@ -15,7 +15,7 @@ from n2s_dist.distributed.precision import choose_precision
 from n2s_dist.models import checkpoint
 from n2s_dist.training import compilation
 from n2s_dist.training.loop import train
-from n2s_dist.training.setup import start
+from n2s_dist.training.setup import check_compile, start
 from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -136,11 +136,28 @@ def test_an_unknown_way_to_compile_lists_the_known_ones(cli):
     assert "train.compile" in line and "reduce-overhead" in line
 
 
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_cuda_graphs_are_refused_where_gradients_would_be_wrong(tiny, cli, tmp_path, monkeypatch, mode):
+    given = [*tiny, f"--run_dir={tmp_path / 'run'}", f"--train.compile={mode}"]
+    line = cli(training.main, *given, "--train.device_batch_size=4").error(2)
+    assert f"train.compile {mode}" in line and "train.device_batch_size 8" in line
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    line = cli(training.main, *given).error(2)
+    assert f"train.compile {mode}" in line and "max-autotune-no-cudagraphs" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("mode", "ranks", "portion"), [("default", 2, 2), ("max-autotune-no-cudagraphs", 2, 2),
+                                                        ("reduce-overhead", 1, 8)])  # fmt: skip
+def test_ways_to_compile_that_are_right(tiny, mode, ranks, portion):
+    check_compile(read_config([*tiny, f"--train.compile={mode}", f"--train.device_batch_size={portion}"]), ranks)
+
+
 @pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (False, True)])
 def test_auto_is_bf16_where_the_processor_calculates_in_it(bf16, amx, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert choose_precision("auto") == ("bf16" if bf16 or amx else "no")
-    assert (choose_precision("bf16"), choose_precision("no")) == ("bf16", "no")
+    assert choose_precision("auto", False) == ("bf16" if bf16 or amx else "no")
+    assert (choose_precision("bf16", False), choose_precision("no", False)) == ("bf16", "no")
     with pytest.raises(UserError, match="fp16 needs a GPU"):
-        choose_precision("fp16")
+        choose_precision("fp16", False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from n2s_dist.noise.specification import parse_training_noise
+from n2s_dist.noise.specification import parse_training_noise, with_files_read
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.manifest import SPLITS
 from n2s_dist.utils import tar_members
@@ -49,6 +49,8 @@ class BuildOptions:
             raise UserError(f"--seed is {self.seed}: give a whole number, not negative and below 2^63")
         if self.shard_mib < 1:
             raise UserError(f"--shard-mib is {self.shard_mib}: a shard has at least 1 MiB")
+        if self.noise is not None:
+            object.__setattr__(self, "noise", with_files_read(self.noise))
         self.dtype("train")
         if self.already_noisy and not self._has_one_noise():
             raise UserError("--already-noisy takes --noise FAMILY:LEVEL: the one noise and level that the images have")

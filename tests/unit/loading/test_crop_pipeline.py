@@ -374,7 +374,9 @@ def test_every_operator_has_a_gpu_backend(noise, stored, extra_view, device):
     assert {"Slice", "Flip", "Transpose"} <= names
     assert noise is None or {"LookupTable", "_ArithmeticGenericOp"} <= names
     assert all("gpu" in backends(name) for name in names)
-    assert {placed for name, placed in operators if name in names} == {device}
+    # Crops are cut on the host, so that no tile crosses the bus.
+    assert {placed for name, placed in operators if name == "Slice"} == {"cpu"}
+    assert {placed for name, placed in operators if name in names - {"Slice"}} == {device}
 
 
 def test_operators_without_a_gpu_backend_can_be_told():

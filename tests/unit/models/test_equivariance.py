@@ -83,6 +83,28 @@ def test_gradients_are_those_through_the_whole_weights_added_over_copies():
     assert torch.autograd.gradcheck(layer[0], (layer.original,))
 
 
+def test_weights_can_be_made_with_channels_innermost_and_so_can_their_gradients():
+    plain, laid_out = network(symmetric=True), network(symmetric=True).to(memory_format=torch.channels_last)
+    for trained, symmetric in symmetric_weights(laid_out).items():
+        symmetric.lay_out(trained, torch.channels_last)
+    x = torch.randn(2, 5, 16, 16, dtype=torch.float64)
+    for each in (plain, laid_out):
+        each(x).square().mean().backward()
+    for name, weight in whole_weights(laid_out).items():
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(weight, whole_weights(plain)[name])
+    for weight, expected in zip(laid_out.parameters(), plain.parameters(), strict=True):
+        assert weight.grad.stride() == weight.stride()
+        torch.testing.assert_close(weight.grad, expected.grad)
+
+
+def test_weights_that_lie_in_another_way_than_was_said_are_the_same():
+    symmetric = network(symmetric=True)
+    before = whole_weights(symmetric)
+    after = whole_weights(symmetric.to(memory_format=torch.channels_last))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_muon_steps_as_on_the_whole_weights_which_stay_symmetric():
     """Muon on the whole weights, with gradients averaged over copies, must give the same weights."""
     symmetric = network(symmetric=True).float()

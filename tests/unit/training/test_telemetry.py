@@ -13,6 +13,7 @@ from support.launched import Launched
 from torch import nn
 
 from n2s_dist.config.command_line import read_config
+from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gaussian import Gaussian
@@ -117,6 +118,54 @@ def test_memory_grows_by_what_is_held():
 # --- in a run ---------------------------------------------------------------------------------------------
 
 
+def test_a_gpus_memory_is_pytorchs_and_what_others_hold(monkeypatch):
+    """8 GiB in all, 1 GiB of it free: PyTorch has 5 GiB, of which it needed 3; DALI and CUDA have the other 2."""
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 * gib, 8 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * gib)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * gib)
+    assert memory_mib(torch.device("cuda", 0)) == 5 * 1024
+
+
+class _Queue:
+    """The clock of a GPU whose host runs ahead: a mark is passed once all work before it is done."""
+
+    def __init__(self) -> None:
+        self.host_ms = self.idle_from_ms = 0.0
+
+    def work(self, ms: float) -> None:
+        self.idle_from_ms = max(self.host_ms, self.idle_from_ms) + ms
+
+    def mark(self) -> float:
+        return max(self.host_ms, self.idle_from_ms)
+
+    def elapsed_ms(self, begin: float, end: float) -> float:
+        return end - begin
+
+
+def test_a_gpu_waits_for_data_only_while_it_has_no_work(monkeypatch, tmp_path):
+    queue = _Queue()
+    monkeypatch.setattr(telemetry, "_clock", lambda device: queue)
+    monkeypatch.setattr(telemetry, "flops_per_sample", lambda *_: 1.0)
+    monkeypatch.setattr(telemetry, "matmul_peak", lambda *_: 1.0)
+    watch = telemetry.StepTelemetry(
+        Ranks(), ScoreModel(_TwoLayers(), NoiseDistribution.of(Gaussian(0.1)), "image"), _TwoLayers(),
+        channels=3, crop_size=8, method="ardae", mixed_precision="no", profile_dir=tmp_path, profile_steps=0,
+    )  # fmt: skip
+    # Data of the first step takes 5 ms, in which the GPU has nothing to do; then it always has.
+    for data_ms in (5.0, 8.0, 11.0):
+        watch.begin()
+        watch.wait_for_data()
+        queue.host_ms += data_ms
+        watch.data_came()
+        queue.work(15.0)
+        watch.exchanged()
+        watch.end()
+    report = watch.report(1.0, 0)
+    assert report["data_wait_frac"] == pytest.approx(5 / 50)
+    assert report["step_ms_p50"] == 15.0
+
+
 def test_what_a_run_logs_adds_up(tiny, tmp_path):
     train(read_config([*tiny, "--run_dir", str(tmp_path / "run")]))
     rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
@@ -133,6 +182,7 @@ def test_what_a_run_logs_adds_up(tiny, tmp_path):
         assert row["exchange_wait_frac"] == 0 and row["slowest_rank"] == 0 and row["straggler_ratio"] == 1
         assert row["step_ms_by_rank"] == [pytest.approx(row["step_ms_p50"], abs=1e-3)]
         assert 50 < row["memory_mib"] < 20_000
+        assert 0 <= row["data_wait_frac"] < 1
         assert "loss_scale" not in row
 
 

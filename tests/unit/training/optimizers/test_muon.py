@@ -10,10 +10,11 @@ from torch import nn
 from n2s_dist.config.command_line import read_config
 from n2s_dist.models import checkpoint
 from n2s_dist.models.base import hidden_weights
+from n2s_dist.models.equivariance import symmetric_weights
 from n2s_dist.models.resunet import ResUNet
 from n2s_dist.models.unet_n2n import UNetN2N
 from n2s_dist.training.loop import train
-from n2s_dist.training.optimizers.muon import Muon, orthogonalised
+from n2s_dist.training.optimizers.muon import Muon, orthogonalised, stacks
 
 OPTIONS = {"lr": 0.01, "weight_decay": 0.1}
 
@@ -50,6 +51,40 @@ def test_steps_are_those_of_torchs_own_on_the_flattened_weight(shape):
     moved, expected = weight - start, matrix.view(shape) - start
     assert (moved - expected).norm() < 0.03 * expected.norm()  # bf16 resolves 0.4 % of a value, for five rounds
     torch.testing.assert_close(bias, same_bias)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_stacks_of_all_sizes_give_what_stacks_of_one_size_give(symmetric, layout):
+    """A GPU's few stacks, filled up with zeros, against one stack for each shape, on weights in any layout."""
+    torch.manual_seed(0)
+    network = ResUNet(5, 3, (8, 16, 64), 1, symmetric=symmetric).to(memory_format=layout)
+    weights, copies = hidden_weights(network), symmetric_weights(network)
+    for weight, symmetry in copies.items():
+        symmetry.lay_out(weight, layout)
+    ahead = {weight: torch.randn_like(weight) for weight in weights}
+    found: list[dict] = []
+    for merged in (False, True):
+        made = stacks(weights, copies, merged)
+        assert len(made) == 1 if merged else len(made) > 1
+        found.append({})
+        for stack in made:
+            assert len(set(stack.scales)) > 1 if merged else len(set(stack.scales)) == 1
+            updates = stack.updates([ahead[weight] for weight in stack.weights])
+            found[-1] |= dict(zip(stack.weights, updates, strict=True))
+    for weight in weights:
+        assert found[0][weight].stride() == found[1][weight].stride() == weight.stride()
+        torch.testing.assert_close(found[0][weight], found[1][weight], rtol=1e-4, atol=1e-5)
+        whole = copies[weight](ahead[weight]) if symmetric else ahead[weight]
+        expected = orthogonalised(whole.flatten(1)[None])[0].view(whole.shape)
+        expected = copies[weight].right_inverse(expected) if symmetric else expected
+        torch.testing.assert_close(found[0][weight], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_large_matrices_are_not_filled_up_by_much():
+    network = ResUNet(5, 3, (64, 256, 512), 1)
+    sides = [stack._shape[1] for stack in stacks(hidden_weights(network), {}, merged=True)]
+    assert sorted(sides) == [64, 256, 512]
 
 
 @pytest.mark.parametrize("network", [ResUNet(5, 3, (4, 6, 8)), UNetN2N(4, 3)])
