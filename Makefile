@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: demo test test-unit lint bench clean
+.PHONY: demo test test-unit lint bench docs notebook clean
 .DELETE_ON_ERROR:
 
 .venv/.ready: setup.cfg constraints.txt
@@ -38,5 +38,17 @@ bench: .venv/.ready
 	@$(BIN)/python tools/bench_scaling.py --json runs/bench/scaling.json
 	@$(BIN)/python tools/bench_checkpoint.py --json runs/bench/checkpoint.json
 
+.venv/.docs-ready: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
+
+docs: .venv/.docs-ready
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo build/site/index.html
+
+notebook: .venv/.docs-ready
+	@rm -rf runs/notebook
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/run_notebook.py $(KEEP)
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build/site

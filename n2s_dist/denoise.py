@@ -18,10 +18,13 @@ from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.programs import program_name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="n2s-denoise", description="Denoise an image or a folder of images.")
+    parser = argparse.ArgumentParser(
+        prog=program_name("n2s-denoise"), description="Denoise an image or a folder of images."
+    )
     parser.add_argument(
         "--checkpoint", metavar="RUN_DIR", help="a run directory, one of its checkpoints, or the name of a shipped "
         "network (default: the shipped one for the image's channels and noise)"

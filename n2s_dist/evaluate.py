@@ -8,9 +8,27 @@ the network alone, and each tile is computed by one thread, so the table is the 
 ranks and cores.
 """
 
-from n2s_dist.distributed.ranks import Ranks
+if __name__ == "__main__":  # what comes next takes seconds to import, in which an interrupt counts as well
+    from n2s_dist.distributed import stop_signals
+
+    stop_signals.listen(remember=())
+
+import argparse
+import contextlib
+from pathlib import Path
+
+from n2s_dist.distributed.consistency import compare_program
+from n2s_dist.distributed.meeting import Meeting
+from n2s_dist.distributed.ranks import Ranks, lost_ranks_named
 from n2s_dist.evaluation import resume
-from n2s_dist.evaluation.command_line import choose_cells, open_benchmarks, open_denoisers, parser
+from n2s_dist.evaluation.command_line import (
+    check_options,
+    choose_cells,
+    list_digests,
+    open_benchmarks,
+    open_denoisers,
+    parser,
+)
 from n2s_dist.evaluation.methods import SCORE_ESTIMATOR
 from n2s_dist.evaluation.runner import sweep
 from n2s_dist.models import checkpoint, pretrained
@@ -18,24 +36,24 @@ from n2s_dist.reporting import examples
 from n2s_dist.reporting.result_files import write
 from n2s_dist.reporting.tables import format_table
 from n2s_dist.reporting.wandb_results import log_results
-from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.errors import run_command
+from n2s_dist.utils.locks import alone_in
 
 
-def main() -> None:
-    args = parser().parse_args()
-    if args.seed < 0:
-        raise UserError(f"--seed is {args.seed}: it can't be negative")
-    if args.suite and args.noise:
-        raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
+def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
+    """Measure what a command line asks for and write it to its folder."""
     chosen = args.checkpoint or (pretrained.offered() if args.suite else [])
-    if not chosen and not (args.bm3d and (args.suite or args.noise)):
-        raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")
-    # What is missing, empty or not what it says is found before ranks start.
-    paths = list(dict.fromkeys(checkpoint.locate(text, args.which) for text in chosen))
+    # A run that is still training may have another last checkpoint a moment later.
+    located = meeting.from_main(lambda: [str(checkpoint.locate(text, args.which)) for text in chosen])
+    paths = [Path(path) for path in dict.fromkeys(located)]
+    checkpoint.compare(meeting, paths)
     sources = open_benchmarks(args)
-    ranks = Ranks(device=args.device)
+    meeting.compare("benchmarks", lambda: list_digests(sources), "give all nodes the same images")
+    ranks = Ranks(meeting=meeting, device=args.device)
     denoisers = open_denoisers(args, paths, ranks.device)
     cells = choose_cells(args, sources, denoisers)
+    meeting.ready()
+    meeting.close()
     results = sweep(cells, args.seed, ranks, args.out, SCORE_ESTIMATOR, args.pictures, args.fresh)
     if ranks.is_main:
         written = write(args.out, results)
@@ -49,6 +67,15 @@ def main() -> None:
                 pictures = [(examples.caption(each), examples.strip(each)) for each in shown]
                 log_results(loaded.config, loaded.path.parent.parent, mine, pictures)
     ranks.close()
+
+
+def main() -> None:
+    with Meeting() as meeting, lost_ranks_named():
+        args = parser().parse_args()
+        compare_program(meeting, vars(args), checkpoint.versions())
+        check_options(args)
+        with alone_in(args.out, name=".evaluating") if meeting.launch.is_main else contextlib.nullcontext():
+            evaluate(args, meeting)
 
 
 if __name__ == "__main__":

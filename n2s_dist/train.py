@@ -8,11 +8,14 @@ derived from its configuration and samples_seen: order, crops, noise, perturbati
 
 if __name__ == "__main__":  # what comes next takes seconds to import, in which signals count as well
     from n2s_dist.distributed import stop_signals
+    from n2s_dist.utils import streams
 
     stop_signals.listen()
+    streams.guard()
 
 from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed import stop_signals
+from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import Stopped, run_command
 from n2s_dist.utils.stopwatch import Stopwatch, process_age_sec
@@ -21,10 +24,11 @@ from n2s_dist.utils.stopwatch import Stopwatch, process_age_sec
 def main() -> None:
     stopwatch = Stopwatch(process_age_sec())
     stopwatch.lap("imports")
-    config = read_config()
-    stopwatch.lap("settings")
     try:
-        train(config, stopwatch)
+        with Meeting() as meeting:
+            config = read_config()
+            stopwatch.lap("settings")
+            train(config, stopwatch, meeting)
     except Stopped:
         stop_signals.ignore()
         raise

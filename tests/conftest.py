@@ -3,6 +3,7 @@
 Everything runs on the CPU with one thread, where a repeated run is equal to the last bit.
 """
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -149,9 +150,13 @@ def cli(capsys, monkeypatch) -> Callable[..., Finished]:
 
 @pytest.fixture(scope="session")
 def load_tool() -> Callable[[str], ModuleType]:
-    """A program of tools/, imported under its name."""
+    """A program of tools/, imported under its name; of one that is a subcommand of n2s, the module that does it."""
+    named = {"fetch_data": "fetch", "plot_run": "plot", "ship_weights": "ship"}
 
     def load(name: str) -> ModuleType:
+        command = f"n2s_dist.commands.{named.get(name, name)}"
+        if importlib.util.find_spec(command):
+            return importlib.import_module(command)
         spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)

@@ -60,7 +60,7 @@ class Report:
 
 def loader(shards: ShardSet, device: torch.device, seconds: float) -> dict[str, float]:
     """Crops/s of 64x64, clean and noisy."""
-    found = {}
+    found: dict[str, float] = {}
     for noise in (None, "gaussian:25", "poisson:0.01", "gamma:100"):
         batch = 256 if device.type == "cuda" else 32
         positions = (sample_order.rank_positions(step, batch, 0, 1) for step in itertools.count())

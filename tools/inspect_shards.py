@@ -1,39 +1,5 @@
 #!/usr/bin/env python3
-"""Say what a folder of shards holds, and draw some of its tiles, clean and noisy.
+from n2s_dist.cli import main
 
-tools/inspect_shards.py shards/photographs
-"""
-
-import argparse
-from pathlib import Path
-
-from n2s_dist.images.files import write_image
-from n2s_dist.noise.specification import parse_noise
-from n2s_dist.shards.preview import contact_sheet, summary
-from n2s_dist.shards.reader import ShardSet
-from n2s_dist.utils.errors import UserError, run_command
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="shards made by tools/build_shards.py")
-    parser.add_argument("--split", default="train", help="the split to look into (%(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png",
-        help="the contact sheet (runs/inspect/NAME.png, NAME the folder's)")  # fmt: skip
-    parser.add_argument("--tiles", type=int, default=24, help="tiles on the sheet (%(default)s)")
-    parser.add_argument("--noise", default="gaussian:25", help="of the noisy half of each pair (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the tiles, and their noise (%(default)s)")
-    args = parser.parse_args()
-
-    noise = parse_noise(args.noise)
-    out = args.out or Path("runs/inspect") / f"{args.folder.resolve().name}.png"
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out is {out}: name a .png file, since others would lose pixels")
-    lines = summary(args.folder, args.split)
-    sheet = contact_sheet(ShardSet(args.folder, args.split), args.tiles, noise, args.seed)
-    write_image(out, sheet.pixels)
-    print("\n".join([*lines, "", f"sheet: {out}"]))
-
-
-if __name__ == "__main__":
-    run_command(main)
+if __name__ == "__main__":  # worker processes import this file as well
+    main("inspect-shards")

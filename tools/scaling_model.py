@@ -1,6 +1,6 @@
 """What training should reach on 8, 64 and 1,024 GPUs: arithmetic on stated assumptions, no measurement.
 
-bench_scaling.py --model prints it; launch/SCALING.md explains it.
+bench_scaling.py --model prints it; docs/scaling.md explains it.
 """
 
 import math

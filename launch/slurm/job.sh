@@ -7,6 +7,10 @@ if [ -z "${N2S_PYTHON:-}" ]; then
 fi
 export N2S_PYTHON
 
+# One of an array's tasks has the array's own number as SLURM_JOB_ID, and what is done to that is done to all tasks.
+this_job=${SLURM_JOB_ID:-}
+[ -z "${SLURM_ARRAY_JOB_ID:-}" ] || this_job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+
 stopping=  # Slurm wants this job to leave: its time is up, or somebody asked by scancel --batch --signal=USR1
 cancelled= # the job is over, whatever becomes of its ranks: scancel, or Slurm requeues it by itself
 trap 'stopping=1' USR1
@@ -35,7 +39,7 @@ on_each_node() {
 
 # Put this job back into the queue, under its own number, and end it.
 requeue() {
-    echo "requeue $SLURM_JOB_ID: $1"
-    scontrol requeue "$SLURM_JOB_ID" && exit 0
+    echo "requeue $this_job: $1"
+    scontrol requeue "$this_job" && exit 0
     exit 1
 }

@@ -5,13 +5,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 usage() {
     cat <<'END'
-usage: launch/slurm/pipeline.sh --images DIR --config FILE --run_dir DIR --benchmark NAME=DIR
+usage: launch/slurm/pipeline.sh --images DIR --config FILE --run-dir DIR --benchmark NAME=DIR
            [--shards DIR] [--build OPTIONS] [--evaluate OPTIONS] [--sbatch OPTIONS] [--wait]
            [--KEY VALUE ...]
 
   --images DIR           what to train on: a folder, zip or tar of images
   --config FILE          such as configs/gaussian25.yaml
-  --run_dir DIR          checkpoints, metrics, logs, and evaluation/results.json
+  --run-dir DIR          checkpoints, metrics, logs, and evaluation/results.json
   --benchmark NAME=DIR   what to evaluate on; may be repeated
   --shards DIR           where the shards go (RUN_DIR/shards)
   --build OPTIONS        for tools/build_shards.py, in one word: --build '--tile-size 128'
@@ -33,12 +33,12 @@ images= config= run_dir= shards= wait=
 build=() evaluate=() sbatch=() benchmarks=() overrides=() submitter=(sbatch)
 while [ $# -gt 0 ]; do
     case $1 in
-    --images | --config | --run_dir | --shards | --build | --evaluate | --sbatch | --benchmark)
+    --images | --config | --run-dir | --run_dir | --shards | --build | --evaluate | --sbatch | --benchmark)
         [ $# -gt 1 ] || fail "$1 needs a value: see --help"
         case $1 in
         --images) images=$2 ;;
         --config) config=$2 ;;
-        --run_dir) run_dir=$2 ;;
+        --run-dir | --run_dir) run_dir=$2 ;;
         --shards) shards=$2 ;;
         --benchmark) benchmarks+=(--benchmark "$2") ;;
         --build) read -ra build <<<"$2" ;;
@@ -56,7 +56,7 @@ done
 [ -e "$images" ] || fail "$images does not exist: --images names a folder, zip or tar of images"
 [ "$config" ] || fail "--config is missing: name a file such as configs/gaussian25.yaml"
 [ -f "$config" ] || fail "$config does not exist: --config names a file such as configs/gaussian25.yaml"
-[ "$run_dir" ] || fail "--run_dir is missing: name a folder for checkpoints, metrics and results"
+[ "$run_dir" ] || fail "--run-dir is missing: name a folder for checkpoints, metrics and results"
 [ ${#benchmarks[@]} -gt 0 ] || fail "--benchmark is missing: name what to evaluate on, such as kodak24=data/kodak24"
 shards=${shards:-$run_dir/shards}
 mkdir -p "$run_dir"

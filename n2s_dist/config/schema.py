@@ -162,7 +162,7 @@ class TrainConfig:
     global_batch_size: int = 16
     device_batch_size: int = 16
     device: DeviceChoice = "auto"
-    mixed_precision: Precision | Literal["auto"] = "no"
+    mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     compile: CompileMode = "no"
     channels_last: bool = False
     num_threads: int = 0
@@ -250,15 +250,30 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys, as on a command line."""
+    nested = [flatten(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in settings.items()]
+    return {key: value for part in nested for key, value in part.items()}
+
+
 def from_dict(data: dict[str, Any], where: str) -> Config:
     """A Config from its dictionary (as in a checkpoint); UserError when it isn't one."""
+    sections = {
+        f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING
+    }
     try:
         values = {key: value for key, value in data.items() if key != "config"}
-        sections = {
-            f.name: f.default_factory
-            for f in dataclasses.fields(Config)
-            if f.default_factory is not dataclasses.MISSING
-        }
+        if strange := [
+            *_strange(values, Config),
+            *(k for s in sections for k in _strange(values.get(s, {}), sections[s], s)),
+        ]:
+            raise UserError(f"{where} holds a setting that this version of n2s_dist does not know: {strange[0]}")
         return Config(**{key: sections[key](**value) if key in sections else value for key, value in values.items()})
     except (TypeError, AttributeError) as error:
         raise UserError(f"{where} is not a configuration of this program: {error}") from None
+
+
+def _strange(values: dict[str, Any], kind: Any, section: str = "") -> list[str]:
+    """Dotted keys that a section does not have."""
+    known = {f.name for f in dataclasses.fields(kind)}
+    return [f"{section}.{key}".lstrip(".") for key in values if key not in known]

@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import yaml
-
 from n2s_dist.images.files import SUFFIXES
 from n2s_dist.utils.errors import UserError, nearest
+from n2s_dist.utils.shared_files import shared_folder
+from n2s_dist.utils.strict_yaml import read_yaml
 
-DESCRIPTIONS = Path(__file__).parents[2] / "shards"
+DESCRIPTIONS = shared_folder("shards")
 ARCHIVES = ("zip", "tar", "tar.gz", "none")
 COLORS = ("color", "gray")
 
@@ -97,11 +97,7 @@ def find_dataset(name: str) -> DataSet:
     if name not in names:
         raise UserError(f"unknown data set '{name}'{nearest(name, names) or ': known are ' + ', '.join(names)}")
     path = DESCRIPTIONS / f"{name}.yaml"
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
-    return parse_dataset(name, data, path)
+    return parse_dataset(name, read_yaml(path), path)
 
 
 def dataset_folder(name: str, root: str | Path = "data") -> Path:

@@ -2,7 +2,8 @@
 
     DIR/.NAME.download/archive.part     what was downloaded so far (or IMAGE.part, where each image has a URL)
     DIR/.NAME.download/images/          what is unpacked or whole already
-    DIR/NAME/                           appears when all images are there and as they should be
+    DIR/NAME/                           appears when all images are there and as they should be; a folder that can't
+                                        be replaced, such as a mount point, holds the hidden one as .download
 
 A killed run leaves only the hidden folder behind, and the same command goes on from it.
 """
@@ -22,6 +23,7 @@ from n2s_dist.images.files import ImageFile, image_size, list_images, read_image
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file, sync
 from n2s_dist.utils.locks import try_lock
+from n2s_dist.utils.publishing import holds_others, place_beside, publish, take_back
 
 _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B")
 
@@ -38,9 +40,10 @@ def fetch(
     target = Path(out) / name
     if target.is_symlink() and not target.exists():
         raise UserError(f"{target} is a link to {target.readlink()}, which does not exist: remove the link")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        if not target.is_dir():
-            raise UserError(f"{target} is not a folder: remove it or choose another --out")
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is not a folder: remove it or choose another --out")
+    place = target.resolve() if target.is_symlink() else target
+    if holds_others(place, place_beside(place, "download")):
         with _told_to(f"remove {target} and run the same command again"):
             check_images(dataset, target)
         print(f"{target} already holds the {dataset.images} images of {name}: nothing to do")
@@ -50,16 +53,23 @@ def fetch(
         raise UserError(f"{source} does not exist: --from takes an archive or a folder of images")
     if source is not None and source.is_dir():
         check_images(dataset, source)
-    with _work_folder(target) as work:
+        if place.is_dir():
+            try:
+                place.rmdir()
+            except OSError as error:
+                raise UserError(f"{place} can't become a link to {source} ({error.strerror}): remove it") from None
+    with _work_folder(place) as work:
+        take_back(work, place)
         if source is None:
             _download_all(dataset, work, network or Network())
         elif source.is_dir():
-            _remove_empty(target)
-            target.symlink_to(source.resolve())
+            place.symlink_to(source.resolve())
             return target
         else:
             _open_archive(dataset, source, work)
-        _publish(work / "images", target)
+        for path in (work / "images").iterdir():
+            sync(path)
+        publish(work / "images", place, work)
     return target
 
 
@@ -137,10 +147,10 @@ def _open_archive(dataset: DataSet, archive: Path, work: Path) -> None:
 @contextlib.contextmanager
 def _work_folder(target: Path) -> Iterator[Path]:
     """The hidden folder of one data set, for one process at a time; it goes when the data set is published."""
-    work = target.with_name(f".{target.name}.download")
+    work = place_beside(target, "download")
     with contextlib.ExitStack() as stack:
         try:
-            lock = stack.enter_context(try_lock(work / "lock"))
+            lock = stack.enter_context(try_lock(work / "lock", optional=True))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -159,18 +169,6 @@ def _removed_when_done(work: Path) -> Iterator[Path]:
             shutil.rmtree(work)
         raise
     shutil.rmtree(work)
-
-
-def _publish(images: Path, target: Path) -> None:
-    for path in images.iterdir():
-        sync(path)
-    _remove_empty(target)
-    images.rename(target)
-
-
-def _remove_empty(target: Path) -> None:
-    if target.is_dir():
-        target.rmdir()
 
 
 @contextlib.contextmanager

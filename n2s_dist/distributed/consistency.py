@@ -1,10 +1,13 @@
-"""Whether all ranks hold the same weights, to the last bit.
+"""Whether all ranks run the same program on the same data, and hold the same weights to the last bit.
+
+Before any work ranks compare what they were given (meeting.py), where a node may have another copy of it.
 
 Each rank starts from one seed or one checkpoint and applies the same gradients, so nothing makes them
 differ but a fault: of memory, of a network, of a rank that read another checkpoint. Unseen, it would
 train on and save one rank's view. Every tensor is reduced to 64 bits where it lies; ranks compare those.
 """
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -12,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from n2s_dist.distributed.meeting import Meeting, source_digest
 from n2s_dist.distributed.ranks import Ranks
-from n2s_dist.utils.errors import RunFailed
+from n2s_dist.utils.errors import RunFailed, of_all
 
 _WIDTH = 2**14  # factors of a row; they stay in a processor's cache
 _ROWS = 2**10  # rows at a time, which bounds memory
@@ -61,6 +65,17 @@ def tensors_of(state: dict[str, Any], names: list[str]) -> Iterator[tuple[str, T
                 yield f"{moment} of {names[index]}", tensor
 
 
+def compare_program(meeting: Meeting, settings: dict[str, Any], versions: dict[str, str]) -> None:
+    """UserError on all ranks when one has other code or other settings than the others."""
+    plugins = os.environ.get("N2S_PLUGINS", "")
+    meeting.compare(
+        "versions",
+        lambda: {**versions, "source": source_digest(), "N2S_PLUGINS": plugins},
+        "install and set the same on all nodes",
+    )
+    meeting.compare("settings", lambda: settings, "start all ranks by the same command")
+
+
 def check(ranks: Ranks, samples_seen: int, state: dict[str, Any], names: list[str]) -> None:
     """RunFailed, on all ranks, when one holds another state than the others; it names the tensor and the ranks."""
     if ranks.world_size == 1:
@@ -76,7 +91,9 @@ def check(ranks: Ranks, samples_seen: int, state: dict[str, Any], names: list[st
     odd = [rank for rank, value in enumerate(held) if held.count(value) < len(held) / 2]
     who = f"differing: rank(s) {', '.join(map(str, odd))}" if odd else f"{len(held)} ranks, {len(set(held))} versions"
     more = f" and of {len(different) - 1} more" if len(different) > 1 else ""
-    raise RunFailed(
-        f"ranks do not hold the same values of {different[0]}{more} at {samples_seen} samples ({who}). None of it was "
-        "saved: run the same command again, and look at that rank's memory and network when it comes back"
+    raise of_all(
+        RunFailed(
+            f"ranks do not hold the same values of {different[0]}{more} at {samples_seen} samples ({who}). None of it "
+            "was saved: run the same command again, and look at that rank's memory and network when it comes back"
+        )
     )

@@ -2,19 +2,21 @@
 
 import atexit
 import contextlib
-import os
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, distributed, nn
 
 from n2s_dist.config.schema import DeviceChoice
 from n2s_dist.distributed.devices import choose_device
+from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.distributed.precision import choose_precision
-from n2s_dist.utils.errors import RankFailed
+from n2s_dist.utils.cores import usable_cores
+from n2s_dist.utils.errors import RunFailed, UserError
 
 FOREVER = timedelta(days=7)  # in milliseconds an int32, which sockets wait for at most
 
@@ -23,27 +25,28 @@ class Ranks:
     """This process's place among its equals, and what they do together.
 
     On GPUs where there are any, else on the CPU (gloo between ranks). Every method but the properties is
-    a collective: all ranks call it in the same order. patience: how long one rank waits for another.
+    a collective: all ranks call it in the same order.
     """
 
     def __init__(
         self,
         mixed_precision: str = "no",
         num_threads: int = 0,
+        meeting: Meeting | None = None,
         device: DeviceChoice = "auto",
         patience: timedelta = FOREVER,
     ) -> None:
+        """meeting: where ranks have met; by default they do so here. patience: how long one rank waits for another."""
+        meeting = meeting or Meeting()
         on_gpu = choose_device(device) == "cuda"
         self.precision = choose_precision(mixed_precision, on_gpu)
+        _join(meeting, on_gpu, self.precision, patience)
         # Buffers say which weights are copies of which, and are the same on all ranks from the start.
         alike = DistributedDataParallelKwargs(broadcast_buffers=False)
-        waiting = InitProcessGroupKwargs(timeout=patience)
-        self._accelerator = Accelerator(
-            cpu=not on_gpu, mixed_precision=self.precision, kwargs_handlers=[alike, waiting]
-        )
+        self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision, kwargs_handlers=[alike])
         # Launchers set OMP_NUM_THREADS to 1 for the sake of GPU ranks; CPU ranks share the cores they were given.
-        self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size))
+        self.local_world_size = meeting.launch.local_world_size
+        torch.set_num_threads(num_threads or max(1, usable_cores() // self.local_world_size))
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.local_rank: int = self._accelerator.local_process_index
@@ -121,6 +124,35 @@ class Ranks:
         self._accelerator.end_training()
 
 
+def _join(meeting: Meeting, on_gpu: bool, precision: str, patience: timedelta) -> None:
+    """Take this rank's GPU and enter the process group, once all ranks can.
+
+    Raises UserError without a GPU for it, or when ranks would work on devices of two kinds or in two precisions.
+    """
+    launch = meeting.launch
+    if launch.is_alone or distributed.is_initialized():
+        return
+    if on_gpu:
+        if launch.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{launch.local_world_size} ranks were started on {socket.gethostname()}, which has "
+                f"{torch.cuda.device_count()} GPU(s): start one for each GPU"
+            )
+        torch.cuda.set_device(launch.local_rank)
+    meeting.compare(
+        "devices",
+        lambda: {"kind": "GPU" if on_gpu else "CPU", "precision": precision},
+        "use nodes of one kind, and look for lost GPUs",
+    )
+    distributed.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=meeting.store("ranks"),
+        rank=launch.rank,
+        world_size=launch.world_size,
+        timeout=patience,
+    )
+
+
 def _leave() -> None:
     """Leave the process group after an error: a process that ends inside it may be aborted by its own threads.
 
@@ -143,7 +175,7 @@ def lost_ranks_named() -> Iterator[None]:
         if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise RankFailed(
-            f"rank {os.environ.get('RANK', '0')} lost another rank, whose own message says why it ended, "
-            f"unless it was killed: run the same command again ({reason})"
+        raise RunFailed(
+            "lost another rank, whose own message says why it ended, unless it was killed: "
+            f"run the same command again ({reason})"
         ) from None

@@ -2,9 +2,15 @@
 
     SIGUSR1 or SIGTERM ──► any rank ──► all ranks agree on a step ──► checkpoint ──► RUN_DIR/stopped ──► exit 75
 
+SIGHUP does the same, which comes when a terminal goes, unless nohup has it ignored.
+
 The signal may reach one rank or all, from a person, from Slurm or from torchrun; it counts from the
 moment the program starts. At least one step is taken, so that a run that is stopped again and again
 gets ahead. Further signals, also during the save, change nothing. SIGINT interrupts at once.
+
+Python runs a signal's handler only once the call that the main thread is in returns, which it does not while it waits
+for a rank that never comes. So a thread sees to it that SIGINT and SIGTERM end such a rank all the same. Before the
+ranks have met, SIGTERM ends a rank that waits for others, since there is nothing to save.
 
 torchrun and `accelerate launch` end with exit code 1 whatever their ranks ended with. So rank 0 leaves
 RUN_DIR/stopped (JSON: samples_seen, signal) once the checkpoint is on the disk, and removes it when it
@@ -21,17 +27,26 @@ This module imports nothing that takes time, so that it can listen before anythi
 """
 
 import json
+import os
 import signal
+import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Protocol
 
 from n2s_dist.utils.files import atomic_write
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP)
 POLL_INTERVAL_SEC = 0.5  # between two looks at whether some rank was asked to stop
+MEETING_SEC = 5.0  # for others to come after SIGTERM, before a rank that waits for them ends
+# For a handler to run. SIGTERM: launchers kill after 30 s; another rank may be writing a checkpoint until then.
+STUCK_SEC: dict[int, float] = {signal.SIGINT: 3.0, signal.SIGTERM: 20.0}
 _received = 0
+_told_to_end_at: float | None = None  # when SIGTERM first came
+_handled_at = 0.0  # when a handler last ran
+_leaving = False
 
 
 class Together(Protocol):
@@ -47,19 +62,77 @@ class StopStatus(NamedTuple):
     failed: bool = False  # some rank could not do what it does beside the loop
 
 
-def listen() -> None:
-    """From here on the first signal is remembered, and none ends the process."""
-    for number in SIGNALS:
-        signal.signal(number, _remember)
+def listen(remember: Iterable[signal.Signals] = SIGNALS) -> None:
+    """From here on the first of these signals is remembered, and none ends the process.
+
+    SIGINT interrupts, also a call that does not return; so does SIGTERM such a call, where it is to be remembered.
+    """
+    for number in remember:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _remember)
+    signal.signal(signal.SIGINT, _interrupt)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
 
 
 def _remember(number: int, frame: FrameType | None) -> None:
-    global _received
+    global _received, _told_to_end_at, _handled_at
+    _handled_at = time.monotonic()
     _received = _received or number
+    if number == signal.SIGTERM and _told_to_end_at is None:
+        _told_to_end_at = _handled_at
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _handled_at
+    _handled_at = time.monotonic()
+    raise KeyboardInterrupt
+
+
+def _watch(reading: int) -> None:
+    """In a thread: end the process when its main thread does not come to handle SIGINT or SIGTERM."""
+    is_asked = False
+    while True:
+        number = os.read(reading, 1)[0]
+        if number == signal.SIGINT:
+            _end_unless_handled(number, time.monotonic())
+        elif number == signal.SIGTERM and not is_asked:
+            is_asked = True
+            threading.Thread(target=_ask_again, name="signals-2", daemon=True).start()
+
+
+def _ask_again() -> None:
+    """The main thread may have handled SIGTERM and begin to wait for others only then."""
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    while not _leaving:
+        asked = time.monotonic()
+        signal.pthread_kill(main_thread, signal.SIGTERM)
+        _end_unless_handled(signal.SIGTERM, asked)
+        time.sleep(1)
+
+
+def _end_unless_handled(number: int, asked: float) -> None:
+    while _handled_at < asked and not _leaving:
+        if time.monotonic() > asked + STUCK_SEC[number]:
+            name = signal.Signals(number).name
+            said = f"error: ended by {name} while it waited for other ranks: the same command goes on\n"
+            os.write(2, said.encode())
+            os._exit(128 + number)
+        time.sleep(0.05)
+
+
+def told_to_end() -> bool:
+    """Whether SIGTERM came so long ago that a rank that only waits for others had better end."""
+    return _told_to_end_at is not None and time.monotonic() > _told_to_end_at + MEETING_SEC
 
 
 def ignore() -> None:
     """Let signals pass until the process has ended, even while the interpreter takes itself down."""
+    global _leaving
+    _leaving = True
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -7,11 +7,13 @@ The benchmarks that papers report on are recognised by what they hold, so that n
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
 from n2s_dist.images.files import KINDS, ImageFile, list_images, measure_image
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import expanded
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,22 @@ class Benchmark:
             _check_known(name, of, images, shapes)
         return cls(name, "uint8_input" if noisy else protocol, tuple(tasks), shapes[0][2])
 
-    def digest(self) -> str:
-        """SHA-256 of its name, protocol, and all images' names and bytes."""
-        total = sha256(repr((self.name, self.protocol)).encode())
+    @cached_property
+    def image_digests(self) -> list[tuple[ImageFile, str]]:
+        """SHA-256 of the bytes of all images, read once."""
+        digests = []
         for task in self.tasks:
             for image in (task.image, task.noisy):
                 if image is not None:
                     with image.open() as stream:
-                        total.update(repr((image.name, sha256(stream.read()).hexdigest())).encode())
+                        digests.append((image, sha256(stream.read()).hexdigest()))
+        return digests
+
+    def digest(self) -> str:
+        """SHA-256 of its name, protocol, and all images' names and bytes."""
+        total = sha256(repr((self.name, self.protocol)).encode())
+        for image, digest in self.image_digests:
+            total.update(repr((image.name, digest)).encode())
         return total.hexdigest()
 
 
@@ -153,5 +163,5 @@ def parse_folders(words: Iterable[str], option: str) -> dict[str, Path]:
             raise UserError(f"{option} {word} is not understood: NAME becomes a folder's name")
         if name in folders:
             raise UserError(f"{option} {name} is given twice")
-        folders[name] = Path(folder)
+        folders[name] = Path(expanded(f"{option} {name}", folder))
     return folders

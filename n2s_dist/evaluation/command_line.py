@@ -11,9 +11,10 @@ from n2s_dist.evaluation.bm3d import bm3d
 from n2s_dist.evaluation.methods import EvaluatedMethod, of_network, self_ensemble
 from n2s_dist.evaluation.protocols import PROTOCOLS
 from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, product_cells, suite_cells
-from n2s_dist.models import checkpoint
+from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.programs import program_name
 
 
 def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
@@ -73,7 +74,8 @@ def choose_cells(
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
-        prog="python -m n2s_dist.evaluate", description="Evaluate checkpoints on benchmarks beside published figures."
+        prog=program_name("python -m n2s_dist.evaluate"),
+        description="Evaluate checkpoints on benchmarks beside published figures.",
     )
     add = out.add_argument
     again: dict[str, Any] = {"action": "append", "default": []}
@@ -103,3 +105,23 @@ def parser() -> argparse.ArgumentParser:
     add("--fresh", action="store_true", help="measure all again, also what DIR has of the same evaluation")
     add("--no-wandb", action="store_true", help="do not log the table, even if training did")
     return out
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """UserError for options that contradict each other or name nothing to denoise with."""
+    if args.seed < 0:
+        raise UserError(f"--seed is {args.seed}: it can't be negative")
+    if args.suite and args.noise:
+        raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
+    has_network = args.checkpoint or (args.suite and pretrained.offered())
+    if not has_network and not (args.bm3d and (args.suite or args.noise)):
+        raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")
+
+
+def list_digests(sources: dict[str, Benchmark | str]) -> dict[str, str]:
+    """Of all images of all benchmarks, by their paths; "missing" where there is no benchmark."""
+    digests = {name: "missing" for name, source in sources.items() if isinstance(source, str)}
+    for source in sources.values():
+        if isinstance(source, Benchmark):
+            digests |= {str(image.path): digest[:12] for image, digest in source.image_digests}
+    return digests

@@ -105,6 +105,8 @@ def _with(model: ScoreModel) -> Callable[[np.ndarray, NoiseModel, Box], np.ndarr
 def digest(loaded: checkpoint.Loaded) -> str:
     """SHA-256 of a network's weights and of what else its estimates depend on."""
     config = to_dict(loaded.config)
+    if config["network"]["condition"] == "families":  # which networks had before there was a choice
+        del config["network"]["condition"]
     total = sha256(repr([config[key] for key in ("noise", "ardae", "network")]).encode())
     for name, tensor in sorted(loaded.model.state_dict().items()):
         total.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

@@ -4,13 +4,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from n2s_dist.utils.strict_yaml import read_yaml
 
 
 @cache
 def read_paper() -> dict[str, Any]:
     """All of paper.yaml: sources, methods, and which cells are unusable or doubtful and why."""
-    return yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text())
+    return read_yaml(Path(__file__).parent / "paper.yaml")
 
 
 def paper_db(noise: str, level: str, benchmark: str, method: str = "n2s") -> float | None:

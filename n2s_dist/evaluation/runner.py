@@ -24,7 +24,7 @@ from n2s_dist.evaluation.resume import CompletedWork, Journal, forget, read_comp
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.evaluation.worker import EvaluationWorker, has_pictures, image_row, posterior_figures, shown_cells
 from n2s_dist.models import checkpoint
-from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.errors import UserError, of_all
 
 
 def sweep(
@@ -179,7 +179,7 @@ def stop_all(ranks: Ranks, problem: str | None) -> None:
     """Raise UserError on every rank when one of them has a problem."""
     problems = [message for message in ranks.gather([problem]) if message]
     if problems:
-        raise UserError(problems[0])
+        raise of_all(UserError(problems[0]))
 
 
 def join_pictures(worker: EvaluationWorker, cuts: list[list[WorkUnit]], ranks: Ranks) -> None:

@@ -172,7 +172,8 @@ def _check(noise: str, level: str, source: Benchmark, denoiser: EvaluatedMethod)
     if denoiser.loaded is None:
         return
     trained = denoiser.loaded.model.noise
-    if noise != UNKNOWN and noise.partition(":")[0] not in denoiser.loaded.model.families:
+    model = denoiser.loaded.model
+    if noise != UNKNOWN and not (model.serves(parse_noise(noise)) if ":" in noise else noise in model.families):
         raise UserError(
             f"--noise is {noise}, but {denoiser.checkpoint} was trained on {format_training_noise(trained)}"
         )

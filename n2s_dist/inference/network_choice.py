@@ -40,7 +40,7 @@ class ShippedDenoiser:
         asked = next((each for each in whole if family in each.loaded.model.families), whole[-1])
         noises, estimated = asked.noises_of(images.pixels, noise)
         fitting = (each for each in networks if all(map(each.loaded.is_for, noises)))
-        able = (each for each in whole if all(one.family in each.loaded.model.families for one in noises))
+        able = (each for each in whole if all(map(each.loaded.model.serves, noises)))
         chosen = next(chain(fitting, able, [asked]))
         return chosen.denoise_with(images, noises, estimated, uncertainty, ensemble, started)
 

@@ -25,7 +25,7 @@ from n2s_dist.shards import tar_format
 from n2s_dist.shards.manifest import Manifest, ShardEntry
 from n2s_dist.shards.reader import LocalShards, Store
 from n2s_dist.utils import tar_members
-from n2s_dist.utils.errors import RankFailed, UserError
+from n2s_dist.utils.errors import RunFailed, UserError
 from n2s_dist.utils.locks import is_at, try_lock
 
 _POLL_INTERVAL_SEC = 0.02  # between looks at a lock that somebody else holds
@@ -38,8 +38,19 @@ def open_store(location: str, cache_dir: str = "", cache_gib: float = 100.0) -> 
         location = location.removeprefix("file://")
     if "://" not in location:
         return LocalShards(Path(location))
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "n2s_dist"
-    return RemoteShards(location, Path(cache_dir or default), int(cache_gib * 2**30), PATIENCE)
+    return RemoteShards(location, Path(cache_dir or default_cache_dir()), int(cache_gib * 2**30), PATIENCE)
+
+
+def default_cache_dir() -> Path:
+    """Where shards are kept when nobody says where. Raises UserError for a user without a home folder."""
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "n2s_dist"
+    try:
+        return Path.home() / ".cache" / "n2s_dist"
+    except RuntimeError:
+        raise UserError(
+            "data.cache_dir is empty, and no home folder is known to keep shards in: name a folder"
+        ) from None
 
 
 class RemoteShards:
@@ -65,6 +76,7 @@ class RemoteShards:
         self.ahead = capacity_bytes // (2 * largest)  # shards that may lie here unused
         self.most_open = min(_MAX_OPEN, capacity_bytes // largest)
         self._capacity, self._cache_dir = capacity_bytes, cache_dir.expanduser().absolute()
+        self._digest = hashlib.sha256(text).hexdigest()
         key = hashlib.sha256(f"{self.location}\n".encode() + text).hexdigest()
         self._folder = self._cache_dir / f"remote-{key[:16]}"
         try:
@@ -73,7 +85,7 @@ class RemoteShards:
                 pass
         except OSError as error:
             raise UserError(f"data.cache_dir {cache_dir} can't be written ({error}): choose another") from None
-        self._given_up: dict[str, RankFailed] = {}
+        self._given_up: dict[str, RunFailed] = {}
 
     @property
     def closed(self) -> bool:
@@ -82,6 +94,10 @@ class RemoteShards:
     def close(self) -> None:
         """Whatever is being fetched or waited for ends with Closed."""
         self._stop.set()
+
+    def digests(self) -> dict[str, str]:
+        """Of the manifest alone: shards are checked against it when they come."""
+        return {"manifest.json": self._digest[:12]}
 
     def has(self, name: str) -> bool:
         """Whether the shard is here; one that is counts as used just now."""
@@ -95,7 +111,7 @@ class RemoteShards:
     def hold(self, name: str) -> Iterator[Path]:
         """The shard's file, fetched if it is not here; nobody removes it within.
 
-        Raises RankFailed, with the URL and the last reason, when patience ends.
+        Raises RunFailed, with the URL and the last reason, when patience ends.
         """
         path = self._folder / name
         with self._locked(name):
@@ -103,7 +119,7 @@ class RemoteShards:
                 raise self._given_up[name]
             try:
                 self._bring(self._entries[name], path)
-            except RankFailed as error:
+            except RunFailed as error:
                 self._given_up[name] = error
                 raise
             os.utime(path)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from n2s_dist.utils.errors import RankFailed, UserError
+from n2s_dist.utils.errors import RunFailed, UserError
 
 _READ = 8 * 2**20  # bytes asked for at a time: long enough to hide a store's latency, little beside a shard
 # Of one HTTP answer there is no latency to hide, and aiohttp reads ahead up to three times what it is asked for. What
@@ -46,12 +46,12 @@ class Patience:
 PATIENCE = Patience()
 
 
-class Closed(RankFailed):
+class Closed(RunFailed):
     """The run ended while something was still being fetched."""
 
 
 class Pauses:
-    """Counts failures in a row and waits after each; RankFailed when patience ends, Closed when `stop` is set."""
+    """Counts failures in a row and waits after each; RunFailed when patience ends, Closed when `stop` is set."""
 
     def __init__(self, url: str, patience: Patience, stop: threading.Event) -> None:
         self._url, self._patience, self._stop, self._failures = url, patience, stop, 0
@@ -59,7 +59,7 @@ class Pauses:
     def after(self, error: Exception, got_further: bool = False) -> None:
         self._failures = 1 if got_further else self._failures + 1
         if self._failures >= self._patience.tries:
-            raise RankFailed(f"{self._url} can't be read, {self._failures} tries failed: {reason(error)}") from None
+            raise RunFailed(f"{self._url} can't be read, {self._failures} tries failed: {reason(error)}") from None
         pause = self._patience.first_pause_sec * 2 ** (self._failures - 1)
         if self._stop.wait(pause * _jitter.uniform(0.75, 1.25)):
             raise Closed(f"{self._url} was not read to its end: the run has ended")
@@ -132,7 +132,7 @@ class RemoteFolder:
     def fetch(self, name: str, size: int, sha256: str, file: IO[bytes]) -> None:
         """Bring a file of ours, which may hold the beginning already, to the `size` bytes that have this sha256.
 
-        Raises RankFailed, with the URL and the last reason, when patience ends; OSError, with the file's
+        Raises RunFailed, with the URL and the last reason, when patience ends; OSError, with the file's
         name, for faults of our own disk.
         """
         url = f"{self.url}/{name}"
@@ -154,7 +154,7 @@ class RemoteFolder:
                 return
             file.truncate(0)
             wrong += 1
-            failure = RankFailed(f"{url} has wrong bytes (sha256 {found}, expected {sha256}), {wrong} times in a row")
+            failure = RunFailed(f"{url} has wrong bytes (sha256 {found}, expected {sha256}), {wrong} times in a row")
             if wrong >= self._patience.wrong_tries:
                 raise failure
             pauses.after(failure)

@@ -11,6 +11,7 @@ A checkpoint is written under a temporary name, synced to disk and renamed.
 
 import importlib.metadata
 import io
+import itertools
 import json
 import math
 import platform
@@ -18,7 +19,6 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ from torch import Tensor
 
 import n2s_dist
 from n2s_dist.config.schema import Config, from_dict, to_dict
+from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.models import pretrained
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.utils.errors import UserError, print_rank0
+from n2s_dist.utils.errors import UserError, print_rank0, warn_once
 from n2s_dist.utils.files import sha256_file, sync
 
 WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"
@@ -92,8 +93,8 @@ def save(
     folder = run_dir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"samples-{samples_seen:09d}"
-    partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    _discard(folder / f".{final.name}.partial")  # of a kill
+    partial = _aside(final)
     partial.mkdir()
     try:
         # Serialised in memory and written by Python, so that a full disk is an OSError whoever serialised.
@@ -117,7 +118,7 @@ def save(
         for path in [*partial.iterdir(), partial]:
             sync(path)
         if final.exists():  # a damaged one that an earlier start passed over
-            shutil.rmtree(final)
+            _remove(final)
         partial.rename(final)
         sync(folder)
     except BaseException:
@@ -126,14 +127,53 @@ def save(
     return final
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None when every file is as it was written."""
+def _aside(path: Path) -> Path:
+    """A name beside a checkpoint's that nothing has and nothing reads."""
+    others = (path.with_name(f".{path.name}.{i}.partial") for i in itertools.count(2))
+    return next(p for p in itertools.chain([path.with_name(f".{path.name}.partial")], others) if not p.exists())
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, at once for all who look for one: a kill here leaves nothing that looks like one."""
+    aside = _aside(path)
+    path.rename(aside)
+    _discard(aside)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder if that is possible: it is no reason to end a run. NFS for one keeps files that are open."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _warn_of(folder, error)
+
+
+def _warn_of(path: Path, error: OSError) -> None:
+    warn_once("checkpoints", f"{path} can't be removed ({error.strerror}): it stays, and the run goes on")
+
+
+def _inspect(path: Path) -> tuple[str | None, bool]:
+    """What is wrong with a checkpoint, or None when every file is as it was written; and whether that is certain.
+
+    What can't be read may be whole.
+    """
     try:
         hashes = json.loads((path / MARKER).read_text())
         broken = [name for name in (WEIGHTS, ABOUT, STATE) if hashes[name] != sha256_file(path / name)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"incomplete ({type(error).__name__})"
-    return f"{broken[0]} does not match its checksum" if broken else None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return f"incomplete: {Path(error.filename).name} is missing", True
+    except OSError as error:
+        return f"can't be read ({error.strerror})", False
+    except (ValueError, KeyError, TypeError):
+        return f"its list of checksums, {MARKER}, is damaged", True
+    return (f"{broken[0]} does not match its checksum" if broken else None), True
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when every file is as it was written."""
+    return _inspect(path)[0]
 
 
 def newest_first(run_dir: Path) -> list[Path]:
@@ -171,33 +211,37 @@ def retain(run_dir: Path, keep: int, before_samples: int | None = None) -> None:
 
     before_samples: the newest whole one up to so many samples stays as well.
 
-    What kills left half written goes as well; so nothing else may be writing in this folder.
+    What kills left half written goes as well; so nothing else may be writing in this folder. What can't be read or
+    removed stays, with a warning.
     """
     for partial in (run_dir / "checkpoints").glob(".samples-*.partial"):
-        shutil.rmtree(partial)
-    whole = (path for path in newest_first(run_dir) if damage(path) is None)
-    spared = {*islice(whole, keep), best(run_dir)}
+        _discard(partial)
+    found = {path: _inspect(path) for path in newest_first(run_dir)}
+    whole = [path for path, (problem, _) in found.items() if problem is None]
+    unclear = [path for path, (_, certain) in found.items() if not certain]
+    spared = {*whole[:keep], *sorted(whole, key=_psnr_db, reverse=True)[:1], *unclear}
     if before_samples is not None:
-        before = (path for path in newest_first(run_dir) if _samples_seen(path) <= before_samples)
-        spared.add(next((path for path in before if damage(path) is None), None))
-    for path in newest_first(run_dir):
+        spared |= set([path for path in whole if _samples_seen(path) <= before_samples][:1])
+    for path in found:
         if path not in spared:
-            doomed = path.with_name(f".{path.name}.partial")  # a kill here leaves nothing that looks like a checkpoint
-            path.rename(doomed)
-            shutil.rmtree(doomed)
+            try:
+                _remove(path)
+            except OSError as error:
+                _warn_of(path, error)
+
+
+def _psnr_db(path: Path) -> float:
+    """A checkpoint's validation PSNR; minus infinity where none was measured."""
+    try:
+        psnr = json.loads((path / ABOUT).read_text())["val_psnr_db"]
+    except (OSError, ValueError, KeyError, TypeError):
+        psnr = None
+    return -math.inf if psnr is None else psnr
 
 
 def best(run_dir: Path) -> Path | None:
     """The whole checkpoint with the best validation PSNR; the newest one where none was measured."""
-
-    def psnr_db(path: Path) -> float:
-        try:
-            psnr = json.loads((path / ABOUT).read_text())["val_psnr_db"]
-        except (OSError, ValueError, KeyError, TypeError):
-            psnr = None
-        return -math.inf if psnr is None else psnr
-
-    ranked = sorted(newest_first(run_dir), key=psnr_db, reverse=True)  # stable: equals stay newest first
+    ranked = sorted(newest_first(run_dir), key=_psnr_db, reverse=True)  # stable: equals stay newest first
     return next((path for path in ranked if damage(path) is None), None)
 
 
@@ -225,6 +269,24 @@ def locate(path: str | Path, which: str = "last") -> Path:
     return found
 
 
+def identity(path: Path) -> str:
+    """A digest of a checkpoint, as locate() names it, that another one has otherwise. UserError when damaged."""
+    if pretrained.is_shipped(path):
+        return sha256_file(pretrained.files(path.name)[0])[:12]
+    if problem := damage(path):
+        raise UserError(f"{path} can't be used here: {problem}")
+    return sha256_file(path / MARKER)[:12]
+
+
+def compare(meeting: Meeting, paths: list[Path]) -> None:
+    """UserError on all ranks when one of these is missing, damaged or another one on some of them."""
+    meeting.compare(
+        "checkpoints",
+        lambda: {str(path): identity(path) for path in paths},
+        "keep runs on a file system that all nodes share",
+    )
+
+
 def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
     """Load the averaged model of one checkpoint, as locate() names it, in evaluation mode and float32."""
     weights_file, about_file = (
@@ -232,10 +294,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
     )
     try:
         about = json.loads(about_file.read_text())
-        config, channels = from_dict(about["config"], f"{about_file}"), about["channels"]
-        fingerprint, samples_seen = about["shards_fingerprint"], about["samples_seen"]
-        if about.get("format") != FORMAT:
+        if "config" in about and about.get("format") != FORMAT:
             raise UserError(f"{path} was written by another version of n2s_dist: train it again with this one")
+        config, channels = _config_of(about, about_file), about["channels"]
+        fingerprint, samples_seen = about["shards_fingerprint"], about["samples_seen"]
         model = build_score_model(config, channels)
         weights = load_file(weights_file)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -244,6 +306,18 @@ def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
         raise UserError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
     load_weights(model, weights, path)
     return Loaded(path, config, channels, fingerprint, samples_seen, model.to(device).eval())
+
+
+def _config_of(about: dict[str, Any], path: Path) -> Config:
+    """A checkpoint's configuration; UserError that names the version that wrote it, if this one can't read it."""
+    try:
+        return from_dict(about["config"], str(path))
+    except UserError as error:
+        versions = about.get("versions")
+        wrote = versions.get("n2s_dist") if isinstance(versions, dict) else None
+        if wrote in (None, n2s_dist.__version__):
+            raise
+        raise UserError(f"{error}; version {wrote} wrote it and this is {n2s_dist.__version__}: use that one") from None
 
 
 def load_weights(model: ScoreModel, weights: dict[str, Tensor], path: Path) -> None:

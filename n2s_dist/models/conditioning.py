@@ -13,6 +13,7 @@ tensor of a batch's noise, which data parallelism can hand over, and `planes` wh
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +21,11 @@ from n2s_dist.config.checks import TOLD_FAMILIES
 from n2s_dist.config.schema import ConditionKind
 from n2s_dist.noise.base import families
 from n2s_dist.noise.batch import NoiseBatch
+from n2s_dist.noise.curve import TOLD_POINTS
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.model import NoiseModel
 
+_NO_CURVE = np.ones((3, 2 + TOLD_POINTS), np.float32)
 _USUAL_STD = 0.1  # the standard deviation that is told as 0
 
 
@@ -50,9 +53,16 @@ def make_conditioning(kind: ConditionKind, noise: NoiseDistribution) -> Conditio
     return _OneNoise() if noise.is_single else _Families()
 
 
-def served_families(noise: NoiseDistribution) -> tuple[str, ...]:
-    """The families that a network trained on `noise` denoises, in stable coordinates: those, and those alike."""
-    alike = (name for name, family in families().items() if family.told_as in noise.families)
+def served_families(kind: ConditionKind, noise: NoiseDistribution) -> tuple[str, ...]:
+    """The families that a network trained on `noise` denoises, in stable coordinates: those, and those alike.
+
+    A family whose parameters are no numbers can be told as a map alone.
+    """
+    alike = (
+        name
+        for name, family in families().items()
+        if set(family.told_as) & set(noise.families) and (kind == "map" or not family.text_form)
+    )
     return tuple(dict.fromkeys([*noise.families, *alike]))
 
 
@@ -96,8 +106,9 @@ class _Map:
     """
 
     def __init__(self, noise: NoiseDistribution) -> None:
-        self._families = {name: families()[name] for name in served_families(noise)}
-        self._most = max(len(family.parameters) for family in self._families.values())
+        self._families = {name: families()[name] for name in served_families("map", noise)}
+        self._formulas = {name: family for name, family in self._families.items() if not family.text_form}
+        self._most = max((len(family.parameters) for family in self._formulas.values()), default=0)
 
     def count(self, channels: int) -> int:
         return 1 + channels + 1
@@ -113,14 +124,38 @@ class _Map:
 
         place = batch.choose(lambda kind: none + names.index(kind.family))
         values = [batch.choose(partial(value, number=number)) for number in range(self._most)]
-        return torch.cat([place, *values, batch.choose(lambda kind: none + kind.width)], dim=1)
+        width = batch.choose(lambda kind: none + kind.width)
+        return torch.cat([place, *values, width, *self._curves(batch, device)], dim=1)
+
+    def _curves(self, batch: NoiseBatch, device: torch.device) -> list[Tensor]:
+        """Of noises that have no formula, their curves, [B or 1, N, 1, 1]; nothing where all have one."""
+        if not any(kind.text_form for kind in batch.kinds):
+            return []
+        told = [
+            torch.as_tensor(kind.white.told_curve() if kind.text_form else _NO_CURVE, device=device)
+            for kind in batch.kinds
+        ]
+        return [torch.stack(told)[batch.place.flatten()].flatten(1)[:, :, None, None]]
 
     def planes(self, w: Tensor, condition: Tensor, log_ratio: Tensor) -> Tensor:
-        place, *values, width = condition.split(1, dim=1)
-        std, *others = (family(*values[: len(family.parameters)]).std_at(w) for family in self._families.values())
-        for number, other in enumerate(others, 1):
-            std = torch.where(place == number, other, std)
+        place, *values, width = condition[:, : self._most + 2].split(1, dim=1)
+        std = torch.zeros_like(w)
+        if condition.shape[1] > self._most + 2:
+            std = _std_on_curve(condition[:, self._most + 2 :], w)
+        for number, (name, family) in enumerate(self._families.items()):
+            if name in self._formulas:
+                std = torch.where(place == number, family(*values[: len(family.parameters)]).std_at(w), std)
         return _stacked(w, torch.ones_like(log_ratio), torch.log(std / _USUAL_STD) + log_ratio, width)
+
+
+def _std_on_curve(curves: Tensor, w: Tensor) -> Tensor:
+    """The standard deviation at each value of w, [B, C, H, W], from told_curve's rows, [B or 1, N, 1, 1]."""
+    rows = curves.view(len(curves), 3, -1)[:, : w.shape[1]].expand(len(w), -1, -1)
+    first, step, knots = rows[:, :, :1], rows[:, :, 1:2], rows[:, :, 2:]
+    place = ((w.flatten(2) - first) / step).clamp(0, knots.shape[2] - 1)
+    below = place.floor().clamp(max=knots.shape[2] - 2)
+    low, high = (knots.gather(2, (below + more).long()) for more in (0, 1))
+    return (low + (place - below) * (high - low)).exp().view_as(w)
 
 
 def _batch(noise: NoiseModel | NoiseBatch, device: torch.device) -> NoiseBatch:

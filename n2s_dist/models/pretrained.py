@@ -41,8 +41,10 @@ def damage(name: str) -> str | None:
     weights, about = files(name)
     try:
         intact = json.loads(about.read_text())["sha256"] == sha256_file(weights)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"unreadable ({type(error).__name__})"
+    except OSError as error:
+        return f"{Path(error.filename or weights).name} can't be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError):
+        return f"{about.name} is not what was written"
     return None if intact else f"{weights.name} does not match its checksum"
 
 

@@ -53,7 +53,9 @@ class ScoreModel(nn.Module):
     @property
     def families(self) -> set[str]:
         """What it was trained on, and in stable coordinates the families that look alike there."""
-        return set(served_families(self.noise) if self.coordinates == "stable" else self.noise.families)
+        return set(
+            served_families(self.condition_kind, self.noise) if self.coordinates == "stable" else self.noise.families
+        )
 
     def serves(self, noise: NoiseModel) -> bool:
         """Whether it can denoise such noise: of a family that it knows, and correlated only if it learned that."""

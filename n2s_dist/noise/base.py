@@ -5,6 +5,7 @@ A family from elsewhere calls `register` in a module that N2S_PLUGINS names.
 
 from typing import Literal
 
+from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.model import NoiseModel
@@ -21,6 +22,7 @@ _FAMILIES: dict[str, type[NoiseModel]] = {
     "poisson": Poisson,
     "gamma": Gamma,
     "poisson-gaussian": PoissonGaussian,
+    "curve": Curve,
 }
 
 

@@ -94,8 +94,11 @@ class Blurred(NoiseModel):
         return (*self.base.parameters, WIDTH)
 
     @property
-    def title(self) -> str:  # type: ignore[override]
-        return f"{self.base.title}, blurred by {{}} px" if self.base.title else ""
+    def text_form(self) -> str:  # type: ignore[override]
+        return self.base.text_form
+
+    def to_text(self) -> str:
+        return self.base.to_text()
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -127,7 +130,9 @@ class Blurred(NoiseModel):
     def draw(self, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:
         x = clean * arrays.f32(1 / 255)
         white = draw_sum(normal_tables(1.0), bits, arrays)
-        return (x + self.std(x) * blur(white, kernel(self.width).astype(np.float32))).astype(np.float32)
+        std = np.asarray(self.std(np.moveaxis(x, 0, -1)), np.float32)
+        std = np.moveaxis(std, -1, 0) if std.ndim else std
+        return x + std * blur(white, kernel(self.width).astype(np.float32))
 
     def stabilize(self, y: Tensor) -> Tensor:
         return self.base.stabilize(y)

@@ -49,8 +49,8 @@ class NoiseRange:
         )  # fmt: skip
 
     def is_of(self, noise: NoiseModel) -> bool:
-        """Whether a noise is of this family."""
-        return noise.family == self.low.family
+        """Whether a noise is of this family, whatever its parameters; what is no number counts as the family."""
+        return noise.family == self.low.family and (not self.low.text_form or noise.white == self.low.white)
 
     def at(self, values: np.ndarray) -> NoiseModel:
         """The noise of these values, one a parameter, each a float64 or float64 [N]."""
@@ -166,8 +166,12 @@ class NoiseDistribution:
         return any(each.is_end(noise) for each in self.ranges)
 
     def contains(self, part: NoiseDistribution) -> bool:
-        """Whether another has the same families, in this order, each with a part of its range here."""
-        return part.families == self.families and part.is_within(self)
+        """Whether another has the same ranges, in this order, or a part of each."""
+        return len(part.ranges) == len(self.ranges) and all(
+            own.holds(end)
+            for own, other in zip(self.ranges, part.ranges, strict=True)
+            for end in (other.low, other.high)
+        )
 
     def is_within(self, whole: NoiseDistribution) -> bool:
         """Whether each range lies in one of another's."""

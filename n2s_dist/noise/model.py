@@ -37,6 +37,7 @@ class Parameter:
         power: the field grows as the noise's variance to this power
         positive: whether `low` itself is refused
         is_log: whether levels between two limits are drawn uniformly in logarithms
+        default: the field's value where the text leaves out the last parameters; None for one that has to be given
     """
 
     name: str
@@ -46,6 +47,7 @@ class Parameter:
     power: float = 0.0
     positive: bool = False
     is_log: bool = True
+    default: float | None = None
 
     @property
     def limits(self) -> str:
@@ -75,8 +77,9 @@ class NoiseModel:
     Args of a family's class:
         family: its name in text, words joined by hyphens
         parameters: what its fields mean
-        title: how reports call it, with a place for each parameter: "Gaussian, σ = {}"
-        told_as: a family whose networks serve this one as well, since both look alike in stable coordinates
+        title: how reports call it, with places for the first parameters: "Gaussian, σ = {}"
+        told_as: families whose networks serve this one as well, since they look alike in stable coordinates
+        text_form: how the family is written where its parameters are no plain numbers; then it has of_text and to_text
         is_stored_only: whether the loader can't draw it, so that it is stored with the tiles
         is_nonnegative: whether noisy values are never below 0
         paper_sigma_a: ends of the paper's annealing in natural coordinates; None where there are none
@@ -85,7 +88,8 @@ class NoiseModel:
     family: str
     parameters: tuple[Parameter, ...]
     title: str = ""
-    told_as: ClassVar[str | None] = None
+    told_as: ClassVar[tuple[str, ...]] = ()
+    text_form: ClassVar[str] = ""
     is_stored_only: bool = False
     is_nonnegative: bool = False
     paper_sigma_a: ClassVar[tuple[float, float] | None] = None
@@ -121,8 +125,17 @@ class NoiseModel:
 
     @property
     def alike(self) -> NoiseModel:
-        """What a network of the family `told_as` is told instead; itself where there is none."""
+        """What a network that tells families apart is told instead; itself where there is none."""
         return self
+
+    @classmethod
+    def of_text(cls, text: str) -> Self:
+        """The noise that a text after "family:" names. Raises ValueError for one that is not understood."""
+        raise NotImplementedError
+
+    def to_text(self) -> str:
+        """The text that of_text reads."""
+        raise NotImplementedError
 
     # --- clean to noisy -------------------------------------------------------------------------------------
 
@@ -186,6 +199,10 @@ class NoiseModel:
         Raises UserError for a family whose level can't be estimated.
         """
         raise UserError(f"{self.family} noise can't be estimated from an image: name its level")
+
+    def told_curve(self) -> np.ndarray:
+        """Of a family with a text_form: its std_at as a table for a network's condition (noise/curve.py)."""
+        raise NotImplementedError
 
     # --- natural coordinates --------------------------------------------------------------------------------
 

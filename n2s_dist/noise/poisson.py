@@ -78,8 +78,8 @@ class Poisson(NoiseModel):
 
 
 @lru_cache(16)
-def poisson_tables(zeta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Walker's alias tables of Poisson(v / (255 zeta)) for every 8-bit value v: three [65536].
+def poisson_tables(zeta: float, black: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Walker's alias tables of Poisson((v / 255 - black) / zeta) for every 8-bit value v: three [65536].
 
     Entry 256 v + slot: the word below which the slot's own count is taken (uint32), the other count
     that it may yield (its alias) and how far its own is from that (float32). A word's upper 8 bits
@@ -90,7 +90,7 @@ def poisson_tables(zeta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     places = hashing.permute(np.arange(_SLOTS), _SLOTS, np.uint64(0))
     thresholds, aliases, differences = (np.zeros((256, _SLOTS)) for _ in range(3))
     for value in range(256):
-        mean = value / (255 * zeta)
+        mean = max(0.0, value - 255 * black) / (255 * zeta)
         half = max(0, math.ceil((mean**0.5 / _FINE_STD - 1) / 2 - 1e-9))
         counts = (2 * half + 1) * (np.arange(_SLOTS) - _SLOTS // 2) + max(_SLOTS // 2, int(mean))
         share = np.sum([_probability(counts + offset, mean) for offset in range(-half, half + 1)], axis=0)
@@ -131,8 +131,8 @@ def _alias(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keep, partner
 
 
-def draw_counts(zeta: float, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:
-    """Poisson(clean / (255 zeta)) from one word a pixel. clean: uint8; returns float32 counts."""
+def draw_counts(zeta: float, clean: Any, bits: PixelBits, arrays: ArrayMath, black: float = 0.0) -> Any:
+    """Poisson((clean / 255 - black) / zeta) from one word a pixel. clean: uint8; returns float32 counts."""
     slot = clean * arrays.u32(_SLOTS) + (bits.word >> arrays.u32(24))
-    thresholds, aliases, differences = (arrays.lookup(slot, table) for table in poisson_tables(zeta))
+    thresholds, aliases, differences = (arrays.lookup(slot, table) for table in poisson_tables(zeta, black))
     return aliases + (bits.word < thresholds) * differences

@@ -17,9 +17,14 @@ if TYPE_CHECKING:  # torch takes a second to import, and the text of a specifica
     from torch import Tensor
 
 
+BLACK = Parameter("black", 0, 250, scale=255, is_log=False, default=0.0)
+
+
 @dataclass(frozen=True)
 class PoissonGaussian(NoiseModel):
-    """y = zeta Poisson(x / zeta) + sigma n, n ~ N(0, 1): photons and a sensor's own noise. sigma is on the 0-1 scale.
+    """y = b + zeta Poisson((x - b) / zeta) + sigma n, n ~ N(0, 1): photons and a sensor's own noise.
+
+    sigma and the black level b are on the 0-1 scale; darker than b is black. The estimate is on the scale of y as well.
 
     Not of an exponential family with one parameter, so it has a formula in stable coordinates alone. In z it looks like
     Poisson noise of its zeta, however strong the sensor's noise.
@@ -27,10 +32,11 @@ class PoissonGaussian(NoiseModel):
 
     zeta: float
     sigma: float
+    black: float = 0.0
     family = "poisson-gaussian"
-    parameters = (Parameter("zeta", 0.0001, 1, power=1), SIGMA)
+    parameters = (Parameter("zeta", 0.0001, 1, power=1), SIGMA, BLACK)
     title = "Poisson-Gaussian, ζ = {}, σ = {}"
-    told_as = "poisson"
+    told_as = ("poisson",)
 
     @property
     def alike(self) -> Poisson:
@@ -42,14 +48,18 @@ class PoissonGaussian(NoiseModel):
         return (self.sigma / self.zeta) ** 2
 
     def std(self, x: Any) -> Any:
-        return (x * self.zeta + self.sigma**2) ** 0.5
+        signal = x - self.black
+        signal = np.maximum(signal, 0) if isinstance(signal, float | np.ndarray) else signal.clamp(min=0)
+        return (signal * self.zeta + self.sigma**2) ** 0.5
 
     def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return self.zeta * rng.poisson(clean / self.zeta) + self.sigma * rng.standard_normal(clean.shape)
+        photons = self.zeta * rng.poisson(np.maximum(clean - self.black, 0) / self.zeta)
+        return photons + self.sigma * rng.standard_normal(clean.shape) + self.black
 
     def draw(self, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:
-        photons = draw_counts(self.zeta, clean, bits, arrays) * arrays.f32(self.zeta)
-        return photons + draw_sum(normal_tables(self.sigma), bits.others(), arrays)
+        photons = draw_counts(self.zeta, clean, bits, arrays, self.black) * arrays.f32(self.zeta)
+        noisy = photons + draw_sum(normal_tables(self.sigma), bits.others(), arrays)
+        return noisy + arrays.f32(self.black) if self.black else noisy
 
     @property
     def _shift(self) -> Any:
@@ -57,8 +67,8 @@ class PoissonGaussian(NoiseModel):
         return 2 * (self._read_variance + 3 / 8) ** 0.5 - black_anscombe()
 
     def stabilize(self, y: Tensor) -> Tensor:
-        """z = 2 sqrt(y / zeta + 3/8 + (sigma / zeta)^2), less a constant (Murtagh, Starck & Bijaoui 1995)."""
-        photons = (y / self.zeta + 3 / 8 + self._read_variance).clamp(min=0)
+        """z = 2 sqrt((y - b) / zeta + 3/8 + (sigma / zeta)^2), less a constant (Murtagh, Starck & Bijaoui 1995)."""
+        photons = ((y - self.black) / self.zeta + 3 / 8 + self._read_variance).clamp(min=0)
         return 2 * photons.sqrt() - self._shift
 
     def posterior_mean(self, y: Tensor, score: Tensor) -> Tensor:
@@ -67,7 +77,7 @@ class PoissonGaussian(NoiseModel):
         It is Anscombe's, less the sensor's variance.
         """
         counts = inverse_anscombe(self.stabilize(y) + self._shift + score) - self._read_variance
-        return self.zeta * counts.clamp(min=0)
+        return self.zeta * counts.clamp(min=0) + self.black
 
     def std_at(self, z: Tensor) -> Tensor:
         """The root of zeta (y + 3/8 zeta) + sigma^2, as dy/dz has it."""

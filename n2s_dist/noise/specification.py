@@ -51,6 +51,11 @@ def format_training_noise(noise: NoiseDistribution) -> str:
     return ",".join(map(_format_part, noise.ranges))
 
 
+def with_files_read(text: str) -> str:
+    """The same noise with what its files hold in their place, so that the text says all of it."""
+    return format_training_noise(parse_training_noise(text)) if ".yaml" in text or ".yml" in text else text
+
+
 def parse_cell_noise(text: str) -> str:
     """ "gaussian:25" as results write it; the name of a family alone stays, and "unknown".
 
@@ -70,7 +75,8 @@ def noise_title(text: str) -> str:
     except UserError:  # results of a family that this program does not know
         return text
     written = [each.write(value) for each, value in zip(noise.parameters, noise.values, strict=True)]
-    return noise.title.format(*written) or text
+    blur = f", blurred by {WIDTH.write(noise.width)} px" if noise.width else ""
+    return noise.white.title.format(*written) + blur if noise.white.title else text
 
 
 def _name(text: str) -> str:
@@ -81,19 +87,40 @@ def _name(text: str) -> str:
 def _parse_part(part: str, text: str) -> NoiseRange:
     """One family. text: the whole, which errors name."""
     main, _, width_text = part.partition(_BLUR)
-    name, *value_texts = main.split(":")
-    family = families().get(_name(name))
-    if family is None or len(value_texts) != len(family.parameters) or (_BLUR in part and not width_text):
+    name, _, values_text = main.partition(":")
+    family, value_texts = families().get(_name(name)), values_text.split(":")
+    if family is None or (_BLUR in part and not width_text):
+        raise UserError(f"noise '{text}' is not understood: {_usage()}")
+    if family.text_form:
+        return _with_blur(_parse_text(family, values_text, text), width_text, part, text)
+    left_out = family.parameters[len(value_texts) :]
+    if len(value_texts) > len(family.parameters) or any(each.default is None for each in left_out):
         raise UserError(f"noise '{text}' is not understood: {_usage()}")
     ends = [
         _parse_range(each, value, part, text)
-        for each, value in zip(family.parameters, value_texts, strict=True)
+        for each, value in zip(family.parameters, value_texts, strict=False)
     ]  # fmt: skip
+    ends += [(each.default, each.default) for each in left_out if each.default is not None]
     low, high = (family(*values) for values in zip(*ends, strict=True))
+    return _with_blur(NoiseRange(low, high), width_text, part, text)
+
+
+def _parse_text(family: type[NoiseModel], written: str, text: str) -> NoiseRange:
+    """A noise whose parameters are no plain numbers."""
+    try:
+        noise = family.of_text(written)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"noise '{text}' is not understood ({error}): write {family.text_form}") from None
+    return NoiseRange(noise, noise)
+
+
+def _with_blur(white: NoiseRange, width_text: str, part: str, text: str) -> NoiseRange:
     if not width_text:
-        return NoiseRange(low, high)
+        return white
     narrow, wide = _parse_range(WIDTH, width_text, part, text)
-    return NoiseRange(Blurred(low, narrow), Blurred(high, wide)) if wide else NoiseRange(low, high)
+    return NoiseRange(Blurred(white.low, narrow), Blurred(white.high, wide)) if wide else white
 
 
 def _parse_range(parameter: Parameter, value: str, part: str, text: str) -> tuple[float, float]:
@@ -110,7 +137,9 @@ def _parse_range(parameter: Parameter, value: str, part: str, text: str) -> tupl
 def _usage() -> str:
     """What may be written, families of plugins included."""
     each = ", ".join(
-        ":".join([name, *(parameter.name.upper() for parameter in family.parameters)])
+        family.text_form
+        or name
+        + "".join(f"[:{p.name.upper()}]" if p.default is not None else f":{p.name.upper()}" for p in family.parameters)
         + " with "
         + " and ".join(parameter.limits for parameter in family.parameters)
         for name, family in families().items()
@@ -123,7 +152,11 @@ def _format_part(part: NoiseRange) -> str:
         each.write(low) if low == high else f"{each.write(low)}-{each.write(high)}"
         for each, low, high in part.parameters()
     ]
-    if part.high.width:
-        *written, width = written
-        return f"{':'.join([part.low.family, *written])}{_BLUR}{width}"
-    return ":".join([part.low.family, *written])
+    blur = f"{_BLUR}{written.pop()}" if part.high.width else ""
+    for each, low, high in list(part.parameters())[: len(written)][::-1]:
+        if not low == high == each.default:
+            break
+        written.pop()
+    if part.low.text_form:
+        written = [part.low.to_text()]
+    return ":".join([part.low.family, *written]) + blur

@@ -1,6 +1,7 @@
 """Which curves of a run are worth looking at: the one list behind the wandb dashboard and the PNGs."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,19 +49,34 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl; a line that is being written just now is left out."""
     path = run_dir / "metrics.jsonl"
     try:
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
     except OSError:
         raise UserError(f"{path} is not readable: give run directories that n2s_dist.train has logged to") from None
-    try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError:
-        raise UserError(f"{path} is damaged: it should hold one JSON object a line") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.endswith("\n"):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not (isinstance(row, dict) and isinstance(row.get("samples_seen"), int)):
+                raise UserError(f"{path} is damaged in line {number}: each should be a JSON object with samples_seen")
+            rows.append(row)
+    return rows
 
 
 def curve(rows: Iterable[dict[str, Any]], key: str) -> tuple[list[int], list[Any]]:
-    """samples_seen and values of one metric, where it was logged and finite."""
+    """samples_seen and values of one metric, where it was logged and finite.
+
+    Values that are lists, one value a rank, are of one length: NaN stands for ranks that others did not have.
+    """
     points = [(row["samples_seen"], row[key]) for row in rows if row.get(key) is not None]
-    return [seen for seen, _ in points], [value for _, value in points]
+    values = [value for _, value in points]
+    most = max((len(value) for value in values if isinstance(value, list)), default=0)
+    if most:
+        values = [(value if isinstance(value, list) else [value]) for value in values]
+        values = [value + [math.nan] * (most - len(value)) for value in values]
+    return [seen for seen, _ in points], values
 
 
 def training_hours(rows: Iterable[dict[str, Any]], until: int | None = None) -> float:

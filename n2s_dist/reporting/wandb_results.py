@@ -8,7 +8,7 @@ import numpy as np
 from n2s_dist.config.schema import Config
 from n2s_dist.evaluation.results import MEASURES, ResultCell
 from n2s_dist.reporting.tables import difference
-from n2s_dist.training.tracking import open_wandb
+from n2s_dist.training.tracking import one_line, open_wandb
 
 
 def log_results(config: Config, run_dir: Path, cells: list[ResultCell], pictures: list[tuple[str, np.ndarray]]) -> None:
@@ -18,11 +18,18 @@ def log_results(config: Config, run_dir: Path, cells: list[ResultCell], pictures
     """
     if not (config.tracking.wandb and (run_dir / "wandb_id").exists()):
         return
-    import wandb
-
     run = open_wandb(config, run_dir, "evaluate")
     if run is None:
         return
+    try:
+        _log(run, config, cells, pictures)
+    except Exception as error:  # wandb raises many
+        print(f"wandb failed ({one_line(error)}); the tables are in the files of the evaluation")
+
+
+def _log(run: Any, config: Config, cells: list[ResultCell], pictures: list[tuple[str, np.ndarray]]) -> None:
+    import wandb
+
     tables = {name: wandb.Table(columns=list(columns), data=rows) for name, (columns, rows) in tables_of(cells).items()}
     images = [wandb.Image(picture, caption=caption) for caption, picture in pictures]
     run.log(tables | ({"pictures": images} if images else {}))

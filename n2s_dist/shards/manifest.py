@@ -1,5 +1,6 @@
 """The manifest of a set of shards: what is there, how it was made, and the checksum of each shard."""
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -42,6 +43,8 @@ class Manifest:
     were stored with noise. validation_fraction and shard_mib are 0 when another program wrote the tars.
     already_noisy, white: whether that noise is the images' own, and the value of them that became 1 (build/plan.py).
     levels: null, or the parts of `noise`'s ranges outside which training images were left out.
+    source_fingerprint: of the options and the images' names and sizes. source_contents: of the images' bytes; null in
+    sets that were built before there was such a thing, and for other programs' tars.
     """
 
     tile_size: int
@@ -56,6 +59,15 @@ class Manifest:
     already_noisy: bool = False
     white: int | None = None
     levels: str | None = None
+    source_contents: str | None = None
+
+    @property
+    def identities(self) -> list[str]:
+        """What a run calls the set that it is trained on: by all that is known of its origin, or as runs once did."""
+        if self.source_contents is None:
+            return [self.source_fingerprint]
+        origin = f"{self.source_fingerprint} {self.source_contents}"
+        return [hashlib.sha256(origin.encode()).hexdigest(), self.source_fingerprint]
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
@@ -110,8 +122,8 @@ class Manifest:
             raise ValueError("channels, splits or names of shards that can't be")
         if not isinstance(self.source_fingerprint, str) or not isinstance(self.noise, str | None):
             raise ValueError("a fingerprint or noise that is not text")
-        if not isinstance(self.levels, str | None):
-            raise ValueError("levels that are not text")
+        if not isinstance(self.levels, str | None) or not isinstance(self.source_contents, str | None):
+            raise ValueError("levels or a fingerprint of contents that are not text")
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -5,13 +5,16 @@
     DIR/train-000000.idx          where each component lies, in the form that DALI's webdataset reader takes
     DIR/validation-000000.tar     tiles of images that training never sees
 
-shards/README.md specifies it in full; tar_format.py knows the bytes, manifest.py the manifest.
+docs/shards.md specifies it in full; tar_format.py knows the bytes, manifest.py the manifest.
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import mmap
+import os
+import random
 import resource
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -25,9 +28,12 @@ from n2s_dist.images.files import decode_image
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.manifest import Manifest, ShardEntry, read_manifest
 from n2s_dist.utils import tar_members
-from n2s_dist.utils.errors import RankError, UserError
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import sha256_file
 from n2s_dist.utils.hashing import name_key
 
+_PAGE = 4096  # bytes
+_PAGES_IN_ALL = 2_000  # read of all files, as far as that leaves two of each
 _MAX_DESCRIBED = 10_000  # samples of a shard whose description is kept in memory
 
 
@@ -86,7 +92,7 @@ class Shard:
             if len(spans) != self.entry.samples:
                 raise ValueError(f"{len(spans)} samples, the manifest says {self.entry.samples}")
         except (OSError, ValueError, OverflowError) as error:
-            raise RankError(f"{path} does not match its shard ({error}): build the shards again") from None
+            raise UserError(f"{path} does not match its shard ({error}): build the shards again") from None
         return spans
 
     def read_ahead(self) -> None:
@@ -108,7 +114,7 @@ class Shard:
                 described = self._parse(index)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 reason = str(error)[:200] or type(error).__name__
-                raise RankError(f"{self.path}, sample {index} is damaged ({reason}): build the shards again") from None
+                raise UserError(f"{self.path}, sample {index} is damaged ({reason}): build the shards again") from None
             if len(self._described) >= _MAX_DESCRIBED:
                 self._described.clear()
             self._described[index] = described
@@ -146,6 +152,9 @@ class Store(Protocol):
     def close(self) -> None:
         """End all waiting for shards."""
 
+    def digests(self) -> dict[str, str]:
+        """By the names of files, what any other set has otherwise: to be compared between nodes."""
+
 
 class LocalShards:
     """Shards in a folder, as they were built."""
@@ -164,6 +173,31 @@ class LocalShards:
     def close(self) -> None:
         pass
 
+    def digests(self) -> dict[str, str]:
+        """Of the manifest, and of a few pages of each shard and index: a copy may be older than its manifest."""
+        folder = Path(self.location)
+        names = [entry.name for split in self.manifest.splits.values() for entry in split.shards]
+        files = [folder / name for tar in names for name in (tar, Path(tar).with_suffix(".idx").name)]
+        pages = max(2, _PAGES_IN_ALL // max(1, len(files)))
+        return {"manifest.json": sha256_file(folder / "manifest.json")[:12]} | {
+            path.name: _sampled_digest(path, pages) for path in files
+        }
+
+
+def _sampled_digest(path: Path, pages: int) -> str:
+    """Of a file's size, its first page and others at places that depend on its size alone."""
+    try:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            places = random.Random(size).sample(range(max(1, size // _PAGE)), min(pages - 1, max(1, size // _PAGE)))
+            total = hashlib.sha256(f"{size}".encode())
+            for place in [0, *places]:
+                stream.seek(place * _PAGE)
+                total.update(stream.read(_PAGE))
+            return total.hexdigest()[:12]
+    except FileNotFoundError:
+        return "missing"
+
 
 def allow_open_files(count: int) -> None:
     """Raise the process's limit on open files where `count` mapped shards would exceed it. Raises UserError."""
@@ -173,8 +207,8 @@ def allow_open_files(count: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and need > hard:
         raise UserError(
-            f"{count} shards are more than the {hard} files that a process may have open here: raise that limit "
-            "(ulimit -Hn), or build larger shards (--shard-mib)"
+            f"{count} shards take {need} open files, all else included, and a process may have {hard} here: raise that "
+            "limit (ulimit -Hn), or build larger shards (--shard-mib)"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 

@@ -7,6 +7,7 @@ tars without a manifest ──► indexes and a manifest
 
 import hashlib
 import json
+import shutil
 import zlib
 from functools import partial
 from pathlib import Path
@@ -133,13 +134,14 @@ def repair_shards(folder: str | Path, sources: list[str], faults: list[Fault], w
     with workspace(folder) as partial_folder, Workers(workers) as pool:
         collection = Collection(images, "stop", read_skipped(folder))
         collection.measure(pool)
-        parent = begin(partial_folder, manifest.source_fingerprint)
+        parent = begin(partial_folder, folder, "repair")
         layout = Layout(collection.kept(), collection.sizes(), options, parent, damaged)
         layout.create()
-        collection.skip(layout.write(pool))
+        collection.skip(layout.write(pool)[0])
         for split in layout.splits:
             for entry in layout.finish(pool, split):
                 if entry != expected[entry.name]:
+                    shutil.rmtree(parent)  # of use to nobody
                     raise UserError(f"{entry.name} came out differently: the images are not those of the first build")
                 for name in (entry.name, Path(entry.name).with_suffix(".idx").name):
                     (layout.folder / name).replace(folder / name)

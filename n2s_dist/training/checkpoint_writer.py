@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from n2s_dist.distributed.ranks import Ranks
-from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.errors import UserError, of_all
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class AsyncCheckpointWriter:
         if error:
             raise error
         if failed:
-            raise UserError("another rank could not write a checkpoint")
+            raise of_all(UserError("another rank could not write a checkpoint"))
 
 
 def copied(state: T) -> T:

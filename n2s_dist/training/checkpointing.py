@@ -11,7 +11,7 @@ from n2s_dist.models import checkpoint
 from n2s_dist.training.checkpoint_writer import copied
 from n2s_dist.training.schedules import decay_start
 from n2s_dist.training.state import TrainState
-from n2s_dist.utils.errors import RunFailed, Stopped
+from n2s_dist.utils.errors import RunFailed, Stopped, of_all
 
 
 def after_step(run: TrainState) -> None:
@@ -49,7 +49,7 @@ def save(run: TrainState) -> None:
         measured_at, psnr = run.last_validation
         state = copied(run.state())
         average, manifest = state.pop("average"), run.shards.manifest
-        about = (run.config, manifest.channels, manifest.source_fingerprint, run.samples_seen)
+        about = (run.config, manifest.channels, manifest.identities[0], run.samples_seen)
         psnr_now = psnr if measured_at == run.samples_seen else None
 
         def write() -> None:
@@ -84,7 +84,10 @@ def stop_if_not_finite(run: TrainState) -> None:
         # In the step in which a loss breaks on one rank, gradients break on all: the loss comes first.
         batch_size = run.config.train.global_batch_size
         what, position, rank = min(everywhere, key=lambda row: (row[1] // batch_size, row[0] == "gradient", row[1]))
-        raise RunFailed(
-            f"the {what} at position {position} (rank {rank}) is not finite; the newest checkpoint is "
-            f"{checkpoint.newest_valid(run.run_dir) or 'none'}: lower optimizer.learning_rate or use more precision"
+        newest = checkpoint.newest_valid(run.run_dir) or "none"
+        raise of_all(
+            RunFailed(
+                f"the {what} at position {position} (rank {rank}) is not finite; the newest checkpoint is {newest}: "
+                "lower optimizer.learning_rate or use more precision"
+            )
         )

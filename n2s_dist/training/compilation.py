@@ -31,10 +31,13 @@ def place(model: Model, device: torch.device, channels_last: bool) -> Model:
 
 
 def compile_model(model: nn.Module, mode: CompileMode) -> None:
-    """Let torch.compile run a model's calls, in place: the model stays the same object, and so do its weights' names.
+    """Let torch.compile run a model's calls, in place: it stays the same object, and so do its weights' names."""
+    if mode != "no":
+        model.compile(mode=mode, dynamic=False)
 
-    Raises UserError without a C++ compiler, which torch.compile needs on the CPU and on a GPU alike.
-    """
+
+def check_compiler(mode: CompileMode) -> None:
+    """UserError without a C++ compiler, which torch.compile needs on the CPU and on a GPU alike."""
     if mode == "no":
         return
     compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
@@ -42,7 +45,6 @@ def compile_model(model: nn.Module, mode: CompileMode) -> None:
         raise UserError(
             f"train.compile is {mode}, which needs a C++ compiler: install g++ or name one in CXX, or give no"
         )
-    model.compile(mode=mode, dynamic=False)
 
 
 def match_layout(optimizer: Any) -> None:

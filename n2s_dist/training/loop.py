@@ -1,14 +1,16 @@
 """The training loop: a step, then whatever is due."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
-from n2s_dist.config.schema import Config
+from n2s_dist.config.schema import Config, flatten, to_dict
+from n2s_dist.distributed import stop_signals
+from n2s_dist.distributed.consistency import compare_program
+from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.distributed.ranks import lost_ranks_named
 from n2s_dist.distributed.watchdog import Watchdog
 from n2s_dist.losses.objectives import Batch
@@ -26,18 +28,21 @@ from n2s_dist.utils.locks import alone_in
 from n2s_dist.utils.stopwatch import Stopwatch
 
 
-def train(config: Config, stopwatch: Stopwatch | None = None) -> Path:
+def train(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting | None = None) -> Path:
     """Train to the end, or go on from where the run directory says; returns the last checkpoint.
 
-    Raises Stopped when the run was asked to stop; stopwatch hold what was spent before.
+    Raises Stopped when the run was asked to stop. stopwatch: what was spent before. meeting: where ranks have met.
     """
-    rank = int(os.environ.get("RANK", "0"))
+    if meeting is None:
+        with Meeting() as meeting:
+            return train(config, stopwatch, meeting)
+    compare_program(meeting, flatten(to_dict(config)), checkpoint.versions())
     if not config.run_dir:
         raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
-    run_dir = Path(config.run_dir)
-    only = alone_in(run_dir) if rank == 0 else contextlib.nullcontext()
-    with only, lost_ranks_named(), Watchdog(config.train.hang_sec, run_dir, rank) as watchdog:
-        run = start(config, stopwatch)
+    run_dir, launch = Path(config.run_dir), meeting.launch
+    only = alone_in(run_dir, gives_up=stop_signals.told_to_end) if launch.is_main else contextlib.nullcontext()
+    with only, lost_ranks_named(), Watchdog(config.train.hang_sec, run_dir, launch.rank) as watchdog:
+        run = start(config, stopwatch, meeting)
         run.watchdog = watchdog
         if run.samples_seen < config.train.total_samples:
             train_on(run)

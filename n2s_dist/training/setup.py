@@ -5,7 +5,6 @@ follows from samples_seen.
 """
 
 import copy
-import os
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 import torch
 import yaml
 
-from n2s_dist.config.schema import Config, to_dict
+from n2s_dist.config.schema import Config, flatten, to_dict
 from n2s_dist.distributed import stop_signals, watchdog
+from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.distributed.ranks import FOREVER, Ranks
 from n2s_dist.loading import windowed_order
 from n2s_dist.loading.crop_pipeline import check_crop_size, check_noise
@@ -25,7 +25,7 @@ from n2s_dist.models.base import hidden_weights
 from n2s_dist.models.equivariance import make_plain, symmetric_weights
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.shards.reader import ShardSet
-from n2s_dist.training.compilation import compile_model, match_layout, place
+from n2s_dist.training.compilation import check_compiler, compile_model, match_layout, place
 from n2s_dist.training.optimizers.muon import Muon
 from n2s_dist.training.schedules import may_go_on
 from n2s_dist.training.state import TrainState
@@ -59,10 +59,9 @@ _MAY_CHANGE = (
 _MAY_CHANGE_BEFORE_DECAY = ("train.total_samples", "optimizer.decay_samples")
 
 
-def start(config: Config, stopwatch: Stopwatch | None = None) -> TrainState:
+def start(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting | None = None) -> TrainState:
     """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
-    stopwatch = stopwatch or Stopwatch()
-    stop_signals.remove_note(Path(config.run_dir))
+    stopwatch, meeting = stopwatch or Stopwatch(), meeting or Meeting()
     if not config.data.shards:
         raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
     store = open_store(config.data.shards, config.data.cache_dir, config.data.cache_gib)
@@ -73,27 +72,30 @@ def start(config: Config, stopwatch: Stopwatch | None = None) -> TrainState:
     windows = open_windows(config, shards)
     validation = ShardSet(store, "validation") if "validation" in shards.manifest.splits else None
     run_dir = Path(config.run_dir)
-    found = checkpoint.newest_valid(run_dir, partial(may_go_on, config)) or checkpoint.newest_valid(run_dir)
+    meeting.compare("shards", store.digests, "give all nodes the same shards")
+    found, start_from = choose_weights(config, meeting)
     if found is not None:
         before = checkpoint.load(found)
         check_same_run(config, before.config, before.samples_seen, run_dir)
-        if before.shards_fingerprint != shards.manifest.source_fingerprint:
+        if before.shards_fingerprint not in shards.manifest.identities:
             raise UserError(
                 f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run_dir"
             )
 
     stopwatch.lap("shards and checkpoint")
-    # Where launchers say how many ranks there are, all find what is wrong with that before any can lose another.
-    check_compile(config, int(os.environ.get("WORLD_SIZE", "1")))
-    ranks = Ranks(
-        config.train.mixed_precision, config.train.num_threads, config.train.device, patience_of(config.train.hang_sec)
-    )
+    micro_batch_size = choose_micro_batch_size(config, meeting.launch.world_size)
+    check_compile(config, meeting.launch.world_size)
+    check_compiler(config.train.compile)
+    plan = config.train
+    ranks = Ranks(plan.mixed_precision, plan.num_threads, meeting, plan.device, patience_of(plan.hang_sec))
     stopwatch.lap("ranks")
-    micro_batch_size = choose_micro_batch_size(config, ranks.world_size)
     torch.manual_seed(int(hashing.hash64(config.seed, hashing.STREAM_WEIGHTS)) >> 1)
-    build = first_model if found is None else build_score_model
-    model = place(build(config, shards.manifest.channels), ranks.device, config.train.channels_last)
+    model = build_score_model(config, shards.manifest.channels)
+    if start_from:
+        load_first_weights(model, config, start_from)
+    model = place(model, ranks.device, config.train.channels_last)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
+    meeting.ready()  # what comes next is done together
     ddp_model, optimizer = ranks.prepare(model, build_optimizer(config, model))
     compile_model(model, config.train.compile)
     telemetry = StepTelemetry(
@@ -106,13 +108,15 @@ def start(config: Config, stopwatch: Stopwatch | None = None) -> TrainState:
     )
     if found is not None:
         resume(run, found)
+    meeting.ready()
+    meeting.close()
     run.check_ranks_agree()
     if ranks.is_main:
+        stop_signals.remove_note(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
         micro_batches = config.train.global_batch_size // ranks.world_size // micro_batch_size
-        start_from = config.train.start_from
-        standing = f"starting {run_dir}" + (f" from the weights of {start_from}" if start_from else "")
+        standing = f"starting {run_dir}" + (f" from the weights of {config.train.start_from}" if start_from else "")
         if found:
             done = run.samples_seen >= config.train.total_samples
             standing = f"{found} is complete: nothing to do" if done else f"going on from {found}"
@@ -151,16 +155,33 @@ def build_optimizer(config: Config, model: ScoreModel) -> torch.optim.Optimizer:
     return Muon(hidden, rest, momentum=plan.momentum, symmetric=symmetric_weights(model), **options)
 
 
-def first_model(config: Config, channels: int) -> ScoreModel:
-    """What a run begins with: fresh weights, or those that train.start_from names."""
-    model = build_score_model(config, channels)
-    if config.train.start_from:
-        path = checkpoint.locate(config.train.start_from)
-        source = checkpoint.load(path).model
-        if not config.network.symmetric:
-            make_plain(source)
-        checkpoint.load_weights(model, source.state_dict(), path)
-    return model
+def choose_weights(config: Config, meeting: Meeting) -> tuple[Path | None, Path | None]:
+    """The checkpoint to go on from, else the weights to start from, if any: rank 0 chooses, all others have the same.
+
+    A folder that somebody else is writing into may hold others a moment later.
+    """
+
+    def choose() -> list[str]:
+        run_dir = Path(config.run_dir)
+        found = checkpoint.newest_valid(run_dir, partial(may_go_on, config)) or checkpoint.newest_valid(run_dir)
+        if found is not None:
+            return ["found", str(found)]
+        return ["start_from", str(checkpoint.locate(config.train.start_from))] if config.train.start_from else []
+
+    chosen = meeting.from_main(choose)
+    if not chosen:
+        return None, None
+    kind, path = chosen[0], Path(chosen[1])
+    checkpoint.compare(meeting, [path])
+    return (path, None) if kind == "found" else (None, path)
+
+
+def load_first_weights(model: ScoreModel, config: Config, path: Path) -> None:
+    """Begin with the weights of another run or of a shipped network."""
+    source = checkpoint.load(path).model
+    if not config.network.symmetric:
+        make_plain(source)
+    checkpoint.load_weights(model, source.state_dict(), path)
 
 
 def resume(run: TrainState, path: Path) -> None:
@@ -229,12 +250,7 @@ def check_compile(config: Config, world_size: int) -> None:
 
 def check_same_run(config: Config, before: Config, samples_seen: int, run_dir: Path) -> None:
     """A run is continued with the settings it began with, and where it stands at samples_seen with another length."""
-
-    def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        nested = [flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k: v} for k, v in settings.items()]
-        return {key: value for part in nested for key, value in part.items()}
-
-    now, then = flat(to_dict(config)), flat(to_dict(before))
+    now, then = flatten(to_dict(config)), flatten(to_dict(before))
     may_change = _MAY_CHANGE + (_MAY_CHANGE_BEFORE_DECAY if may_go_on(config, before, samples_seen) else ())
     for key in now:
         if now[key] != then[key] and not key.startswith(may_change):

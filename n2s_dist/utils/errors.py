@@ -1,11 +1,18 @@
 """What a user did wrong, said in one clear line; broken promises of our own code stay asserts."""
 
+import contextlib
 import errno
+import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import TypeVar
 
+from n2s_dist.utils import mapped_files, streams
+
+_SHARED = "/dev/shm"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 _OTHER_NAMES = {
@@ -19,16 +26,16 @@ class UserError(ValueError):
     """Something the user can mend. The message names what was wrong and what would be right."""
 
 
-class RankError(UserError):
-    """What one rank may meet alone, such as damage in a part of the shards that it reads."""
-
-
 class RunFailed(RuntimeError):
-    """A run can't go on, by no mistake of the command's: the message says where and why. Exit code 1."""
+    """A run can't go on, by no mistake of the command's: the message says where and why."""
+
+    exit_code = 1
 
 
-class RankFailed(RunFailed):
-    """A failure that one rank may meet alone, such as of its network: that rank speaks for itself."""
+class Ended(RunFailed):
+    """SIGTERM ended a rank before there was anything to save. Exit code 128 + SIGTERM, as shells have it."""
+
+    exit_code = 143
 
 
 class Stopped(Exception):
@@ -49,44 +56,105 @@ def nearest(word: str, valid: list[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
+_speaker = 0  # the rank that this process speaks as, once it knows
+
+
+def speak_as(rank: int) -> None:
+    """Rank 0 speaks for all; others say which one they are."""
+    global _speaker
+    _speaker = rank
+
+
 def print_rank0(message: str) -> None:
     """Print on rank 0 alone; for what every rank finds out by itself, before or without ranks that talk."""
-    if os.environ.get("RANK", "0") == "0":
+    if _speaker == 0:
         print(message)
 
 
-def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command-line program: user errors become one line on stderr and exit code 2, without a traceback.
+_warned: set[str] = set()
 
-    What all ranks meet is said once on each node, whose files may differ; each rank says what it may have met alone
-    (RankFailed, RankError, its disk or paths). An interrupt exits with 130. A full disk and paths that can't be used
-    exit with 2 and name the path. A run that was stopped says so on stdout.
+
+def warn_once(what: str, message: str) -> None:
+    """Print a warning on stderr, the first time for `what` and in one process of many: rank 0, and no worker."""
+    if _speaker == 0 and multiprocessing.parent_process() is None and what not in _warned:
+        _warned.add(what)
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def _of_full_disk(filename: str | None) -> str:
+    """What is full: the disk, or the memory that processes share, which containers have little of."""
+    where = f" while writing {filename}" if filename else ""
+    shared = str(filename).startswith(f"{_SHARED}/")
+    with contextlib.suppress(OSError):
+        shared = shared or (not filename and shutil.disk_usage(_SHARED).free < 2**16)
+    if shared:
+        return (
+            f"{_SHARED}, memory that processes share, is full{where}: clear it, or make it larger (docker's --shm-size)"
+        )
+    return f"the disk is full{where}: free some space and run the same command again"
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def of_all(error: E) -> E:
+    """An error that all ranks raise, or that one says for all: rank 0 alone prints it."""
+    return mark_told(error) if _speaker else error
+
+
+def mark_told(error: E) -> E:
+    """An error whose line is printed already, or by another rank."""
+    error._is_told = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_told(error: BaseException) -> bool:
+    return getattr(error, "_is_told", False)
+
+
+def described(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and line of an error that needs no traceback; None for a broken promise of our own.
+
+    A full disk and paths that can't be used exit with 2 and name the path. An interrupt exits with 130.
     """
-    alone = False
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, RunFailed):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return 2, _of_full_disk(error.filename)
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error.strerror):
+        return 2, f"no temporary folder can be written ({error.strerror}): set TMPDIR to one that can"
+    if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
+        return 2, f"{error.filename} can't be used ({os.strerror(error.errno)}): give another, or mend this one"
+    return None
+
+
+def tell(error: BaseException, message: str) -> None:
+    """Print an error's line on stderr, once; ranks other than 0 say which one they are."""
+    if not is_told(error):
+        print(f"error: {f'rank {_speaker}: ' if _speaker else ''}{message}", file=sys.stderr, flush=True)
+        mark_told(error)
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run a command-line program: errors that `described` knows become one line on stderr and an exit code.
+
+    Each rank says what it met, but for what all of them meet (of_all). A run that was stopped says so on stdout.
+    """
+    streams.guard()
+    mapped_files.guard()
     try:
         code = main() or 0
     except Stopped as stop:
         print_rank0(str(stop))
-        sys.exit(EX_TEMPFAIL)
-    except UserError as error:
-        code, message = 2, str(error)
-        alone = isinstance(error, RankError)
-    except RunFailed as error:
-        code, message = 1, str(error)
-        alone = isinstance(error, RankFailed)
-    except KeyboardInterrupt:
-        code, message = 130, "interrupted"
-    except OSError as error:
-        code, alone = 2, True
-        if error.errno in _FULL:
-            where = f" while writing {error.filename}" if error.filename else ""
-            message = f"the disk is full{where}: free some space and run the same command again"
-        elif error.errno in _UNUSABLE and error.filename:
-            message = f"{error.filename} can't be used ({os.strerror(error.errno)}): give another, or mend this one"
-        else:
+        code = EX_TEMPFAIL
+    except (Exception, KeyboardInterrupt) as error:
+        known = described(error)
+        if known is None:
             raise
-    else:
-        sys.exit(code)
-    if os.environ.get("LOCAL_RANK", "0") == "0" or code == 130 or alone:
-        print(f"error: {message}", file=sys.stderr)
+        code, message = known
+        tell(error, message)
     sys.exit(code)

@@ -50,7 +50,7 @@ def test_the_models_tables_are_printed_from_the_configuration(tools, cli):
     assert "gradients, float32: 4.198 MB" in done.out and "| 1,024 |" in done.out
     doubled = cli(tool.main, "--model", f"--config={ROOT / 'configs/gaussian25.yaml'}", "--total-crops=4800000")
     assert "allow a global batch of 960" in done.out and "allow a global batch of 1,920" in doubled.out
-    assert done.out in (ROOT / "launch" / "SCALING.md").read_text(), "launch/SCALING.md shows other figures"
+    assert done.out in (ROOT / "docs" / "scaling.md").read_text(), "docs/scaling.md shows other figures"
 
 
 def test_two_ranks_and_two_threads_are_measured_in_turns(tools, cli, tmp_path):

@@ -1,4 +1,4 @@
-"""Faults of a run, one after another, on real ranks: each ends or goes on as launch/README.md says, in bounded time.
+"""Faults of a run, one after another, on real ranks: each ends or goes on as docs/faults.md says, in bounded time.
 
 Nothing that was saved before is lost, and nothing broken is saved.
 """
@@ -72,6 +72,45 @@ def test_a_rank_that_hangs_is_found_and_all_ranks_say_where_they_are(fleet, argu
         assert sum(line.startswith(said) and f"stacks-rank-{rank}.txt" in line for line in ranks.errors()) == 1
     assert "in hangs_here" in ranks.text("err")
     assert newest(tmp_path) == "samples-000000160"
+
+
+def test_a_rank_that_hangs_with_pythons_lock_held_is_ended_from_beside_it(fleet, arguments, tmp_path):
+    ranks = fleet(1, [*arguments, "--train.hang_sec=3"], fault="holds_pythons_lock", at=200)
+    ranks.wait_for(200)
+    begin = time.monotonic()
+    assert ranks.wait() == [-signal.SIGKILL]
+    assert 2.5 < time.monotonic() - begin < SOON_SEC
+    assert "has not got to run Python for 3 s" in ranks.text("err") and "in holds_pythons_lock" in ranks.text("err")
+    assert newest(tmp_path) == "samples-000000160"
+
+
+def test_a_run_that_was_suspended_for_longer_than_its_limit_goes_on(fleet, arguments, undisturbed, tmp_path):
+    """By signals, as Slurm suspends; all ranks, and whatever watches them or not."""
+    ranks = fleet(2, [*arguments, "--train.hang_sec=3"])
+    ranks.wait_for(200)
+    for rank in range(2):
+        ranks.signal(signal.SIGSTOP, rank)
+    time.sleep(10)
+    seen = ranks.samples_seen()
+    for rank in range(2):
+        ranks.signal(signal.SIGCONT, rank)
+    assert ranks.wait() == [0, 0] and seen < 1_200, ranks.text("err")
+    assert not list((tmp_path / "run").glob("stacks*"))
+    last = tmp_path / "run" / "checkpoints" / undisturbed.name
+    assert (last / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+
+
+def test_a_run_leaves_no_process_behind(fleet, arguments):
+    ranks = fleet(1, [*arguments, "--train.hang_sec=30"])
+    ranks.wait_for(80)
+    beside = children(ranks.ranks[0].pid)
+    assert beside
+    ranks.signal(signal.SIGKILL, 0)
+    ranks.wait()
+    deadline = time.monotonic() + SOON_SEC
+    while any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in beside):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_run_that_does_not_hang_is_left_alone(fleet, arguments, tmp_path):
@@ -225,7 +264,7 @@ def test_a_wandb_server_that_never_answers_is_given_up(tmp_path, environment):
     program = """
 import sys
 from pathlib import Path
-from n2s_dist import tracking
+from n2s_dist.training import tracking
 from n2s_dist.config.command_line import read_config
 tracking._INIT_TIMEOUT_SEC = tracking._FINISH_TIMEOUT_SEC = 2
 tracker = tracking.open_tracker(read_config([]), Path(sys.argv[1]), 0, is_main=True)

@@ -1,5 +1,6 @@
 """Networks in the package: shipped by the tool, found by name, and as good as on the day they were shipped."""
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -17,6 +18,7 @@ from n2s_dist.inference.reference_photographs import (
     noises,
     photograph,
 )
+from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.utils.errors import UserError
@@ -82,6 +84,11 @@ def test_a_run_is_shipped_and_found_by_its_name(ship, folder, trained, tmp_path,
     (tmp_path / "tiny-color").mkdir()  # a folder of a user's own comes first
     with pytest.raises(UserError, match="tiny-color holds no checkpoint"):
         checkpoint.locate("tiny-color")
+
+
+def test_the_gray_network_for_gaussian_noise_leaves_alone_what_has_no_noise():
+    loaded = checkpoint.load(checkpoint.locate("gaussian-gray"))
+    assert acceptance.problems(functools.partial(denoise_whole, loaded.model), 1, loaded.config.aim) == []
 
 
 def test_a_network_that_paints_into_flat_areas_is_not_shipped(cli, tool, folder, trained):
@@ -155,7 +162,7 @@ def test_weights_that_float16_would_hurt_stay_float32(ship, folder, trained, too
 
 def test_what_users_do_wrong_is_named(ship, folder, trained, tmp_path, monkeypatch):
     assert ship(trained, "--name=tiny-color").code == 0
-    for path in ("universal", "tiny-color"):
+    for path in ("universal", "tiny-colr"):
         with pytest.raises(UserError, match=f"{path} holds no checkpoint.*shipped one: tiny-color"):
             checkpoint.locate(path)
     assert "--name is Tiny/Color" in ship(trained, "--name=Tiny/Color").error()

@@ -33,7 +33,24 @@ def wait_until(there: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize(("number", "rank"), [(signal.SIGUSR1, 1), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(("ignored", "received"), [(False, signal.SIGHUP), (True, 0)])
+def test_a_terminal_that_goes_is_a_request_to_stop_but_not_with_nohup(environment, ignored, received):
+    program = """
+import os, signal, sys
+from n2s_dist.distributed import stop_signals
+if sys.argv[1] == "True":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stopping.listen()
+os.kill(os.getpid(), signal.SIGHUP)
+print(int(stopping._received))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ignored)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == received
+
+
+@pytest.mark.parametrize(("number", "rank"), [(signal.SIGUSR1, 1), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
 def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_same_command_goes_on(
     fleet, tiny, undisturbed, tmp_path, number, rank
 ):
@@ -55,7 +72,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_same_command_goes_on
     last = checkpoint.newest_valid(tmp_path)
     seen = first.steps(0)[-1][0]
     assert first.steps(1)[-1][0] == seen < 1_200 and last.name == f"samples-{seen:09d}"
-    assert note["samples_seen"] == seen and note["signal"] in ("SIGUSR1", "SIGTERM")
+    assert note["samples_seen"] == seen and note["signal"] in ("SIGUSR1", "SIGTERM", "SIGHUP")
     lines = [line for line in first.text().splitlines() if line.startswith("stopped")]
     assert lines == [f"stopped at {seen:,} samples by {note['signal']}: the same command goes on"]
     assert not first.errors() and "Traceback" not in first.text("err")
@@ -123,6 +140,23 @@ def test_a_signal_to_the_launcher_stops_all_ranks_within_its_grace(environment, 
     assert process.returncode == 1 and "by SIGUSR1: the same command goes on" in out
     note = json.loads((tmp_path / "stopped").read_text())
     assert checkpoint.newest_valid(tmp_path).name == f"samples-{note['samples_seen']:09d}"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_rank_that_waits_for_one_that_hangs(fleet, tiny, tmp_path, number, code):
+    """In a step's exchange, from which no handler runs."""
+    arguments = [*tiny, *LONG, "--train.hang_sec=0", "--run_dir", tmp_path]
+    ranks = fleet(2, arguments, fault="hangs_here", on=1, at=80, patience_sec=20)
+    ranks.wait_for(80)
+    time.sleep(1)  # until it waits
+    begin = time.monotonic()
+    ranks.signal(number, 0)
+    ranks.ranks[0].join(60)
+    assert ranks.ranks[0].exitcode == code and time.monotonic() - begin < GRACE_SEC
+    assert ranks.errors() == [
+        f"error: ended by {number.name} while it waited for other ranks: the same command goes on"
+    ]
+    ranks.kill()
 
 
 class Slowest:

@@ -1,9 +1,12 @@
 """Ranks that start in a tenth of a second: real processes, forked from a server that has imported everything once.
 
-What they do is the program's own; on request a fault happens on one rank after a given step, and every
-rank notes the positions that it has trained on.
+What they do is the program's own; on request a fault happens on one rank after a given step, or one rank
+is started otherwise than the others, and every rank notes the positions that it has trained on.
 """
 
+import ctypes
+import dataclasses
+import importlib
 import json
 import multiprocessing
 import os
@@ -12,12 +15,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from n2s_dist import evaluate as evaluation
 from n2s_dist import train as training
-from n2s_dist.distributed import stop_signals
+from n2s_dist.distributed import meeting, stop_signals
 from n2s_dist.training import loop, step
 from n2s_dist.training.state import TrainState
 from n2s_dist.utils.errors import run_command
@@ -29,9 +35,9 @@ INTERRUPTED = [
     "--train.validate_every_samples=400",
 ]
 
-TIMEOUT_SEC = 60
+TIMEOUT_SEC = 180
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["n2s_dist.train"])
+_CONTEXT.set_forkserver_preload(["n2s_dist.train", "n2s_dist.evaluate"])
 
 
 def free_port() -> int:
@@ -49,6 +55,11 @@ def raises(run: TrainState) -> None:
 
 def hangs_here(run: TrainState) -> None:
     time.sleep(1_000)
+
+
+def holds_pythons_lock(run: TrainState) -> None:
+    """As a page of a mapped file does that comes from a server that is gone."""
+    ctypes.PyDLL(None).sleep(1_000)
 
 
 def flips_a_bit(run: TrainState) -> None:
@@ -87,17 +98,47 @@ def sets_the_clock_back(run: TrainState) -> None:
 
 
 FAULTS: dict[str, Callable[[TrainState], None]] = {
-    f.__name__: f for f in (raises, hangs_here, flips_a_bit, fills_the_disk, turns_a_loss_into_nan, sets_the_clock_back)
+    f.__name__: f
+    for f in (
+        raises,
+        hangs_here,
+        holds_pythons_lock,
+        flips_a_bit,
+        fills_the_disk,
+        turns_a_loss_into_nan,
+        sets_the_clock_back,
+    )
 }
 
 
 # --- a rank --------------------------------------------------------------------------------------------
 
 
-def _rank(variables: dict[str, str], arguments: list[str], written: Path, fault: str, at: int) -> None:
+@dataclass(frozen=True)
+class Start:
+    """How one rank is started.
+
+    folder: where it works, as on a node of its own, since paths may be relative. answers: of functions, by their dotted
+    names, that say there what they would on another kind of node.
+    """
+
+    arguments: list[object] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    answers: dict[str, object] = field(default_factory=dict)
+    late_sec: float = 0.0
+    is_absent: bool = False
+
+
+def _answer(answer: object, *_: object) -> object:
+    return answer
+
+
+def _rank(program: str, start: Start, written: Path, fault: str, at: int, patience_sec: float | None) -> None:
     """One rank from beginning to end, in a fresh process. written: the stem of the files that it writes."""
     os.environ.clear()
-    os.environ.update(variables)
+    os.environ.update(start.variables)
+    os.chdir(start.folder or Path.cwd())
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         target = os.open(written.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(target, descriptor)
@@ -114,14 +155,26 @@ def _rank(variables: dict[str, str], arguments: list[str], written: Path, fault:
             FAULTS[fault](run)
 
     loop.train_step = recorded_step
-    sys.argv = ["program", *arguments]
+    for name, answer in start.answers.items():
+        module, function = name.rsplit(".", 1)
+        setattr(importlib.import_module(module), function, partial(_answer, answer))
+    sys.argv = ["program", *map(str, start.arguments)]
     stop_signals.POLL_INTERVAL_SEC = 0.02  # runs of a second can be stopped in their middle as well
-    stop_signals.listen()  # as the program does first of all
-    run_command(training.main)
+    if patience_sec is not None:
+        meeting.PATIENCE_SEC, meeting.SAY_SEC = patience_sec, 0.1 * patience_sec
+        stop_signals.MEETING_SEC = stop_signals.STUCK_SEC[signal.SIGTERM] = 0.1 * patience_sec
+    # As each program does first of all.
+    stop_signals.listen() if program == "train" else stop_signals.listen(remember=())
+    time.sleep(start.late_sec)
+    run_command(training.main if program == "train" else evaluation.main)
 
 
 class Fleet:
-    """Ranks of one training run. fault happens on rank `on` after the step that ends at `at` samples."""
+    """Ranks of one training run. fault happens on rank `on` after the step that ends at `at` samples.
+
+    program: "train", or "evaluate" for ranks of an evaluation. apart: ranks that are started otherwise; their arguments
+    come after those of all. patience_sec: how long ranks wait for others to come.
+    """
 
     def __init__(
         self,
@@ -132,6 +185,9 @@ class Fleet:
         fault: str = "",
         on: int = 0,
         at: int = 0,
+        program: str = "train",
+        apart: dict[int, Start] | None = None,
+        patience_sec: float | None = None,
     ) -> None:
         folder.mkdir(parents=True)
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "1"}
@@ -139,9 +195,14 @@ class Fleet:
         for rank in range(count):
             own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, **shared}
             variables = environment | ({k: str(v) for k, v in own.items()} if count > 1 else {})
-            given = (variables, arguments, self._files[rank], fault if rank == on else "", at)
-            self.ranks.append(_CONTEXT.Process(target=_rank, args=given, daemon=True))
-            self.ranks[-1].start()
+            other = (apart or {}).get(rank, Start())
+            start = dataclasses.replace(
+                other, arguments=[*arguments, *other.arguments], variables=variables | other.variables
+            )
+            given = (program, start, self._files[rank], fault if rank == on else "", at, patience_sec)
+            if not other.is_absent:
+                self.ranks.append(_CONTEXT.Process(target=_rank, args=given, daemon=True))
+                self.ranks[-1].start()
 
     def signal(self, number: signal.Signals, rank: int) -> None:
         if self.ranks[rank].is_alive():
@@ -158,10 +219,7 @@ class Fleet:
         return [process.exitcode for process in self.ranks]
 
     def end_as_launcher(self, grace_sec: float = 8) -> list[int]:
-        """As torchrun does: when one rank ends otherwise than well, SIGTERM to the others, later SIGKILL.
-
-        A rank that waits for one that ended before they had found each other is ended by the latter alone.
-        """
+        """As torchrun does: when one rank ends otherwise than well, SIGTERM to the others, later SIGKILL."""
         deadline = time.monotonic() + TIMEOUT_SEC
         while all(process.exitcode in (None, 0) for process in self.ranks) and any(p.is_alive() for p in self.ranks):
             assert time.monotonic() < deadline, self.text("err")

@@ -95,7 +95,7 @@ def batch(tmp_path, environment):
         (programs / name).write_text(f"#!/bin/bash\necho {name} $* >> {calls}\n{text}\n")
         (programs / name).chmod(0o755)
 
-    def run(step: str, signals: str = "") -> tuple[int, list[str], str]:
+    def run(step: str, signals: str = "", **variables: str) -> tuple[int, list[str], str]:
         """Exit code, calls of Slurm's programs but srun, and what was printed. signals: sent once srun runs."""
         program("srun", f"cd {run_dir}\ntouch running\n{step}")
         program("scancel", f"touch {run_dir}/told")
@@ -104,7 +104,7 @@ def batch(tmp_path, environment):
         process = subprocess.Popen(
             [ROOT / "launch/slurm/train.sbatch", "--config", "configs/gaussian25.yaml", "--run_dir", run_dir],
             cwd=ROOT, text=True,
-            env=environment | {"PATH": path, "N2S_PYTHON": sys.executable, "SLURM_JOB_ID": "42"},
+            env=environment | {"PATH": path, "N2S_PYTHON": sys.executable, "SLURM_JOB_ID": "42"} | variables,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
@@ -144,6 +144,13 @@ def test_srun_starts_training_on_each_node_with_the_same_arguments(batch, tmp_pa
 def test_a_signal_goes_to_the_ranks_and_the_job_back_to_the_queue(batch):
     code, calls, out = batch(f"{UNTIL_TOLD}; touch stopped; exit 1", "SIGUSR1 SIGUSR1 SIGUSR1")
     assert (code, calls) == (0, ["scancel --signal=USR1 42", REQUEUE]), out
+
+
+def test_a_task_of_an_array_signals_and_requeues_itself_alone(batch):
+    """One of the tasks has the number of the whole array."""
+    array = {"SLURM_ARRAY_JOB_ID": "42", "SLURM_ARRAY_TASK_ID": "3"}
+    code, calls, out = batch(f"{UNTIL_TOLD}; touch stopped; exit 1", "SIGUSR1", **array)
+    assert (code, calls) == (0, ["scancel --signal=USR1 42_3", "scontrol requeue 42_3"]), out
 
 
 def test_ranks_that_were_asked_to_leave_directly_are_requeued_too(batch):
@@ -230,9 +237,9 @@ def test_each_job_waits_for_the_one_before_it(pipeline, tmp_path):
     )
 
 
-@pytest.mark.parametrize("lacking", ["--images", "--config", "--run_dir", "--benchmark"])
+@pytest.mark.parametrize("lacking", ["--images", "--config", "--run-dir", "--benchmark"])
 def test_what_is_missing_is_named_before_anything_is_submitted(pipeline, tmp_path, lacking):
-    given = {"--images": tmp_path, "--config": "configs/demo.yaml", "--run_dir": tmp_path / "run", "--benchmark": "x=y"}
+    given = {"--images": tmp_path, "--config": "configs/demo.yaml", "--run-dir": tmp_path / "run", "--benchmark": "x=y"}
     done = pipeline(*(word for key, value in given.items() if key != lacking for word in (key, value)))
     assert done.returncode == 2 and done.stderr.startswith(f"error: {lacking} is missing") and not done.stdout
     assert not (tmp_path / "jobs").exists() and not (tmp_path / "run").exists()
@@ -287,6 +294,29 @@ def test_changes_since_the_commit_are_kept(load_tool, cli, tmp_path, monkeypatch
     git("checkout", ".")
     git("apply", str(patch))
     assert (project / "file.txt").read_text() == "after\n"
+
+
+def test_a_checkout_of_another_user_is_asked_for_its_commit_all_the_same(load_tool, cli, tmp_path, monkeypatch):
+    """Git takes it for dubious, as in many containers; then no commit was written down, without a word."""
+    tool, project = load_tool("freeze_run"), tmp_path / "project"
+    project.mkdir()
+    for words in (["init"], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", project, *words], check=True, capture_output=True)
+    monkeypatch.setattr(tool, "ROOT", project)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert "dubious" in subprocess.run(["git", "-C", project, "status"], capture_output=True, text=True).stderr
+    cli(tool.main, "--run_dir", tmp_path / "run")
+    (start,) = (json.loads(line) for line in (tmp_path / "run/code/starts.jsonl").read_text().splitlines())
+    assert len(start["commit"]) == 40 and start["dirty"] is False
+
+
+def test_a_git_that_says_nothing_is_warned_of(load_tool, cli, tmp_path, monkeypatch):
+    tool = load_tool("freeze_run")
+    (tmp_path / "project/.git").mkdir(parents=True)
+    monkeypatch.setattr(tool, "ROOT", tmp_path / "project")
+    monkeypatch.setattr("n2s_dist.utils.errors._warned", set())
+    err = cli(tool.main, "--run_dir", tmp_path / "run").err
+    assert err.count("warning: git does not say which commit this is (") == 1
 
 
 def test_outside_git_the_commit_is_not_known(load_tool, cli, tmp_path, monkeypatch):

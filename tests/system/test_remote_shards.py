@@ -33,7 +33,7 @@ from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.shards.build.builder import BuildOptions, build_shards
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.training.batches import node_positions
-from n2s_dist.utils.errors import RankFailed, RunFailed, UserError
+from n2s_dist.utils.errors import RunFailed, UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -251,7 +251,7 @@ def test_the_pauses_grow_to_about_a_minute_in_all(monkeypatch):
     stop, waited = threading.Event(), []
     monkeypatch.setattr(stop, "wait", lambda seconds: waited.append(seconds))
     pauses = remote_files.Pauses("url", remote_files.PATIENCE, stop)
-    with pytest.raises(RankFailed, match="6 tries"):
+    with pytest.raises(RunFailed, match="6 tries"):
         for _ in range(9):
             pauses.after(OSError("refused"))
     assert len(waited) == 5 and 40 < sum(waited) < 80
@@ -298,7 +298,7 @@ def test_a_rank_that_alone_meets_a_fault_says_so_itself(cli, monkeypatch):
     monkeypatch.setenv("RANK", "3")
 
     def main() -> None:
-        raise RankFailed("a.tar can't be read")
+        raise RunFailed("a.tar can't be read")
 
     assert cli(main).error(1) == "error: a.tar can't be read"
 

@@ -156,6 +156,42 @@ def test_three_signals_are_three_requeues_and_the_same_weights(cluster, pipeline
     assert weights(job.run_dir) == weights(pipeline.run_dir)
 
 
+def test_one_task_of_a_job_array_is_requeued_and_the_others_go_on(cluster, pipeline, tmp_path):
+    """Of two tasks, each on a node of its own, the one that has the whole array's number is told to leave."""
+    script = tmp_path / "array.sbatch"
+    options = [word for word in pipeline.options if not word.startswith("--seed")]
+    words = " ".join(f"'{word}'" for word in options)
+    script.write_text(
+        "#!/bin/bash\n#SBATCH --requeue --open-mode=append --ntasks-per-node=1\n"
+        f'exec launch/slurm/train.sbatch {words} --run_dir "{tmp_path}/run-$SLURM_ARRAY_TASK_ID"\n'
+    )
+    number = cluster.run(
+        "sbatch", "--parsable", "--array=0-1", "--nodes=1", "--exclusive", "--time=10", f"--chdir={ROOT}",
+        f"--output={tmp_path}/task-%a.log", script,
+    )  # fmt: skip
+    assert number.isdigit()
+    tasks = [tmp_path / f"run-{task}" for task in range(2)]
+    saved = [run_dir / "checkpoints" for run_dir in tasks]
+
+    def going() -> bool:
+        written = logs(tmp_path)
+        assert "error: " not in written, written
+        return all(folder.is_dir() and list(folder.glob("samples-*")) for folder in saved)
+
+    slurm.wait_until(going, "both tasks' first checkpoints", TIMEOUT_SEC)
+    of_task = {f"{number}_{task}": cluster.job(f"{number}_{task}")["JobId"] for task in range(2)}
+    (told,) = [task for task, job in of_task.items() if job == number]
+    (other,) = of_task.keys() - {told}
+    cluster.run("scancel", "--batch", "--signal=USR1", told)
+    ended = {task: cluster.wait_for_end(task, TIMEOUT_SEC) for task in (told, other)}
+    assert {task: (job["JobState"], job["Restarts"]) for task, job in ended.items()} == {
+        told: ("COMPLETED", "1"), other: ("COMPLETED", "0"),
+    }, logs(tmp_path)  # fmt: skip
+    assert [len((run_dir / "code/starts.jsonl").read_text().splitlines()) for run_dir in tasks] == [
+        2 if told.endswith(f"_{task}") else 1 for task in range(2)
+    ]
+
+
 def test_the_loss_of_a_node_is_survived(cluster, pipeline, tmp_path):
     """The second node's slurmd and processes are killed in mid-run; it comes back, and the run with it."""
     job = Job(cluster, pipeline, tmp_path / "bereft")

@@ -10,8 +10,8 @@ from support.paths import ROOT
 
 # From top to bottom: a folder imports those further down alone. "" holds the programs.
 FOLDERS = (
-    "", "reporting", "evaluation", "training", "inference", "losses", "models", "distributed", "loading", "shards",
-    "datasets", "images", "metrics", "config", "noise", "utils",
+    "", "commands", "reporting", "evaluation", "training", "inference", "losses", "models", "distributed", "loading",
+    "shards", "datasets", "images", "metrics", "config", "noise", "utils",
 )  # fmt: skip
 APART = {"training", "inference"}  # neither knows the other
 # Each package, and the modules (by what their names begin with) that alone may import it.

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +24,14 @@ from tqdm import tqdm
 from n2s_dist.datasets.catalogue import resolve_source
 from n2s_dist.images.files import list_images
 from n2s_dist.shards.build.build_group import ALONE, BuildGroup
-from n2s_dist.shards.build.plan import BuildOptions, make_plan
-from n2s_dist.shards.build.staging import Layout
-from n2s_dist.shards.build.tiles import Source, measure
-from n2s_dist.shards.build.workspace import begin, clear, publish, shared_workspace, workspace
+from n2s_dist.shards.build.plan import BuildOptions, make_plan, split_images
+from n2s_dist.shards.build.staging import Layout, fingerprint_of_all, fingerprint_of_content
+from n2s_dist.shards.build.tiles import Source, digest, measure
+from n2s_dist.shards.build.workspace import begin, clear, locate_out, shared_workspace, workspace
 from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.process_pool import Workers
+from n2s_dist.utils.publishing import holds_others, place_beside, publish
 
 OnError = Literal["stop", "skip"]
 _SIZES_AT_ONCE = 64
@@ -40,7 +42,13 @@ def gather(sources: list[str]) -> list[Source]:
     found = []
     for source in map(resolve_source, sources):
         prefix = f"{source.name}/" if len(sources) > 1 else ""
-        found += [Source(image, prefix + image.name) for image in list_images(source)]
+        images = list_images(source)
+        twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
+        if twice:
+            raise UserError(
+                f"{source} holds several images with the name {twice[0]}: rename them or leave all but one out"
+            )
+        found += [Source(image, prefix + image.name) for image in images]
     if len({source.name for source in found}) < len(found):
         raise UserError("two sources have the same folder name and the same image names: rename one folder")
     return sorted(found, key=lambda source: source.name)
@@ -49,9 +57,28 @@ def gather(sources: list[str]) -> list[Source]:
 def fingerprint(images: list[Source], options: BuildOptions) -> str:
     """Identifies what shards were built from: the images' names and sizes, and the options."""
     listing = [[source.name, source.file.num_bytes] for source in images]
+    return hashlib.sha256(json.dumps([listing, _chosen(options)], sort_keys=True).encode()).hexdigest()
+
+
+def _chosen(options: BuildOptions) -> dict:
     later = ("already_noisy", "white", "levels")  # options that came later, which shards built before lack
-    chosen = {key: value for key, value in vars(options).items() if value or key not in later}
-    return hashlib.sha256(json.dumps([listing, chosen], sort_keys=True).encode()).hexdigest()
+    return {key: value for key, value in vars(options).items() if value or key not in later}
+
+
+def have_changed(images: list[Source], options: BuildOptions, out: Path, manifest: Manifest, pool: Workers) -> bool:
+    """Whether images of the right names and sizes hold other bytes than the shards were built from.
+
+    False where the manifest does not know these. Raises UserError for an image that can't be read.
+    """
+    if manifest.source_contents is None:
+        return False
+    left_out = read_skipped(out)
+    kept = [source for source in images if source.name not in left_out]
+    splits = split_images([source.name for source in kept], options)
+    wanted = [kept[i] for places in splits.values() for i in places]
+    done = tqdm(pool.map(digest, wanted), "images", total=len(wanted), unit="image", leave=False)
+    total = sum(fingerprint_of_content(source.name, sha256) for source, sha256 in done)
+    return fingerprint_of_all(total) != manifest.source_contents
 
 
 class Collection:
@@ -121,34 +148,39 @@ def build_shards(
     group: this node of those that build together, each by the same call.
 
     on_error "skip" leaves out images that can't be read and lists them in skipped.jsonl. Raises UserError
-    for anything the user can mend, with nothing half-written left behind by a node that builds alone; after an
-    interrupt or a kill the same call goes on.
+    for anything the user can mend. Whatever ends it, a kill included, the same call goes on with what was finished.
     """
-    out = Path(out).absolute()
+    out = locate_out(out)
     images = gather(sources)
     origin = fingerprint(images, options)
     if (out / "manifest.json").is_file():
         manifest = read_manifest(out)
         if manifest.source_fingerprint != origin:
             raise UserError(f"{out} holds shards of other images or options: delete it or choose another --out")
+        if group.is_leader:
+            with Workers(workers) as pool:
+                if have_changed(images, options, out, manifest, pool):
+                    raise UserError(
+                        f"{out} holds shards of other images of the same names and sizes: delete it or choose another "
+                        "--out"
+                    )
         print(f"{out} already holds these shards: nothing to do")
         if group.is_leader:
             clear(out)
         return manifest
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if holds_others(out, place_beside(out)):
         raise UserError(f"{out} exists and holds no shards: choose another --out")
-    if not (parent := next(p for p in out.parents if p.exists())).is_dir():
-        raise UserError(f"{parent} is not a folder: choose another --out")
 
-    with _place_to_work(out, origin, group) as (group, parent), Workers(workers) as pool:
+    with _place_to_work(out, origin, options, group) as (group, work, parent), Workers(workers) as pool:
         collection = Collection(images, on_error, group=group)
         collection.measure(pool)
-        layout, before, failures = None, None, None
+        layout, contents, failures = None, 0, None
         while failures != {}:  # unreadable images that are skipped change the place of every tile: lay out the rest
-            before, layout = layout, Layout(collection.kept(), collection.sizes(), options, parent, group=group)
+            layout = Layout(collection.kept(), collection.sizes(), options, parent, group=group)
             layout.create()
-            written = group.exchange(f"{layout.folder.name}-written", layout.write(pool, before))
-            failures = {name: reason for part in written for name, reason in part.items()}
+            written = group.exchange(f"{layout.folder.name}-written", layout.write(pool))
+            failures = {name: reason for part, _ in written for name, reason in part.items()}
+            contents = sum(part for _, part in written)
             collection.skip(failures)
         assert layout is not None
         mine = {split.name: [vars(entry) for entry in layout.finish(pool, split)] for split in layout.splits}
@@ -182,10 +214,11 @@ def build_shards(
             options.already_noisy,
             options.white,
             options.levels,
+            fingerprint_of_all(contents),
         )
         write_skipped(layout.folder, collection.skipped)
         (layout.folder / "manifest.json").write_text(manifest.to_json())
-        publish(layout.folder, out)
+        publish(layout.folder, out, work)
     return manifest
 
 
@@ -194,11 +227,15 @@ def _name(entry: ShardEntry) -> str:
 
 
 @contextlib.contextmanager
-def _place_to_work(out: Path, origin: str, group: BuildGroup) -> Iterator[tuple[BuildGroup, Path]]:
-    """The group in the workspace where it meets, and the folder there that this build writes in."""
+def _place_to_work(
+    out: Path, origin: str, options: BuildOptions, group: BuildGroup
+) -> Iterator[tuple[BuildGroup, Path, Path]]:
+    """The group in the workspace where it meets, the workspace, and the folder there that this build writes in."""
+    # Named by the options alone: where one image was mended or left out, all others are the same.
+    word = hashlib.sha256(json.dumps(_chosen(options), sort_keys=True).encode()).hexdigest()[:16]
     if group.alone:
         with workspace(out) as folder:
-            yield group, begin(folder, origin)
+            yield group, folder, begin(folder, out, word)
         return
     with shared_workspace(out, group.node) as folder:
         group = replace(group, place=folder)
@@ -209,9 +246,9 @@ def _place_to_work(out: Path, origin: str, group: BuildGroup) -> Iterator[tuple[
                         f"node {group.node} sees other images or options than node {node}: give all the same"
                     )
             if group.is_leader:
-                begin(folder, origin)
+                begin(folder, out, word)
             group.exchange("begun", True)
-            yield group, folder / origin[:16]
+            yield group, folder, folder / word
     if group.is_leader:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from n2s_dist.noise.specification import parse_training_noise
+from n2s_dist.noise.specification import parse_training_noise, with_files_read
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.manifest import SPLITS
 from n2s_dist.utils import tar_members
@@ -49,6 +49,8 @@ class BuildOptions:
             raise UserError(f"--seed is {self.seed}: give a whole number, not negative and below 2^63")
         if self.shard_mib < 1:
             raise UserError(f"--shard-mib is {self.shard_mib}: a shard has at least 1 MiB")
+        if self.noise is not None:
+            object.__setattr__(self, "noise", with_files_read(self.noise))
         self.dtype("train")
         if self.already_noisy and not self._has_one_noise():
             raise UserError("--already-noisy takes --noise FAMILY:LEVEL: the one noise and level that the images have")
@@ -153,8 +155,8 @@ def describe(name: str, row: int, column: int, size: tuple[int, int], crc32: int
     return {"image": name, **place, "crc32": f"{crc32:08x}"}
 
 
-def make_plan(names: list[str], sizes: list[tuple[int, int]], options: BuildOptions) -> list[SplitPlan]:
-    """Place every tile of every image in its shard. sizes: (height, width) of each image."""
+def split_images(names: list[str], options: BuildOptions) -> dict[str, list[int]]:
+    """Places in the list of the images of each split; some are in none."""
     validation = choose_validation(names, options.validation_fraction, options.seed)
     images = {
         "train": [i for i, name in enumerate(names) if name not in validation and options.takes(name)],
@@ -162,6 +164,12 @@ def make_plan(names: list[str], sizes: list[tuple[int, int]], options: BuildOpti
     }
     if not images["train"]:
         raise UserError(f"--levels {options.levels} leaves none of the images to train on: give wider ranges")
+    return images
+
+
+def make_plan(names: list[str], sizes: list[tuple[int, int]], options: BuildOptions) -> list[SplitPlan]:
+    """Place every tile of every image in its shard. sizes: (height, width) of each image."""
+    images = split_images(names, options)
     return [
         _plan_split(split, np.array(images[split], int), names, sizes, options, hash64(options.seed, number))
         for number, split in enumerate(SPLITS)

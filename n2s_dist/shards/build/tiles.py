@@ -1,12 +1,18 @@
 """What a worker process of a build does with one image: decode, cut into tiles, write each to its place."""
 
+import contextlib
+import hashlib
 import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path
+from typing import BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
+from PIL import Image
 
 from n2s_dist.images.files import KINDS, ImageFile, image_size, pixels_of, read
 from n2s_dist.images.user_files import read_picture
@@ -17,7 +23,7 @@ from n2s_dist.shards.build import plan
 from n2s_dist.shards.build.plan import BuildOptions, Tiles
 from n2s_dist.shards.manifest import ShardEntry
 from n2s_dist.utils import tar_members
-from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.errors import RunFailed, UserError
 from n2s_dist.utils.files import sha256_file, sync
 from n2s_dist.utils.hashing import name_key
 
@@ -44,6 +50,23 @@ class Places:
 
 
 @dataclass(frozen=True)
+class Content:
+    """What was written of an image: a checksum of its tiles, and the SHA-256 of the file that they were made from."""
+
+    crc32: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """Tiles of an image that a journal names. size: the image's (height, width)."""
+
+    places: Places
+    size: tuple[int, int]
+    content: Content
+
+
+@dataclass(frozen=True)
 class Job:
     """One image: what its tiles are made from, and where they go."""
 
@@ -51,9 +74,48 @@ class Job:
     source: Source
     size: tuple[int, int]
     places: Places
-    written: int | None = None  # checksum of its tiles at `places`, when the journal has the image
-    before: Places | None = None  # where an earlier layout has the same tiles
+    written: Written | None = None  # at `places`
+    before: Written | None = None  # elsewhere, by an earlier layout
     shared: bool = False  # whether other nodes write into the same shards
+
+
+@dataclass(frozen=True)
+class _OpenFile(ImageFile):
+    """A file that is open: what is decoded is what was hashed, whatever happens to its name."""
+
+    stream: BinaryIO | None = None
+
+    def open(self) -> BinaryIO:
+        assert self.stream
+        return self.stream
+
+
+@contextlib.contextmanager
+def _opened(file: ImageFile) -> Iterator[tuple[_OpenFile, str]]:
+    """An image's file, open at its beginning, and the SHA-256 of its bytes."""
+    with file.open() as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        stream.seek(0)
+        yield _OpenFile(file.source, file.name, file.num_bytes, file.offset, stream), digest
+
+
+@contextlib.contextmanager
+def _reading(file: ImageFile) -> Iterator[None]:
+    """Whatever an image can't be read for becomes a UserError; RunFailed when that is so for all of its source."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        try:
+            next(file.source.iterdir(), None) if file.source.is_dir() else file.source.open("rb").close()
+        except OSError as of_all:
+            raise RunFailed(f"{file.source} can no longer be read ({of_all.strerror or of_all})") from None
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{file.path} can't be read ({error.strerror or error})") from None
+    except MemoryError:
+        raise UserError(f"{file.path} needs more memory than there is: leave it out, or cut it into parts") from None
+    except (BadZipFile, zlib.error, LZMAError, EOFError) as error:
+        raise UserError(f"{file.path} can't be read from its archive ({error})") from None
 
 
 def measure(sources: list[Source]) -> list[tuple[int, int] | str]:
@@ -61,10 +123,17 @@ def measure(sources: list[Source]) -> list[tuple[int, int] | str]:
     sizes: list[tuple[int, int] | str] = []
     for source in sources:
         try:
-            sizes.append(image_size(source.file))
+            with _reading(source.file):
+                sizes.append(image_size(source.file))
         except UserError as error:
             sizes.append(str(error))
     return sizes
+
+
+def digest(source: Source) -> str:
+    """SHA-256 of an image's file. Raises UserError when it can't be read."""
+    with _reading(source.file), _opened(source.file) as (_, found):
+        return found
 
 
 def tile_shape(size: tuple[int, int], options: BuildOptions) -> tuple[int, int, int]:
@@ -72,13 +141,19 @@ def tile_shape(size: tuple[int, int], options: BuildOptions) -> tuple[int, int, 
     return min(options.tile_size, size[0]), min(options.tile_size, size[1]), options.channels
 
 
-def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
-    """Decode an image and cut its tiles, with noise in them where the options say so. Raises UserError."""
+def cut_tiles(job: Job, file: ImageFile, options: BuildOptions) -> Iterator[np.ndarray]:
+    """Decode an image, and return its tiles one by one, with noise in them where the options say so.
+
+    Raises UserError before the first tile.
+    """
     if options.already_noisy:
-        yield from cut_noisy_tiles(job, options)
-        return
-    image = read(job.source.file, options.channels)
+        return cut_noisy_tiles(job, file, options)
+    image = read(file, options.channels)
     check_size(job, image.height, image.width)
+    return _clean_or_corrupted(job, image, options)
+
+
+def _clean_or_corrupted(job: Job, image: Image.Image, options: BuildOptions) -> Iterator[np.ndarray]:
     height, width, _ = tile_shape(job.size, options)
     places, noise = job.places, None
     if options.dtype(places.split) != "uint8":
@@ -91,11 +166,11 @@ def cut_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(tile)
 
 
-def cut_noisy_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
+def cut_noisy_tiles(job: Job, file: ImageFile, options: BuildOptions) -> Iterator[np.ndarray]:
     """The same of an image that has its noise already, at the file's own depth. Raises UserError."""
     assert options.noise is not None
     stored = parse_training_noise(options.noise).encoding
-    path, picture = job.source.file.path, read_picture(job.source.file)
+    path, picture = job.source.file.path, read_picture(file)
     check_size(job, *picture.pixels.shape[:2])
     if picture.alpha is not None:
         raise UserError(f"{path} has an alpha channel: save it without")
@@ -103,9 +178,11 @@ def cut_noisy_tiles(job: Job, options: BuildOptions) -> Iterator[np.ndarray]:
         kind, way = KINDS[picture.channels], "with" if picture.channels == 1 else "without"
         raise UserError(f"{path} is {kind}, and noisy images are taken as they are: build {way} --gray or leave it out")
     height, width, _ = tile_shape(job.size, options)
-    white = picture.white(options.white, path)
-    for row, column in zip(job.places.tiles.row.tolist(), job.places.tiles.column.tolist(), strict=True):
-        yield stored.encode(picture.pixels[row : row + height, column : column + width] / white)
+    white, places = picture.white(options.white, path), job.places.tiles
+    return (
+        stored.encode(picture.pixels[row : row + height, column : column + width] / white)
+        for row, column in zip(places.row.tolist(), places.column.tolist(), strict=True)
+    )
 
 
 def check_size(job: Job, height: int, width: int) -> None:
@@ -120,32 +197,54 @@ def read_tiles(places: Places, shape: tuple[int, int, int], dtype: str) -> Itera
         yield np.fromfile(places.shard(i), dtype, int(np.prod(shape)), offset=offset + skip).reshape(shape)
 
 
-def write_image_tiles(options: BuildOptions, job: Job) -> int | str:
-    """Write one image's tiles to their places. Returns their checksum, or why the image can't be read."""
-    shape, dtype = tile_shape(job.size, options), options.dtype(job.places.split)
-    if job.written is not None:
-        checksums = [zlib.crc32(tile.data) for tile in read_tiles(job.places, shape, dtype)]
-        if combined(checksums) == job.written:
-            return job.written
+def _tiles_are_there(found: Written | None, job: Job, sha256: str, options: BuildOptions) -> bool:
+    """Whether tiles of this very file, as they are wanted for this job, still are where a journal says."""
+    if found is None or found.size != job.size or found.content.sha256 != sha256:
+        return False
+    dtype = options.dtype(job.places.split)
+    # Leaving an image out may have moved another between training and validation, whose pixels are not the same.
+    if options.dtype(found.places.split) != dtype:
+        return False
+    with contextlib.suppress(OSError, ValueError):  # a shard that is gone, or too short
+        tiles = read_tiles(found.places, tile_shape(job.size, options), dtype)
+        return combined([zlib.crc32(tile.data) for tile in tiles]) == found.content.crc32
+    return False
+
+
+def write_image_tiles(options: BuildOptions, job: Job) -> Content | str:
+    """Write one image's tiles to their places. Returns what was written, or why the image can't be read."""
+    try:
+        with _reading(job.source.file), _opened(job.source.file) as (file, sha256):
+            if job.written and _tiles_are_there(job.written, job, sha256, options):
+                return job.written.content
+            if job.before and _tiles_are_there(job.before, job, sha256, options):
+                shape, dtype = tile_shape(job.size, options), options.dtype(job.places.split)
+                tiles = read_tiles(job.before.places, shape, dtype)
+            else:
+                tiles = cut_tiles(job, file, options)
+    except UserError as error:
+        return str(error)
+    return Content(write_tiles(job, tiles), sha256)
+
+
+def write_tiles(job: Job, content: Iterator[np.ndarray]) -> int:
+    """Write tiles to their places; returns their checksum."""
     checksums, tiles = [], job.places.tiles
     # Samples of two nodes may share a page: without this, an NFS client may write all of it, stale neighbours too.
     flags = os.O_WRONLY | (os.O_DSYNC if job.shared else 0)
-    try:
-        # Leaving an image out may have moved another between training and validation, whose pixels are not the same.
-        before = job.before if job.before and options.dtype(job.before.split) == dtype else None
-        content = read_tiles(before, shape, dtype) if before else cut_tiles(job, options)
-        for i, tile in enumerate(content):
-            checksums.append(zlib.crc32(tile.data))
-            description = plan.describe(job.source.name, tiles.row[i], tiles.column[i], job.size, checksums[i])
-            parts = tar_format.sample_parts(plan.sample_key(tiles.number[i]), tile, description)
-            assert sum(map(len, parts)) == tar_format.sample_size(int(tiles.npy_size[i]), int(tiles.json_size[i]))
-            descriptor = os.open(job.places.shard(i), flags)
-            try:
-                write_all(descriptor, parts, int(tiles.offset[i]))
-            finally:
-                os.close(descriptor)
-    except UserError as error:
-        return str(error)
+    for i, tile in enumerate(content):
+        checksums.append(zlib.crc32(tile.data))
+        description = plan.describe(job.source.name, tiles.row[i], tiles.column[i], job.size, checksums[i])
+        parts = tar_format.sample_parts(plan.sample_key(tiles.number[i]), tile, description)
+        assert sum(map(len, parts)) == tar_format.sample_size(int(tiles.npy_size[i]), int(tiles.json_size[i]))
+        shard = job.places.shard(i)
+        descriptor = os.open(shard, flags)
+        try:
+            write_all(descriptor, parts, int(tiles.offset[i]))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, shard) from None
+        finally:
+            os.close(descriptor)
     return combined(checksums)
 
 

@@ -244,3 +244,87 @@ def test_program_ends_with_one_line_and_code_2(run_module):
     done = run_module("n2s_dist.train", "--config", CONFIGS[0], "--data.crop_sise", 3)
     assert done.err.splitlines() == [done.error()]
     assert "data.crop_sise" in done.error() and "data.crop_size" in done.error()
+
+
+# --- what YAML 1.1 reads otherwise than it looks --------------------------------------------------------
+
+
+def test_a_section_that_comes_twice_is_refused_with_both_lines(write):
+    """The first one was dropped without a word."""
+    message = refusal(*write("train:\n  total_samples: 100\nseed: 3\ntrain:\n  device_batch_size: 4\n"))
+    assert "given.yaml" in message and "'train' comes twice, in lines 1 and 4" in message
+    assert "'crop_size' comes twice" in refusal(*write("data:\n  crop_size: 32\n  crop_size: 48\n"))
+
+
+@pytest.mark.parametrize("word", ["010", "-010", "0o10", "0x10", "0b11", "1:30", "1:30.5", "00"])
+@pytest.mark.parametrize("key", ["seed", "optimizer.learning_rate", "network.widths"])
+def test_a_number_in_another_system_is_refused_not_converted(write, key, word):
+    word = f"[{word}, 8]" if key == "network.widths" else word
+    section, _, leaf = key.rpartition(".")
+    in_file = refusal(*write(f"{section}:\n  {leaf}: {word}\n" if section else f"{key}: {word}\n"))
+    assert f"{key} is {word} in" in in_file and "decimal" in in_file
+    assert f"{key} is {word} on the command line" in refusal(f"--{key}={word}")
+
+
+@pytest.mark.parametrize(
+    ("key", "word", "value"),
+    [
+        ("train.mixed_precision", "no", "no"),
+        ("train.compile", "no", "no"),
+        ("tracking.wandb", "off", False),
+        ("tracking.wandb", "'false'", False),
+        ("network.symmetric", "yes", True),
+        ("tracking.name", "007", "007"),
+        ("tracking.name", "on", "on"),
+        ("tracking.name", "2024-01-01", "2024-01-01"),
+        ("tracking.name", "1:30", "1:30"),
+        ("tracking.project", "1e3", "1e3"),
+        ("train.total_samples", "10_000", 10_000),
+    ],
+)
+def test_a_word_means_what_its_key_takes_in_a_file_and_on_the_command_line(write, key, word, value):
+    section, _, leaf = key.rpartition(".")
+    for config in (read_config(write(f"{section}:\n  {leaf}: {word}\n")), read_config([f"--{key}", word.strip("'")])):
+        assert getattr(getattr(config, section), leaf) == value
+
+
+def test_a_wrong_word_is_named_as_it_was_written_with_what_the_key_takes(write):
+    assert "train.mixed_precision is off in" in (message := refusal(*write("train: {mixed_precision: off}")))
+    assert message.endswith("it takes one of no, bf16, fp16, auto")
+    assert refusal("--train.total_samples", "1e4").endswith("is 1e4 on the command line: it takes a whole number")
+    assert refusal(*write("train: 80")).startswith("train is 80 in") and "section" in refusal(*write("train: 80"))
+
+
+def test_keys_and_sections_without_a_value_keep_the_default(write):
+    assert read_config(write("train:\ndata:\n  crop_size:\nrun_dir: ~\nseed: null\n")) == Config()
+    assert "unknown key 'sede'" in refusal(*write("sede:\n"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_any_unicode_encoding_is_read(write, encoding):
+    assert read_config(write("tracking: {name: größer}\n".encode(encoding))).tracking.name == "größer"
+
+
+def test_options_before_and_after_a_file_count_in_their_order(write):
+    file = write("seed: 3\nnoise: poisson:0.05\n")
+    assert read_config(["--seed=1", *file]).seed == 3 and read_config([*file, "--seed=1"]).seed == 1
+    assert read_config([*file, "--seed", "1"]).noise == "poisson:0.05"
+
+
+@pytest.mark.parametrize("key", ["run_dir", "data.shards", "data.cache_dir", "train.start_from"])
+def test_home_and_variables_in_paths_are_filled_in(write, monkeypatch, key):
+    """A shell does so in `--run_dir ~/a`, but not in `--run_dir=~/a`, and nobody does in a file."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    section, _, leaf = key.rpartition(".")
+    for word, path in {"~/a": "/home/me/a", "$SCRATCH/b": "/scratch/me/b", "${SCRATCH}c": "/scratch/mec"}.items():
+        text = f"{section}:\n  {leaf}: {word}\n" if section else f"{leaf}: {word}\n"
+        for config in (read_config(write(text)), read_config([f"--{key}={word}"])):
+            assert (getattr(getattr(config, section), leaf) if section else config.run_dir) == path
+    assert read_config(["--data.shards=s3://bucket/~a"]).data.shards == "s3://bucket/~a"
+
+
+def test_a_path_with_an_unknown_variable_or_user_is_refused(monkeypatch):
+    monkeypatch.delenv("NOWHERE", raising=False)
+    assert "the environment has no NOWHERE" in refusal("--run_dir=$NOWHERE/a")
+    assert "no home folder is known for ~nobody-of-this-name" in refusal("--data.shards=~nobody-of-this-name/a")

@@ -22,6 +22,7 @@ from support.paths import ROOT
 from n2s_dist.datasets import download
 from n2s_dist.datasets.download import Network
 from n2s_dist.datasets.fetch import fetch
+from n2s_dist.utils import publishing
 from n2s_dist.utils.errors import UserError
 
 QUICK = Network(timeout_sec=5, tries=3, pause_sec=0.001)
@@ -97,6 +98,41 @@ def test_an_empty_folder_is_filled_and_an_incomplete_one_left_alone(server, desc
     message = refusal("tiny", out)
     assert f"{out / 'tiny'} holds 2 images, tiny has 3" in message and "remove" in message
     assert set(contents(out / "tiny")) == {"1.png", "3.png"} and len(server.log) == 1
+
+
+def test_a_mount_point_and_a_link_to_an_empty_folder_are_filled(server, describe, out, monkeypatch, capsys):
+    monkeypatch.setattr(publishing, "is_mount_point", lambda folder: folder.name == "disk")
+    describe(server.url("set.zip"))
+    (out / "disk/lost+found").mkdir(parents=True)
+    (out / "tiny").symlink_to("disk")
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if target.name == "3.png":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed)
+        fetch("tiny", out, network=QUICK)
+    assert sorted(path.name for path in (out / "disk").iterdir()) == [".download", "1.png", "2.png", "lost+found"]
+    for _ in range(2):
+        assert fetch("tiny", out, network=QUICK) == out / "tiny"
+    assert set(IMAGES) | {"lost+found"} == {path.name for path in (out / "disk").iterdir()}
+    assert "already holds the 3 images" in capsys.readouterr().out and len(server.log) == 1
+
+
+def test_a_mount_point_can_not_become_a_link(describe, out, monkeypatch, tmp_path):
+    def busy(self: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(self))
+
+    describe("http://127.0.0.1:1/set.zip")
+    (tmp_path / "mine").mkdir()
+    for name, content in IMAGES.items():
+        (tmp_path / "mine" / name).write_bytes(content)
+    (out / "tiny").mkdir(parents=True)
+    monkeypatch.setattr(Path, "rmdir", busy)
+    assert "can't become a link" in refusal("tiny", out, tmp_path / "mine") and (out / "tiny").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def color() -> np.ndarray:
 
 def whole(denoise: Denoiser, noisy: np.ndarray, noise=None) -> np.ndarray:
     """What one image becomes: float32 [H, W, C]."""
-    return denoise_whole(denoise.loaded.model, noisy, noise or denoise.loaded.model.noise)
+    return denoise_whole(denoise.loaded.model, noisy, noise or denoise.loaded.model.noise.single)
 
 
 def close(found, expected) -> None:
@@ -214,10 +214,10 @@ def test_uncertainty_and_ensemble(color):
     denoise = denoiser()
     model = denoise.loaded.model
     found, info = denoise(color, ensemble=True)
-    close(found, denoise_whole(SelfEnsemble(model), color, model.noise))
+    close(found, denoise_whole(SelfEnsemble(model), color, model.noise.single))
     assert np.abs(found - denoise(color)[0]).max() > 1e-3
     found, info = denoise(color, uncertainty=True, ensemble=True)
-    expected = posterior_tiled(SelfEnsemble(model), color, model.noise)
+    expected = posterior_tiled(SelfEnsemble(model), color, model.noise.single)
     close(found, expected.estimate)
     np.testing.assert_array_equal(info.std, expected.std)
 
@@ -287,7 +287,7 @@ def test_a_trained_network_is_loaded(trained, color):
     denoise = n2s_dist.load_denoiser(trained)
     assert n2s_dist.load_denoiser is load_denoiser and denoise.channels == 3
     model = checkpoint.load(checkpoint.locate(trained)).model
-    close(denoise(color)[0], denoise_whole(model, color, model.noise))
+    close(denoise(color)[0], denoise_whole(model, color, model.noise.single))
     close(load_denoiser(str(trained), device="cpu", tile=16)(color)[0], denoise(color)[0])
     with pytest.raises(UserError, match="nowhere holds no checkpoint"):
         load_denoiser("nowhere")
@@ -306,9 +306,8 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
         close(found, load_denoiser(f"{network}-{kind}")(given, noise)[0])
         return info
 
-    narrow, asks = ("gaussian", 1) if channels == 3 else ("universal", 3)  # gaussian-gray is withdrawn
     for noise in ("gaussian:20", Gaussian(20 / 255)):
-        assert check(noisy, noise, narrow).noise == Gaussian(20 / 255)
+        assert check(noisy, noise, "gaussian").noise == Gaussian(20 / 255)
     for noise in ("poisson:0.05", Gamma(50), PoissonGaussian(0.01, 0.02)):
         assert not check(noisy, noise, "universal").estimated
 
@@ -319,10 +318,10 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
         return Gaussian(0.12) if image.mean() < 0.5 else Poisson(0.05)
 
     monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
-    assert check(noisy, "gaussian", narrow).estimated and asked == [asks, asks]  # who estimates: one of few families
+    assert check(noisy, "gaussian", "gaussian").estimated and asked == [1, 1]  # who estimates: one of one family
     found, info = denoise(noisy)
-    assert info.estimated and str(info.network.path) == f"{narrow}-{kind}" and asked[2:] == [3]
-    close(found, load_denoiser(f"{narrow}-{kind}")(noisy, Gaussian(0.12))[0])
+    assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [3]
+    close(found, load_denoiser(f"gaussian-{kind}")(noisy, Gaussian(0.12))[0])
     bright = np.stack([noisy, noisy + 0.5])
     assert check(bright, None, "universal").noise == [Gaussian(0.12), Poisson(0.05)]
 

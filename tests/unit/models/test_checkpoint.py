@@ -17,6 +17,7 @@ from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import build_score_model
+from n2s_dist.utils import errors
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file
 
@@ -180,6 +181,94 @@ def test_a_damaged_checkpoint_is_replaced_when_training_comes_by_again(tmp_path)
     assert checkpoint.damage(save(tmp_path, 80)) is None
 
 
+@pytest.mark.parametrize("name", [*FILES, "COMPLETE"])
+def test_what_is_missing_is_said_in_words(tmp_path, capsys, name):
+    """Not the name of an exception."""
+    (save(tmp_path, 80) / name).unlink()
+    assert checkpoint.newest_valid(tmp_path) is None
+    assert capsys.readouterr().out.endswith(f"incomplete: {name} is missing\n")
+
+
+# --- file systems that refuse to tidy up ------------------------------------------------------------------
+
+
+@pytest.fixture
+def warnings(monkeypatch, capsys):
+    """What was warned of since."""
+    monkeypatch.setattr(errors, "_warned", set())
+    return lambda: [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+
+
+@pytest.mark.parametrize("how", ["its folder stays", "its name stays"])
+def test_a_checkpoint_that_can_not_be_removed_stays_and_the_run_goes_on(tmp_path, monkeypatch, warnings, how):
+    """NFS for one keeps a folder with a file in it that somebody has open."""
+    rmtree, rename = shutil.rmtree, Path.rename
+
+    def stay(path: Path, *more: object) -> object:
+        if "samples-000000080" in path.name:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+        return rename(path, *more) if more else rmtree(path)
+
+    save(tmp_path, 80)
+    if how == "its folder stays":
+        monkeypatch.setattr(shutil, "rmtree", stay)
+    else:
+        monkeypatch.setattr(Path, "rename", stay)
+    for seen in (160, 240, 320):
+        last = save(tmp_path, seen)
+        checkpoint.retain(tmp_path, keep=1)
+    assert [name for name in names(tmp_path) if "080" not in name] == [last.name] and len(names(tmp_path)) == 2
+    (line,) = warnings()
+    assert "samples-000000080" in line and "can't be removed (Directory not empty)" in line
+    monkeypatch.undo()
+    monkeypatch.setattr(shutil, "rmtree", stay)
+    assert checkpoint.damage(save(tmp_path, 80)) is None  # what lies there is not in its way
+
+
+def test_a_file_system_that_can_not_sync_folders_takes_checkpoints(tmp_path, monkeypatch, warnings):
+    fsync = os.fsync
+
+    def of_files_alone(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files_alone)
+    for seen in (80, 160):
+        assert checkpoint.damage(save(tmp_path, seen)) is None
+    (line,) = warnings()
+    assert "bring folders to the disk" in line
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_loses_data_is_no_file_system_without_sync(tmp_path, monkeypatch, number):
+    def fail(descriptor: int) -> None:
+        raise OSError(number, "words")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="words") as error:
+        save(tmp_path, 80)
+    assert str(tmp_path) in error.value.filename
+
+
+def test_a_checkpoint_that_can_not_be_read_just_now_is_not_removed_as_damaged(tmp_path, monkeypatch):
+    sha256 = checkpoint.sha256_file
+
+    def stale(path: Path) -> str:
+        if "samples-000000160" in str(path):
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return sha256(path)
+
+    for seen, psnr in ((80, 20.0), (160, 25.0), (240, 21.0)):
+        save(tmp_path, seen, psnr)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sha256_file", stale)
+        checkpoint.retain(tmp_path, keep=1)
+        assert "can't be read (Stale file handle)" in checkpoint.damage(tmp_path / "checkpoints/samples-000000160")
+    assert kept(tmp_path) == [160, 240]
+    assert checkpoint.locate(tmp_path, "best").name == "samples-000000160"
+
+
 # --- retention --------------------------------------------------------------------------------------------
 
 
@@ -293,6 +382,20 @@ def test_another_versions_checkpoint_is_refused_by_name(tmp_path, number):
     (path / "model.json").write_text(json.dumps({**about, "format": number}))
     with pytest.raises(UserError, match="samples-000000080 was written by another version of n2s_dist"):
         checkpoint.load(path)
+
+
+def test_a_newer_versions_checkpoint_is_named_with_its_version_and_what_is_not_known(tmp_path):
+    path = save(tmp_path, 80)
+    about = json.loads((path / "model.json").read_text())
+    about["config"]["train"]["cooldown_samples"] = 3
+    (path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"model\.json holds a setting .* not know: train\.cooldown_samples$"):
+        checkpoint.load(path)
+    about["versions"]["n2s_dist"] = "99.0.0"
+    (path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"train\.cooldown_samples; version 99\.0\.0 wrote it and this is") as error:
+        checkpoint.load(path)
+    assert "__init__" not in str(error.value)
 
 
 class Attack:

@@ -111,6 +111,19 @@ def test_text_goes_there_and_back():
     )
 
 
+def test_a_family_may_have_a_white_and_a_blurred_range():
+    both = parse_training_noise("gaussian:5-55,gaussian:5-55+blur:0.3-1.5")
+    assert both.families == ("gaussian",) and both.specificity[0] == 2
+    assert both.holds(Gaussian(0.1)) and both.holds(Blurred(Gaussian(0.1), 0.5))
+    assert not both.holds(Blurred(Gaussian(0.1), 0.2)) and both.is_end(Blurred(Gaussian(0.1), 1.5))
+    assert both.contains(parse_training_noise("gaussian:20-30,gaussian:20-30+blur:0.3-1"))
+    assert not both.contains(parse_training_noise("gaussian:20-30"))
+    keys = np.arange(2000, dtype=np.uint64)
+    widths = both.kernels(keys, 0).widths
+    assert 850 < (widths == 0).sum() < 1150 and widths[widths > 0].min() >= 0.3
+    assert np.isfinite(both.log_raise(keys, 0, np.full(2000, 0.5), both)).all()
+
+
 # --- perturbations ------------------------------------------------------------------------------------------
 
 

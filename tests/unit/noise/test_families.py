@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from scipy.special import digamma, polygamma
 
+from n2s_dist.noise.frozen import corrupt_tile
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
@@ -172,6 +173,25 @@ def test_the_mixed_inverse_is_unbiased(noise):
     assert np.abs(back - x)[bright].max() / noise.zeta < 0.0183
 
 
+@pytest.mark.parametrize("noise", MIXED, ids=format_noise)
+def test_a_black_level_moves_the_scale_and_changes_nothing_else(noise):
+    black = 16 / 255
+    raised = PoissonGaussian(noise.zeta, noise.sigma, black)
+    y, score = torch.linspace(-0.1, 1, 89, dtype=torch.float64), torch.linspace(-1, 1, 89, dtype=torch.float64)
+    torch.testing.assert_close(raised.stabilize(y + black), noise.stabilize(y))
+    torch.testing.assert_close(raised.posterior_mean(y + black, score), noise.posterior_mean(y, score) + black)
+    torch.testing.assert_close(raised.std_at(y), noise.std_at(y))
+    for x in (0.0, 0.3):
+        assert raised.std(x + black) == pytest.approx(noise.std(x)) and raised.std(0.0) == pytest.approx(noise.sigma)
+    clean, seeds = np.linspace(0, 0.9, 500), (np.random.default_rng(0) for _ in range(2))
+    found, expected = raised.corrupt(clean + black, next(seeds)), noise.corrupt(clean, next(seeds))
+    np.testing.assert_allclose(found, expected + black, atol=1e-12)
+    tile = np.random.default_rng(0).integers(0, 230, (24, 24, 3), dtype=np.uint8)
+    drawn, plain = corrupt_tile(raised, tile + 16, 1, 0, 0, 0), corrupt_tile(noise, tile, 1, 0, 0, 0)
+    np.testing.assert_allclose(drawn, plain + black, atol=1e-6)
+    assert (raised.alike, raised.scaled(2.0).black) == (Poisson(noise.zeta), black)
+
+
 def test_mixed_noise_tends_to_either_kind():
     y = torch.linspace(0, 1, 101, dtype=torch.float64)
     torch.testing.assert_close(
@@ -260,6 +280,7 @@ def test_natural_coordinates():
         ("gamma:100", Gamma(100.0)),
         ("gamma:10000", Gamma(10_000.0)),
         ("poisson-gaussian:0.01:5", PoissonGaussian(0.01, 5 / 255)),
+        ("poisson-gaussian:0.01:5:16", PoissonGaussian(0.01, 5 / 255, 16 / 255)),
     ],
 )
 def test_names_round_trip(text, noise):
@@ -271,7 +292,8 @@ def test_names_round_trip(text, noise):
     "text",
     ["", "gaussian", "gaussian:", "gaussian:0", "gaussian:-5", "gaussian:256", "gaussian:nan", "gaussian:25,50",
      "poisson:0.001", "poisson:1.5", "poisson:inf", "gamma:5", "gamma:1e9", "gaussian:25:3", "poisson_gaussian:0.01",
-     "poisson_gaussian:0.01:0", "poisson_gaussian:2:5", "poisson_gaussian:0.01:5:1", "speckle:3", "Gaussian:25", ":25"],
+     "poisson_gaussian:0.01:0", "poisson_gaussian:2:5", "poisson_gaussian:0.01:5:1:1",
+     "speckle:3", "Gaussian:25", ":25"],
 )  # fmt: skip
 def test_other_names_are_refused(text):
     with pytest.raises(UserError, match=f"noise '{text}' is not understood"):

@@ -14,9 +14,9 @@ from n2s_dist.noise.stored import bake as bake_tile
 from n2s_dist.utils import hashing
 
 KEY = hashing.name_key("photograph.png")
-# Standard deviation of the rounding over that of the noise; shards/README.md quotes them.
+# Standard deviation of the rounding over that of the noise; docs/shards.md quotes them.
 ROUNDING = {"gaussian:5": 3.1e-4, "gaussian:25": 1.3e-4, "gaussian:50": 1e-4, "poisson:0.01": 0, "poisson:0.05": 0,
-            "gamma:50": 1.7e-3, "gamma:100": 2.3e-3}  # fmt: skip
+            "gamma:50": 1.7e-3, "gamma:100": 2.3e-3, "gaussian:25+blur:0.7": 2.5e-3}  # fmt: skip
 
 
 def tile(value: int | None = None, side: int = 128) -> np.ndarray:
@@ -38,7 +38,7 @@ def bake(noise, clean: np.ndarray, row: int = 0, column: int = 0, seed: int = 0)
 
 
 def noise_deviation(noise, x: np.ndarray) -> np.ndarray:
-    match noise:
+    match noise.white:
         case Gaussian(sigma):
             return np.full(x.shape, sigma)
         case Poisson(zeta):

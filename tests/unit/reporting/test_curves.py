@@ -131,10 +131,28 @@ def test_every_panel_that_has_data_is_drawn_with_that_data(load_tool, trained):
             np.testing.assert_array_equal(np.ravel(line.get_ydata()), np.ravel(values))
 
 
+def test_a_run_that_changed_its_number_of_ranks_is_drawn(plot, load_tool, tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    ranks = [[5.0, 6.0], [5.0, 6.0], [3.0, 4.0, 5.0, 6.0], [9.0]]
+    logged = [{"samples_seen": 40 * i, "loss": 1.0, "step_ms_by_rank": ms} for i, ms in enumerate(ranks)]
+    (run_dir / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in logged))
+    assert plot(run_dir, f"--out={tmp_path / 'a.png'}").code == 0
+    axes = {axes.get_title(): axes for axes in load_tool("plot_run").draw({"a": logged}).get_axes()}
+    lines = axes["each rank's own time a step (ms)"].get_lines()
+    assert [np.asarray(line.get_ydata())[~np.isnan(line.get_ydata())].tolist() for line in lines] == [
+        [5, 5, 3, 9], [6, 6, 4], [5], [6]
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
-    [(None, "is not readable"), ("", "nothing was logged yet"), ("[1, 2\n", "is damaged")],
-    ids=["missing", "empty", "damaged"],
+    [(None, "is not readable"), ("", "nothing was logged yet"), ("[1, 2\n", "is damaged in line 1")]
+    + [
+        (f'{{"samples_seen": 40}}\n{line}\n', "is damaged in line 2")
+        for line in ("3", "[1]", "null", '"a"', "{}", "\0")
+    ],
+    ids=["missing", "empty", "damaged", "number", "list", "null", "text", "no-samples", "zeros"],
 )
 def test_runs_without_curves_are_named(plot, tmp_path, content, named):
     run_dir = tmp_path / "run"

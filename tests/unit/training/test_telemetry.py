@@ -149,8 +149,8 @@ def test_a_gpu_waits_for_data_only_while_it_has_no_work(monkeypatch, tmp_path):
     monkeypatch.setattr(telemetry, "flops_per_sample", lambda *_: 1.0)
     monkeypatch.setattr(telemetry, "matmul_peak", lambda *_: 1.0)
     watch = telemetry.StepTelemetry(
-        Ranks(), ScoreModel(_TwoLayers(), NoiseDistribution.of(Gaussian(0.1)), "image"), _TwoLayers(), channels=3,
-        crop_size=8, method="ardae", mixed_precision="no", profile_dir=tmp_path, profile_steps=0,
+        Ranks(), ScoreModel(_TwoLayers(), NoiseDistribution.of(Gaussian(0.1)), "image"), _TwoLayers(),
+        channels=3, crop_size=8, method="ardae", mixed_precision="no", profile_dir=tmp_path, profile_steps=0,
     )  # fmt: skip
     # Data of the first step takes 5 ms, in which the GPU has nothing to do; then it always has.
     for data_ms in (5.0, 8.0, 11.0):

@@ -2,12 +2,16 @@
 
 import json
 import math
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import wandb
 from support import sample_results
 
 from n2s_dist.config.command_line import read_config
@@ -15,7 +19,9 @@ from n2s_dist.config.schema import Config
 from n2s_dist.reporting import wandb_results
 from n2s_dist.reporting.examples import caption, choose, strip
 from n2s_dist.reporting.wandb_results import log_results, summary_of
+from n2s_dist.training import tracking
 from n2s_dist.training.tracking import NullTracker, Tracker, open_tracker
+from n2s_dist.utils import errors
 
 WITHOUT_WANDB = ["--tracking.wandb=false"]
 
@@ -65,6 +71,32 @@ def test_a_line_that_a_kill_cut_short_is_dropped_and_the_rest_survives(tmp_path,
     assert rows(tmp_path) == [{"samples_seen": 40, "loss": 1.0}, {"samples_seen": 120, "loss": 0.25}]
 
 
+def test_lines_that_are_no_rows_are_dropped_on_resume(tmp_path):
+    lines = ['{"samples_seen": 40}', "3", "[1]", "null", "{}", '{"samples_seen": "40"}', "\0\0", '{"samples_seen": 80}']
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    Tracker(tmp_path, 80).close()
+    assert [row["samples_seen"] for row in rows(tmp_path)] == [40, 80]
+
+
+def test_what_a_full_disk_does_not_take_is_written_once_there_is_room(tmp_path, monkeypatch, capsys):
+    """The kernel takes a part of a line; nothing cut short stays, nothing is lost, and one warning is said."""
+    monkeypatch.setattr(errors, "_warned", set())
+    tracker = Tracker(tmp_path, 0)
+    tracker.log(40, {"loss": 0.5})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size + 20, limits[1]))
+    try:
+        tracker.log(80, {"loss": 0.25})
+        tracker.log(120, {"loss": 0.125})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [row["samples_seen"] for row in rows(tmp_path)] == [40]
+    tracker.log(160, {"loss": 0.0625})
+    tracker.close()
+    assert [row["samples_seen"] for row in rows(tmp_path)] == [40, 80, 120, 160]
+    assert capsys.readouterr().err.count("metrics.jsonl can't be written") == 1
+
+
 def test_other_ranks_write_nothing(tmp_path):
     tracker = open_tracker(read_config(WITHOUT_WANDB), tmp_path, 0, is_main=False)
     assert type(tracker) is NullTracker
@@ -108,6 +140,98 @@ for samples_seen in (0, 40):
     assert not (tmp_path / "wandb").exists()
 
 
+class Wandb:
+    """Stands in for wandb: knows what runs were begun, and fails as it is told to."""
+
+    def __init__(self, monkeypatch, fails: int = 0, error: Exception | None = None) -> None:
+        self.begun, self.fails, self.error = [], fails, error or ValueError("Run ID cannot be empty\nsecond line")
+        monkeypatch.setattr(wandb, "init", self.init)
+        monkeypatch.setattr(wandb, "teardown", self.teardown)
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+
+    def init(self, **given):
+        self.begun.append({key: given[key] for key in ("id", "group", "mode", "resume", "job_type")})
+        if len(self.begun) <= self.fails:
+            raise self.error
+        return SimpleNamespace(define_metric=lambda *_, **__: None, finish=lambda: None)
+
+    def teardown(self) -> None:
+        raise ConnectionError("no service")
+
+
+def begin(run_dir: Path, samples_seen: int) -> None:
+    open_tracker(Config(), run_dir, samples_seen, is_main=True).close()
+
+
+def test_parts_of_a_run_that_were_logged_offline_do_not_replace_each_other(tmp_path, monkeypatch):
+    """`wandb sync` uploads a run from its first line on, over what its id has there."""
+    made = Wandb(monkeypatch)
+    monkeypatch.setattr(tracking, "_wandb_mode", lambda: modes.pop(0))
+    modes = ["offline", "offline", "online", "offline", "online"]
+    for samples_seen in (0, 80, 160, 240, 320):
+        begin(tmp_path, samples_seen)
+    name = (tmp_path / "wandb_id").read_text()
+    assert [run["id"] for run in made.begun] == [name, f"{name}-80", name, f"{name}-240", name]
+    assert {run["group"] for run in made.begun} == {name}
+    assert [run["resume"] for run in made.begun] == [None, None, "allow", None, "allow"]
+    modes = ["offline"]
+    tracking.open_wandb(Config(), tmp_path, "evaluate")
+    assert made.begun[-1]["id"] == f"{name}-evaluate"
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\0\0\0\0", "a b", "x" * 100])
+def test_an_id_that_a_full_disk_spoilt_is_made_anew(tmp_path, monkeypatch, content):
+    made = Wandb(monkeypatch)
+    (tmp_path / "wandb_id").write_text(content)
+    for _ in range(2):
+        begin(tmp_path, 0)
+    assert len({run["id"] for run in made.begun}) == 1 and len(made.begun[0]["id"]) == 8
+    assert [path.name for path in tmp_path.iterdir() if "wandb" in path.name] == ["wandb_id"]
+
+
+@pytest.mark.parametrize(("fails", "mode"), [(1, "offline"), (2, None)])
+def test_whatever_wandb_fails_with_is_a_line_each_and_training_begins(tmp_path, monkeypatch, capsys, fails, mode):
+    made = Wandb(monkeypatch, fails)
+    monkeypatch.setattr(tracking, "_wandb_mode", lambda: "online")
+    monkeypatch.setenv("WANDB_SERVICE", "3-99999-unix-/nowhere/socket")
+    begin(tmp_path, 0)
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        said[0] == "wandb online: ValueError: Run ID cannot be empty second line" and "WANDB_SERVICE" not in os.environ
+    )
+    assert [run["mode"] for run in made.begun] == ["online", "offline"]
+    assert said[-1].startswith("wandb is offline" if mode else "wandb is left out: curves go to metrics.jsonl alone")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://localhost:port", "http://[::1"])
+def test_an_address_of_no_server_is_named_and_the_run_is_offline(tmp_path, monkeypatch, capsys, address):
+    made = Wandb(monkeypatch)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", address)
+    monkeypatch.setattr(wandb, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(base_url=address)))
+    if address == "nonsense":  # as wandb does for what is no URL at all
+        monkeypatch.setattr(wandb, "setup", lambda: int(address))
+    begin(tmp_path, 0)
+    assert [run["mode"] for run in made.begun] == ["offline"]
+    if address != "http://[::1":
+        assert f"WANDB_BASE_URL {address}" in capsys.readouterr().out
+
+
+def test_without_a_home_wandb_keeps_its_files_in_the_run(tmp_path, monkeypatch):
+    made = Wandb(monkeypatch)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for kind in ("CONFIG", "CACHE", "DATA"):
+        monkeypatch.setenv(f"WANDB_{kind}_DIR", "")  # so that it is unset again afterwards
+        monkeypatch.delenv(f"WANDB_{kind}_DIR")
+    monkeypatch.setattr(Path, "home", homeless)
+    begin(tmp_path, 0)
+    assert [run["mode"] for run in made.begun] == ["offline"]
+    assert os.environ["WANDB_CONFIG_DIR"] == str(tmp_path / "wandb")
+
+
 @pytest.fixture
 def wandb_run(monkeypatch):
     """A wandb run that keeps what it is given; tables and pictures are wandb's own."""
@@ -123,7 +247,7 @@ def wandb_run(monkeypatch):
             self.finished = True
 
     run = Run()
-    monkeypatch.setattr(wandb_results, "open_wandb", lambda config, run_dir, job: run)
+    monkeypatch.setattr(wandb_results, "open_wandb", lambda *_: run)
     return run
 
 
@@ -151,6 +275,16 @@ def test_an_evaluation_goes_to_wandb_with_its_tables_and_pictures(wandb_run, tmp
     assert len(pictures) == len(shown) == 3 * 4 + 2 * 2 + 1
     assert any(each._caption.endswith("known level, coffee.png: clean, noisy, denoised, std") for each in pictures)
     assert wandb_run.summary == summary_of(cells, Config())
+
+
+def test_an_evaluation_that_wandb_does_not_take_says_so_and_is_over(wandb_run, tmp_path, capsys):
+    def fail() -> None:
+        raise ConnectionError("gone")
+
+    wandb_run.finish = fail
+    (tmp_path / "wandb_id").write_text("0123")
+    log_results(Config(), tmp_path, sample_results.write(tmp_path)["cells"], [])
+    assert "wandb failed (ConnectionError: gone)" in capsys.readouterr().out
 
 
 def test_the_summary_names_a_benchmark_alone_for_what_was_trained():

@@ -1,11 +1,16 @@
 """How programs end: exit codes, one line on stderr, and tracebacks only for broken promises of our own."""
 
+import copy
 import errno
 import os
+import shutil
+import tempfile
+from types import SimpleNamespace
 
 import pytest
 
-from n2s_dist.utils.errors import RankError, RankFailed, RunFailed, UserError, nearest, run_command
+from n2s_dist.utils import errors
+from n2s_dist.utils.errors import RunFailed, UserError, nearest, run_command
 
 
 def raising(error: BaseException):
@@ -35,28 +40,60 @@ def test_a_full_disk_names_the_path(cli, number):
     assert "disk is full" in cli(raising(OSError(number, "full"))).error(2)
 
 
+def test_full_shared_memory_is_not_called_the_disk(cli, monkeypatch):
+    """Semaphores of processes lie there, and an error of theirs names no path."""
+    line = cli(raising(OSError(errno.ENOSPC, "full", "/dev/shm/sem.abc"))).error(2)
+    assert "/dev/shm, memory that processes share, is full" in line and "the disk" not in line
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0 if path == "/dev/shm" else 10**9))
+    assert "/dev/shm" in cli(raising(OSError(errno.ENOSPC, "full"))).error(2)
+    assert "the disk is full while writing /runs/a" in cli(raising(OSError(errno.ENOSPC, "full", "/runs/a"))).error(2)
+
+
+def test_no_temporary_folder_is_one_line(cli, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    line = cli(lambda: print(tempfile.gettempdir())).error(2)
+    assert "no temporary folder can be written" in line and "/proc/nowhere" in line and "TMPDIR" in line
+
+
 @pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EROFS])
 def test_a_path_that_can_not_be_used_is_named(cli, number):
     line = cli(raising(OSError(number, "words", "/runs/a"))).error(2)
     assert f"/runs/a can't be used ({os.strerror(number)})" in line
 
 
-@pytest.mark.parametrize(
-    ("error", "speaks"),
-    [
-        (UserError("of all"), [True, False, True, False]),
-        (RankError("of one"), [True] * 4),
-        (RankFailed("of one"), [True] * 4),
-        (OSError(errno.ENOSPC, "full"), [True] * 4),
-    ],
-)
-def test_each_node_says_what_all_ranks_meet_and_each_rank_what_it_meets_alone(cli, monkeypatch, error, speaks):
+@pytest.fixture
+def as_rank():
+    """Let this process speak as one of several ranks."""
+    yield errors.speak_as
+    errors.speak_as(0)
+
+
+@pytest.mark.parametrize("error", [UserError("words"), RunFailed("words"), OSError(errno.ENOSPC, "words")])
+def test_each_rank_says_what_it_meets_and_who_it_is(cli, as_rank, error):
     ends = []
-    for rank in range(4):  # two nodes of two
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("LOCAL_RANK", str(rank % 2))
-        ends.append(cli(raising(error)))
-    assert ["error: " in end.err for end in ends] == speaks and len({end.code for end in ends}) == 1
+    for rank in range(3):
+        as_rank(rank)
+        ends.append(cli(raising(copy.copy(error))))
+    assert [end.err.split("words")[0].split("the disk")[0] for end in ends] == [
+        "error: ", "error: rank 1: ", "error: rank 2: ",
+    ]  # fmt: skip
+    assert len({end.code for end in ends}) == 1
+
+
+def test_rank_0_says_what_all_ranks_meet(cli, as_rank):
+    ends = []
+    for rank in range(3):
+        as_rank(rank)
+        ends.append(cli(raising(errors.of_all(UserError("words")))))
+    assert [(end.code, end.err) for end in ends] == [(2, "error: words\n"), (2, ""), (2, "")]
+
+
+def test_a_leftover_variable_silences_nobody(cli, monkeypatch):
+    """A rank's number counts where ranks were launched, which their meeting finds out."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli(raising(UserError("words"))).error() == "error: words"
 
 
 @pytest.mark.parametrize(

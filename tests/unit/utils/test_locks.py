@@ -69,6 +69,8 @@ def test_a_holder_elsewhere_gets_time_to_go(tmp_path):
         lock.flush()
         with pytest.raises(UserError, match="process 7 on elsewhere works in"), alone_in(folder, patience_sec=0.1):
             pass
+        with pytest.raises(UserError, match="process 7 on elsewhere"), alone_in(folder, gives_up=lambda: True):
+            pass
     with alone_in(folder):
         pass
     assert not folder.exists()
