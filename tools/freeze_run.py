@@ -19,7 +19,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from n2s_dist.config.command_line import read_config
-from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.errors import UserError, run_command, warn_once
 from n2s_dist.utils.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,9 +28,14 @@ ROOT = Path(__file__).resolve().parents[1]
 def git(*arguments: str) -> str | None:
     """What git says of this project; None where it says nothing, as in a copy without its history."""
     try:
-        done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+        # A checkout of another user, as in a container, is one of this project all the same.
+        command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError:
         return None
+    if done.returncode and (ROOT / ".git").exists():
+        reason = (done.stderr.strip() or "no reason given").splitlines()[0]
+        warn_once("git", f"git does not say which commit this is ({reason}): none is written down")
     return done.stdout if done.returncode == 0 else None
 
 

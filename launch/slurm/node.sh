@@ -8,7 +8,15 @@ set -euo pipefail
 trap '' USR1
 
 ranks=${SLURM_GPUS_ON_NODE:-0}
-[ "$ranks" -gt 0 ] || ranks=${N2S_CPU_RANKS:-1}
+if [ "$ranks" -gt 0 ]; then
+    # Each rank loads, launches and draws beside the others' Python: with fewer cores its GPU waits for it.
+    cores=$((${SLURM_CPUS_ON_NODE:-0} / ranks))
+    [ "$cores" -eq 0 ] || [ "$cores" -ge 4 ] ||
+        echo "warning: $cores core(s) for each GPU of ${SLURMD_NODENAME:-this node}: ask for 4 or more, such as" \
+            "--cpus-per-task $((8 * ranks))" >&2
+else
+    ranks=${N2S_CPU_RANKS:-1}
+fi
 total=$((SLURM_STEP_NUM_NODES * ranks))
 first=$((SLURM_PROCID * ranks))
 echo "node ${SLURMD_NODENAME:-}: ranks $first to $((first + ranks - 1)) of $total"

@@ -16,7 +16,7 @@ usage: launch/slurm/pipeline.sh --images DIR --config FILE --run-dir DIR --bench
   --shards DIR           where the shards go (RUN_DIR/shards)
   --build OPTIONS        for tools/build_shards.py, in one word: --build '--tile-size 128'
   --evaluate OPTIONS     for n2s_dist.evaluate, in one word: --evaluate '--noise gaussian:25 --noise gamma:50'
-  --sbatch OPTIONS       for all three jobs, in one word: --sbatch '--nodes 2 --gpus-per-node 8 --time 12:00:00'
+  --sbatch OPTIONS       for all three jobs, in one word: --sbatch '--nodes 2 --gpus-per-node 8 --cpus-per-task 64'
   --wait                 return when the last job has ended, with its exit code
   --KEY VALUE            everything else overrides the config: --train.total_samples 40000
 

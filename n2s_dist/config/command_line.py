@@ -7,7 +7,6 @@ A file's settings are read as if they stood on the command line in its place, so
 
 import dataclasses
 import json
-import os
 import re
 import sys
 from argparse import HelpFormatter
@@ -20,6 +19,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 from n2s_dist.config.schema import Config, from_dict
 from n2s_dist.noise.specification import with_files_read
 from n2s_dist.utils.errors import UserError, nearest
+from n2s_dist.utils.files import expanded
 from n2s_dist.utils.programs import hyphenated, program_name, underscored
 from n2s_dist.utils.shared_files import shared_folder
 from n2s_dist.utils.strict_yaml import read_yaml
@@ -173,19 +173,6 @@ def _checked(setting: Setting) -> str:
         if any(map(_NO_DECIMAL.fullmatch, parts)):
             raise UserError(f"{key} is {word} {where}: write decimal numbers, without zeros before them")
     return word
-
-
-def expanded(key: str, path: str) -> str:
-    """A path with ~, $NAME and ${NAME} replaced. key: what errors call it. Raises UserError where that can't be done.
-
-    A shell does so for words that begin with them, but not in --key=~/path, and not in a file.
-    """
-    full = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111  # a URL is no Path
-    if missing := re.search(r"\$(\w+|\{\w+\})", full):
-        raise UserError(f"{key} is {path}: the environment has no {missing[1].strip('{}')}")
-    if full.startswith("~"):
-        raise UserError(f"{key} is {path}: no home folder is known for {full.split('/')[0]}; write the path in full")
-    return full
 
 
 def _refusal(message: str, settings: list[Setting]) -> str:

@@ -7,6 +7,7 @@ differ but a fault: of memory, of a network, of a rank that read another checkpo
 train on and save one rank's view. Every tensor is reduced to 64 bits where it lies; ranks compare those.
 """
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -66,7 +67,12 @@ def tensors_of(state: dict[str, Any], names: list[str]) -> Iterator[tuple[str, T
 
 def compare_program(meeting: Meeting, settings: dict[str, Any], versions: dict[str, str]) -> None:
     """UserError on all ranks when one has other code or other settings than the others."""
-    meeting.compare("versions", lambda: {**versions, "source": source_digest()}, "install the same on all nodes")
+    plugins = os.environ.get("N2S_PLUGINS", "")
+    meeting.compare(
+        "versions",
+        lambda: {**versions, "source": source_digest(), "N2S_PLUGINS": plugins},
+        "install and set the same on all nodes",
+    )
     meeting.compare("settings", lambda: settings, "start all ranks by the same command")
 
 

@@ -154,6 +154,8 @@ class Meeting:
                 absent = missing()
             except distributed.DistError:
                 self._expected.discard(0)
+                if stop_signals.told_to_end():
+                    raise Ended(f"ended by {signal.SIGTERM.name}, and so is rank 0") from None
                 raise RunFailed("rank 0 has ended, and its own message says why, unless it was killed") from None
             if not absent:
                 return
@@ -220,12 +222,12 @@ class Meeting:
             if is_hasty and self._store is None:
                 return
             if self.launch.is_main:
-                self._tell_all(error, 1.0 if is_hasty else PATIENCE_SEC / 10)
+                self._tell_all(error, is_hasty)
             else:
                 self._tell_main(error)
 
-    def _tell_all(self, error: BaseException, patience_sec: float) -> None:
-        """On rank 0: print the line, and stay until all others know."""
+    def _tell_all(self, error: BaseException, is_hasty: bool) -> None:
+        """On rank 0: print the line, and stay until all others know, also those that are still starting."""
         code, message, known = _said(error)
         if known:
             tell(error, message)
@@ -233,8 +235,8 @@ class Meeting:
         store.set("told", "")
         self._post({"failed": {"rank": 0, "code": code, "message": message, "is_told": True}})
         keys = [f"knows/{rank}" for rank in self._expected]
-        deadline = time.monotonic() + patience_sec
-        while not store.check(keys) and time.monotonic() < deadline and not stop_signals.told_to_end():
+        deadline = time.monotonic() + (2.0 if is_hasty else PATIENCE_SEC / 10)
+        while not store.check(keys) and time.monotonic() < deadline and (is_hasty or not stop_signals.told_to_end()):
             time.sleep(_LOOK_SEC[1])
 
     def _tell_main(self, error: BaseException) -> None:

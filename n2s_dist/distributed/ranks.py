@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import os
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,6 +15,7 @@ from n2s_dist.config.schema import DeviceChoice
 from n2s_dist.distributed.devices import choose_device
 from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.distributed.precision import choose_precision
+from n2s_dist.utils.cores import usable_cores
 from n2s_dist.utils.errors import RunFailed, UserError
 
 FOREVER = timedelta(days=7)  # in milliseconds an int32, which sockets wait for at most
@@ -46,7 +46,7 @@ class Ranks:
         self._accelerator = Accelerator(cpu=not on_gpu, mixed_precision=self.precision, kwargs_handlers=[alike])
         # Launchers set OMP_NUM_THREADS to 1 for the sake of GPU ranks; CPU ranks share the cores they were given.
         self.local_world_size = meeting.launch.local_world_size
-        torch.set_num_threads(num_threads or max(1, len(os.sched_getaffinity(0)) // self.local_world_size))
+        torch.set_num_threads(num_threads or max(1, usable_cores() // self.local_world_size))
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.local_rank: int = self._accelerator.local_process_index

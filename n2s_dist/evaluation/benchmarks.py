@@ -13,6 +13,7 @@ from pathlib import Path
 
 from n2s_dist.images.files import KINDS, ImageFile, list_images, measure_image
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import expanded
 
 
 @dataclass(frozen=True)
@@ -162,5 +163,5 @@ def parse_folders(words: Iterable[str], option: str) -> dict[str, Path]:
             raise UserError(f"{option} {word} is not understood: NAME becomes a folder's name")
         if name in folders:
             raise UserError(f"{option} {name} is given twice")
-        folders[name] = Path(folder)
+        folders[name] = Path(expanded(f"{option} {name}", folder))
     return folders

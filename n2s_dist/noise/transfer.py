@@ -11,4 +11,4 @@ def to_device(values: np.ndarray, device: torch.device, dtype: torch.dtype | Non
     To a GPU they go from pinned memory, in the order of its stream: the host waits for nothing.
     """
     tensor = torch.tensor(values, dtype=dtype)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -207,8 +207,8 @@ def allow_open_files(count: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and need > hard:
         raise UserError(
-            f"{count} shards are more than the {hard} files that a process may have open here: raise that limit "
-            "(ulimit -Hn), or build larger shards (--shard-mib)"
+            f"{count} shards take {need} open files, all else included, and a process may have {hard} here: raise that "
+            "limit (ulimit -Hn), or build larger shards (--shard-mib)"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 

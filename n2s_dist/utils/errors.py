@@ -1,15 +1,18 @@
 """What a user did wrong, said in one clear line; broken promises of our own code stay asserts."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TypeVar
 
-from n2s_dist.utils import streams
+from n2s_dist.utils import mapped_files, streams
 
+_SHARED = "/dev/shm"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 _OTHER_NAMES = {
@@ -78,6 +81,19 @@ def warn_once(what: str, message: str) -> None:
         print(f"warning: {message}", file=sys.stderr)
 
 
+def _of_full_disk(filename: str | None) -> str:
+    """What is full: the disk, or the memory that processes share, which containers have little of."""
+    where = f" while writing {filename}" if filename else ""
+    shared = str(filename).startswith(f"{_SHARED}/")
+    with contextlib.suppress(OSError):
+        shared = shared or (not filename and shutil.disk_usage(_SHARED).free < 2**16)
+    if shared:
+        return (
+            f"{_SHARED}, memory that processes share, is full{where}: clear it, or make it larger (docker's --shm-size)"
+        )
+    return f"the disk is full{where}: free some space and run the same command again"
+
+
 E = TypeVar("E", bound=BaseException)
 
 
@@ -108,8 +124,9 @@ def described(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
     if isinstance(error, OSError) and error.errno in _FULL:
-        where = f" while writing {error.filename}" if error.filename else ""
-        return 2, f"the disk is full{where}: free some space and run the same command again"
+        return 2, _of_full_disk(error.filename)
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error.strerror):
+        return 2, f"no temporary folder can be written ({error.strerror}): set TMPDIR to one that can"
     if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
         return 2, f"{error.filename} can't be used ({os.strerror(error.errno)}): give another, or mend this one"
     return None
@@ -128,6 +145,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     Each rank says what it met, but for what all of them meet (of_all). A run that was stopped says so on stdout.
     """
     streams.guard()
+    mapped_files.guard()
     try:
         code = main() or 0
     except Stopped as stop:

@@ -4,10 +4,11 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from n2s_dist.utils.errors import warn_once
+from n2s_dist.utils.errors import UserError, warn_once
 
 _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 
@@ -50,3 +51,16 @@ def sha256_file(path: Path) -> str:
     """The checksum of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def expanded(key: str, path: str) -> str:
+    """A path with ~, $NAME and ${NAME} replaced. key: what errors call it. Raises UserError where that can't be done.
+
+    A shell does so for words that begin with them, but not in --key=~/path, and not in a file.
+    """
+    full = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111  # a URL is no Path
+    if missing := re.search(r"\$(\w+|\{\w+\})", full):
+        raise UserError(f"{key} is {path}: the environment has no {missing[1].strip('{}')}")
+    if full.startswith("~"):
+        raise UserError(f"{key} is {path}: no home folder is known for {full.split('/')[0]}; write the path in full")
+    return full

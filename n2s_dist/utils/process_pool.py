@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import TypeVar
 
+from n2s_dist.utils.cores import usable_cores
 from n2s_dist.utils.errors import RunFailed
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class Workers:
     """A pool whose `map` keeps no more than twice as many pieces of work in memory as there are workers."""
 
     def __init__(self, count: int | None = None) -> None:
-        self.count = count or len(os.sched_getaffinity(0))
+        self.count = count or usable_cores()
         context = multiprocessing.get_context("spawn")  # a forked copy of threads that others hold can hang
         # Workers multiply no matrices: without this, NumPy starts a thread for every core in each of them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -116,7 +116,7 @@ def test_a_row_can_be_recomputed_by_hand(evaluated, trained, photographs):
     model = checkpoint.load(checkpoint.locate(trained)).model
     with torch.no_grad():
         batch = torch.from_numpy(noisy.astype(np.float32)).permute(2, 0, 1)[None]
-        estimate = model.denoise(batch, model.noise)[0]
+        estimate = model.denoise(batch, model.noise.single)[0]
     estimate = estimate.permute(1, 2, 0).clamp(0, 1).double().numpy()
     assert row["psnr_noisy_db"] == pytest.approx(peak_signal_noise_ratio(clean, noisy, data_range=1), abs=1e-5)
     assert row["psnr_db"] == pytest.approx(peak_signal_noise_ratio(clean, estimate, data_range=1), abs=1e-4)

@@ -73,7 +73,10 @@ def test_of_several_settings_the_first_is_named_and_the_others_are_counted(three
             {"n2s_dist.distributed.consistency.source_digest": "0123"},
             "versions differ between ranks: source is 0123 on rank 1",
         ),
-        ({"n2s_dist.models.checkpoint.versions": {"torch": "2.6.0"}}, "torch is 2.6.0 on rank 1"),
+        (
+            {"n2s_dist.models.checkpoint.versions": {**checkpoint.versions(), "torch": "2.6.0"}},
+            "torch is 2.6.0 on rank 1",
+        ),
         (
             {"n2s_dist.distributed.ranks.choose_precision": "bf16"},
             "devices differ between ranks: precision is bf16 on rank 1",

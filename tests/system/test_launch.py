@@ -296,6 +296,29 @@ def test_changes_since_the_commit_are_kept(load_tool, cli, tmp_path, monkeypatch
     assert (project / "file.txt").read_text() == "after\n"
 
 
+def test_a_checkout_of_another_user_is_asked_for_its_commit_all_the_same(load_tool, cli, tmp_path, monkeypatch):
+    """Git takes it for dubious, as in many containers; then no commit was written down, without a word."""
+    tool, project = load_tool("freeze_run"), tmp_path / "project"
+    project.mkdir()
+    for words in (["init"], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", project, *words], check=True, capture_output=True)
+    monkeypatch.setattr(tool, "ROOT", project)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert "dubious" in subprocess.run(["git", "-C", project, "status"], capture_output=True, text=True).stderr
+    cli(tool.main, "--run_dir", tmp_path / "run")
+    (start,) = (json.loads(line) for line in (tmp_path / "run/code/starts.jsonl").read_text().splitlines())
+    assert len(start["commit"]) == 40 and start["dirty"] is False
+
+
+def test_a_git_that_says_nothing_is_warned_of(load_tool, cli, tmp_path, monkeypatch):
+    tool = load_tool("freeze_run")
+    (tmp_path / "project/.git").mkdir(parents=True)
+    monkeypatch.setattr(tool, "ROOT", tmp_path / "project")
+    monkeypatch.setattr("n2s_dist.utils.errors._warned", set())
+    err = cli(tool.main, "--run_dir", tmp_path / "run").err
+    assert err.count("warning: git does not say which commit this is (") == 1
+
+
 def test_outside_git_the_commit_is_not_known(load_tool, cli, tmp_path, monkeypatch):
     tool = load_tool("freeze_run")
     monkeypatch.setattr(tool, "ROOT", tmp_path)

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,13 @@ def gather(sources: list[str]) -> list[Source]:
     found = []
     for source in map(resolve_source, sources):
         prefix = f"{source.name}/" if len(sources) > 1 else ""
-        found += [Source(image, prefix + image.name) for image in list_images(source)]
+        images = list_images(source)
+        twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
+        if twice:
+            raise UserError(
+                f"{source} holds several images with the name {twice[0]}: rename them or leave all but one out"
+            )
+        found += [Source(image, prefix + image.name) for image in images]
     if len({source.name for source in found}) < len(found):
         raise UserError("two sources have the same folder name and the same image names: rename one folder")
     return sorted(found, key=lambda source: source.name)

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import expanded
 from n2s_dist.utils.locks import try_lock
 from n2s_dist.utils.publishing import is_half_published, place_beside, take_back
 
 
 def locate_out(out: str | Path) -> Path:
     """The absolute path that is meant by --out, a link followed. Raises UserError where it can't become a folder."""
-    path = Path(out).absolute()
+    path = Path(expanded("--out", str(out))).absolute()
     try:
         path = path.resolve() if path.is_symlink() else path
     except (OSError, RuntimeError):

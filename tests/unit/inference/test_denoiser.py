@@ -44,7 +44,7 @@ def color() -> np.ndarray:
 
 def whole(denoise: Denoiser, noisy: np.ndarray, noise=None) -> np.ndarray:
     """What one image becomes: float32 [H, W, C]."""
-    return denoise_whole(denoise.loaded.model, noisy, noise or denoise.loaded.model.noise)
+    return denoise_whole(denoise.loaded.model, noisy, noise or denoise.loaded.model.noise.single)
 
 
 def close(found, expected) -> None:
@@ -214,10 +214,10 @@ def test_uncertainty_and_ensemble(color):
     denoise = denoiser()
     model = denoise.loaded.model
     found, info = denoise(color, ensemble=True)
-    close(found, denoise_whole(SelfEnsemble(model), color, model.noise))
+    close(found, denoise_whole(SelfEnsemble(model), color, model.noise.single))
     assert np.abs(found - denoise(color)[0]).max() > 1e-3
     found, info = denoise(color, uncertainty=True, ensemble=True)
-    expected = posterior_tiled(SelfEnsemble(model), color, model.noise)
+    expected = posterior_tiled(SelfEnsemble(model), color, model.noise.single)
     close(found, expected.estimate)
     np.testing.assert_array_equal(info.std, expected.std)
 
@@ -287,7 +287,7 @@ def test_a_trained_network_is_loaded(trained, color):
     denoise = n2s_dist.load_denoiser(trained)
     assert n2s_dist.load_denoiser is load_denoiser and denoise.channels == 3
     model = checkpoint.load(checkpoint.locate(trained)).model
-    close(denoise(color)[0], denoise_whole(model, color, model.noise))
+    close(denoise(color)[0], denoise_whole(model, color, model.noise.single))
     close(load_denoiser(str(trained), device="cpu", tile=16)(color)[0], denoise(color)[0])
     with pytest.raises(UserError, match="nowhere holds no checkpoint"):
         load_denoiser("nowhere")

@@ -17,9 +17,9 @@ def test_tiles_equal_the_whole_resunet(size, coordinates):
     model = random_model(*options)
     assert model.network.receptive_radius <= 40
     noisy = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
-    whole = denoise_whole(model, noisy, model.noise)
+    whole = denoise_whole(model, noisy, model.noise.single)
     assert np.abs(whole - noisy).max() > 0.01  # the network does something
-    np.testing.assert_allclose(denoise_tiled(model, noisy, model.noise, tile=32), whole, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(denoise_tiled(model, noisy, model.noise.single, tile=32), whole, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(600, 21), (21, 600)], ids=["600x21", "21x600"])
@@ -27,14 +27,14 @@ def test_tiles_equal_the_whole_unet_n2n(size):
     """A strip, since this network looks 189 pixels far: in one of its five tiles both borders are out of sight."""
     model = random_model("--network.name=unet_n2n")
     noisy = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
-    whole = denoise_whole(model, noisy, model.noise)
+    whole = denoise_whole(model, noisy, model.noise.single)
     assert np.abs(whole - noisy).max() > 0.01
-    np.testing.assert_allclose(denoise_tiled(model, noisy, model.noise, tile=128), whole, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(denoise_tiled(model, noisy, model.noise.single, tile=128), whole, rtol=0, atol=1e-5)
 
 
 def test_images_of_one_size_go_through_together():
     model = random_model("--network.widths=[4,8]", "--network.blocks=1")
     noisy = np.random.default_rng(0).random((3, 70, 45, 3)).astype(np.float32)
-    together = denoise_tiled(model, noisy, model.noise, tile=32)
+    together = denoise_tiled(model, noisy, model.noise.single, tile=32)
     for image, expected in zip(noisy, together, strict=True):
-        np.testing.assert_allclose(denoise_whole(model, image, model.noise), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(denoise_whole(model, image, model.noise.single), expected, rtol=1e-5, atol=1e-5)

@@ -36,19 +36,19 @@ def test_it_turns_with_its_image_to_the_last_bit(coordinates):
     """On any size, though the network's own grid begins at one corner; the network alone does not turn so."""
     model = random_model(*SMALL, f"--ardae.coordinates={coordinates}")
     ensemble, noisy = SelfEnsemble(model), picture(21, 34)
-    expected, alone = (denoise_whole(one, noisy, model.noise) for one in (ensemble, model))
+    expected, alone = (denoise_whole(one, noisy, model.noise.single) for one in (ensemble, model))
     assert np.abs(expected - noisy).max() > 0.01
     for symmetry in SYMMETRIES:
         turned = turn(noisy, *symmetry)
-        np.testing.assert_array_equal(denoise_whole(ensemble, turned, model.noise), turn(expected, *symmetry))
+        np.testing.assert_array_equal(denoise_whole(ensemble, turned, model.noise.single), turn(expected, *symmetry))
         if symmetry != (0, False):
-            assert np.abs(denoise_whole(model, turned, model.noise) - turn(alone, *symmetry)).max() > 1e-3
+            assert np.abs(denoise_whole(model, turned, model.noise.single) - turn(alone, *symmetry)).max() > 1e-3
 
 
 def test_for_gaussian_noise_it_is_the_mean_of_eight_denoised_images():
     model, noisy = random_model(*SMALL), picture(21, 34)
-    eight = [turn_back(denoise_whole(model, turn(noisy, *s), model.noise), *s) for s in SYMMETRIES]
-    found = denoise_whole(SelfEnsemble(model), noisy, model.noise)
+    eight = [turn_back(denoise_whole(model, turn(noisy, *s), model.noise.single), *s) for s in SYMMETRIES]
+    found = denoise_whole(SelfEnsemble(model), noisy, model.noise.single)
     np.testing.assert_allclose(found, np.mean(eight, axis=0), rtol=0, atol=1e-6)
 
 
@@ -57,9 +57,9 @@ def test_of_a_symmetric_network_it_is_the_mean_of_four_shifted_images():
     four = []
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
         shifted = np.pad(noisy, ((down, 0), (right, 0), (0, 0)), mode="reflect")
-        four.append(denoise_whole(model, shifted, model.noise)[down:, right:])
+        four.append(denoise_whole(model, shifted, model.noise.single)[down:, right:])
     assert np.std(four, axis=0).mean() > 1e-3
-    found = denoise_whole(SelfEnsemble(model), noisy, model.noise)
+    found = denoise_whole(SelfEnsemble(model), noisy, model.noise.single)
     np.testing.assert_allclose(found, np.mean(four, axis=0), rtol=0, atol=1e-6)
 
 
@@ -67,7 +67,7 @@ def test_of_a_symmetric_network_it_is_the_mean_of_four_shifted_images():
 @pytest.mark.parametrize("size", [(16, 1), (1, 1)], ids=str)
 def test_a_line_and_a_point(network, size):
     model, noisy = random_model(*network), picture(*size)
-    found = denoise_whole(SelfEnsemble(model), noisy, model.noise)
+    found = denoise_whole(SelfEnsemble(model), noisy, model.noise.single)
     assert found.shape == noisy.shape and np.isfinite(found).all()
 
 
@@ -77,8 +77,8 @@ def test_of_a_symmetric_network_without_coarser_levels_it_shifts_with_its_image(
     noisy, margin = picture(48, 64), model.network.receptive_radius + 2
     inner = (slice(margin, -margin), slice(margin, -margin))
     for one, within in ((SelfEnsemble(model), True), (model, False)):
-        whole = denoise_whole(one, noisy, model.noise)[1:, 1:]
-        shifted = denoise_whole(one, noisy[1:, 1:], model.noise)
+        whole = denoise_whole(one, noisy, model.noise.single)[1:, 1:]
+        shifted = denoise_whole(one, noisy[1:, 1:], model.noise.single)
         assert bool(np.abs(shifted - whole)[inner].max() < 1e-5) is within
 
 

@@ -246,5 +246,8 @@ def test_as_many_files_are_allowed_as_a_set_has_shards(monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
-    with pytest.raises(UserError, match=r"5000 shards are more than the 4096 files .*ulimit -Hn"):
+    with pytest.raises(UserError, match=r"5000 shards take 5512 open files, .* may have 4096 .*ulimit -Hn"):
         reader.allow_open_files(5000)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (64, 64))
+    with pytest.raises(UserError, match=r"2 shards take 514 open files, all else included, and a process may have 64"):
+        reader.allow_open_files(2)

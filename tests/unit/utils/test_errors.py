@@ -3,6 +3,9 @@
 import copy
 import errno
 import os
+import shutil
+import tempfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,6 +38,22 @@ def test_a_full_disk_names_the_path(cli, number):
     line = cli(raising(OSError(number, "full", "/runs/a/model.safetensors"))).error(2)
     assert "disk is full" in line and "/runs/a/model.safetensors" in line
     assert "disk is full" in cli(raising(OSError(number, "full"))).error(2)
+
+
+def test_full_shared_memory_is_not_called_the_disk(cli, monkeypatch):
+    """Semaphores of processes lie there, and an error of theirs names no path."""
+    line = cli(raising(OSError(errno.ENOSPC, "full", "/dev/shm/sem.abc"))).error(2)
+    assert "/dev/shm, memory that processes share, is full" in line and "the disk" not in line
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0 if path == "/dev/shm" else 10**9))
+    assert "/dev/shm" in cli(raising(OSError(errno.ENOSPC, "full"))).error(2)
+    assert "the disk is full while writing /runs/a" in cli(raising(OSError(errno.ENOSPC, "full", "/runs/a"))).error(2)
+
+
+def test_no_temporary_folder_is_one_line(cli, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    line = cli(lambda: print(tempfile.gettempdir())).error(2)
+    assert "no temporary folder can be written" in line and "/proc/nowhere" in line and "TMPDIR" in line
 
 
 @pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EROFS])

@@ -248,6 +248,14 @@ def test_a_link_in_a_circle_and_a_file_are_refused_before_any_image_is_read(buil
     assert decoded() == [] and (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_home_that_no_shell_has_filled_in_is_no_folder_called_tilde(source, expected, tmp_path, monkeypatch):
+    """As in --out=~/shards."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(source)
+    build_shards([str(source)], "~/out", OPTIONS, workers=1)
+    assert contents(tmp_path / "out") == expected and not (source / "~").exists()
+
+
 @pytest.fixture
 def mounted(monkeypatch, tmp_path) -> Path:
     """OUT as a folder that can't be replaced, as mount points can't, with what a disk has at its top."""
@@ -399,4 +407,13 @@ def test_a_member_of_a_zip_that_was_replaced_is_seen(source, expected, tmp_path)
     replace(source / BROKEN)
     pack()
     with pytest.raises(UserError, match="other images of the same names"):
+        build_shards([str(tmp_path / "images.zip")], tmp_path / "out", OPTIONS, workers=1)
+
+
+def test_two_members_of_one_name_in_a_zip_are_called_so(source, tmp_path):
+    """Not two folders of one name, of which there are none."""
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        for name in ("0.bmp", "1.bmp", "1.bmp"):
+            archive.write(source / name, name)
+    with pytest.raises(UserError, match=r"images\.zip holds several images with the name 1\.bmp"):
         build_shards([str(tmp_path / "images.zip")], tmp_path / "out", OPTIONS, workers=1)

@@ -1,0 +1,34 @@
+"""Files that are cut short while they are mapped end a program with their name."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import mmap, os, sys, threading
+from n2s_dist.utils.errors import run_command
+
+def main():
+    with open("other", "wb") as file:
+        file.write(bytes(100_000))
+    with open("shard 1.tar", "wb") as file:
+        file.write(bytes(1_000_000))
+    maps = [mmap.mmap(os.open(name, os.O_RDONLY), 0, access=mmap.ACCESS_READ) for name in ("other", "shard 1.tar")]
+    os.truncate("shard 1.tar", 10)
+    look = lambda: maps[1][500_000]
+    thread = threading.Thread(target=look)
+    thread.start() if sys.argv[1] == "thread" else look()
+    thread.join()
+
+run_command(main)
+"""
+
+
+def test_a_file_that_is_cut_short_while_it_is_mapped_is_named(environment, tmp_path):
+    """Whichever thread looks; without this the process dies of SIGBUS without a word."""
+    for who in ("main", "thread"):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, who],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert f"error: {tmp_path / 'shard 1.tar'} was cut short" in done.stderr and "Traceback" not in done.stderr
