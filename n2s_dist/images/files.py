@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -64,15 +65,32 @@ class ImageFile:
         return self.source / self.name
 
     def open(self) -> BinaryIO:
-        """Its bytes. Raises UserError for a member that its zip archive does not give."""
+        """Its bytes. Raises UserError for a file that can't be read and a member that its zip archive does not give."""
         if self.offset is not None:
             with self.source.open("rb") as stream:
                 stream.seek(self.offset)
                 return io.BytesIO(stream.read(self.num_bytes))
         if self.source.is_dir():
-            return self.path.open("rb")
+            try:
+                return self.path.open("rb")
+            except OSError as error:
+                raise UserError(unreadable(self.path, error)) from None
         with damage_named(f"{self.path} can't be read from its archive"):
             return _zip(self.source).open(self.name)  # type: ignore[return-value]
+
+
+def unreadable(path: Path, error: OSError) -> str:
+    """What to say of a file or folder that the system does not give."""
+    if path.is_symlink() and not _is_there(path):
+        return f"{path} is a link to {path.readlink()}, which is not there: mend the link or remove it"
+    return f"{path} can't be read ({os.strerror(error.errno) if error.errno else error})"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # but out of reach
 
 
 @lru_cache(4)
@@ -84,27 +102,63 @@ def _zip(path: Path) -> ZipFile:
 def list_images(source: str | Path) -> list[ImageFile]:
     """All images below a folder or in a zip or tar archive, sorted by name; hidden files are left out.
 
-    Raises UserError when the source is missing, is none of these, or holds no image, or one that is to lie elsewhere.
+    Links to folders are followed. An image that is a link to nothing is listed, and named when it is opened.
+    Raises UserError when the source is missing, is none of these, or holds no image, or one that is to lie elsewhere,
+    and for a folder in it that can't be read.
     """
     source = Path(source)
+    if source.is_symlink() and not _is_there(source):
+        raise UserError(unreadable(source, OSError()))
     if not source.exists():
         raise UserError(f"{source} does not exist: give images, in a folder or a zip or tar archive")
     if source.is_dir():
-        paths = (path for path in source.rglob("*") if path.is_file())
-        found = [ImageFile(source, path.relative_to(source).as_posix(), path.stat().st_size) for path in paths]
+        found = list(_list_folder(source, "", ()))
     else:
         found = _list_zip(source) if _begins_with(source, b"PK") else _list_tar(source)
     images = [
         image
         for image in sorted(found, key=lambda image: image.name)
-        if image.name.lower().endswith(SUFFIXES)
-        and not any(part.startswith((".", "__")) for part in image.name.split("/"))
+        if image.name.lower().endswith(SUFFIXES) and not any(map(_is_hidden, image.name.split("/")))
     ]
     if outside := next((image.name for image in images if image.name.startswith("/")), None):
         raise UserError(f"{source} holds {outside}, which lies outside: pack the archive again with relative names")
     if not images:
         raise UserError(f"{source} holds no images (looked for {', '.join(SUFFIXES)})")
     return images
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__"))
+
+
+def _list_folder(source: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[ImageFile]:
+    """The files in `below`, a path in `source`, and in all folders there that are not hidden.
+
+    above: device and inode of each folder on the way. A link back to one of them is not followed: all that it leads to
+    is listed already.
+    """
+    folder = source / below
+    try:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in above:
+            return
+        with os.scandir(folder) as listing:
+            entries = [entry for entry in listing if not _is_hidden(entry.name)]
+    except OSError as error:
+        raise UserError(unreadable(folder, error)) from None
+    for entry in entries:
+        name, path = f"{below}{entry.name}", folder / entry.name
+        try:
+            if entry.is_dir():
+                yield from _list_folder(source, f"{name}/", (*above, (status.st_dev, status.st_ino)))
+            elif entry.is_file():
+                yield ImageFile(source, name, entry.stat().st_size)
+            elif entry.is_symlink() and entry.name.lower().endswith(SUFFIXES):
+                yield ImageFile(source, name, 0)
+            elif entry.is_symlink() and not path.suffix:  # it may stand for a folder of images
+                raise UserError(unreadable(path, OSError()))
+        except OSError as error:
+            raise UserError(unreadable(path, error)) from None
 
 
 def _begins_with(path: Path, magic: bytes) -> bool:

@@ -307,3 +307,61 @@ def test_a_broken_orientation_is_refused_by_name(tmp_path, smooth):
             refused += 1
             assert "a.jpg" in str(error)
     assert refused
+
+
+# --- links and folders that can't be read -----------------------------------------------------------------
+
+
+def test_folders_behind_links_are_listed_and_loops_end(tmp_path, colour):
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    (tmp_path / "in/sub").mkdir(parents=True)
+    for path in ("elsewhere/a.png", "elsewhere/deep/b.png", "in/c.png"):
+        Image.fromarray(colour).save(tmp_path / path)
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/sub/up").symlink_to(tmp_path / "in")  # a loop
+    (tmp_path / "elsewhere/deep/round").symlink_to(tmp_path / "elsewhere")  # another, entered by a link
+    (tmp_path / "in/d.png").symlink_to(tmp_path / "in/c.png")
+    found = list_images(tmp_path / "in")
+    assert [image.name for image in found] == ["c.png", "d.png", "linked/a.png", "linked/deep/b.png"]
+    for image in found:
+        np.testing.assert_array_equal(read_image(image), colour)
+    (tmp_path / "to-in").symlink_to(tmp_path / "in")
+    assert [image.name for image in list_images(tmp_path / "to-in")] == [image.name for image in found]
+
+
+def test_links_to_nothing_are_named(tmp_path, colour):
+    """An image by what opens it, so that programs can go on past it; what may be a folder at once."""
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "gone.txt")  # no image, so nobody's loss
+    found = list_images(tmp_path)
+    assert [image.name for image in found] == ["a.png", "b.png"]
+    for function in (image_size, read_image):
+        with pytest.raises(UserError, match=r"b\.png is a link to .*gone\.png, which is not there"):
+            function(found[1])
+    (tmp_path / "more").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(UserError, match=r"more is a link to .*unmounted, which is not there"):
+        list_images(tmp_path)
+    with pytest.raises(UserError, match=r"more is a link to .*unmounted, which is not there"):
+        list_images(tmp_path / "more")
+
+
+def test_folders_and_files_that_can_not_be_read_are_named(tmp_path, colour, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    scan = images.os.scandir
+
+    def refuse(path):
+        if Path(path).name in ("closed", ".hidden"):  # permissions mean nothing to root, whom tests may run as
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(images.os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"closed can't be read \(Permission denied\)"):
+        list_images(tmp_path)
+    (tmp_path / "closed").rmdir()
+    image = the_image(tmp_path)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"a\.png can't be read \(No such file or directory\)"):
+        read_image(image)
