@@ -95,6 +95,12 @@ def _low_bytes(tile: Any, path: Path) -> Any:
     return tile._replace(args=(other, *tile.args[1:]) if several else other)
 
 
+def subsamples_chroma(image: Image.Image) -> bool:
+    """Whether a JPEG holds color at less than luma's resolution."""
+    layers = getattr(image, "layer", [])
+    return len(layers) == 3 and any(layer[1:3] != layers[0][1:3] for layer in layers)
+
+
 def upright(opened: Image.Image) -> np.ndarray:
     """Decode to [H, W, channels] as a viewer shows it: L, LA, RGB or RGBA, or uint16 gray."""
     image = ImageOps.exif_transpose(opened) if is_turned(opened) else opened

@@ -14,6 +14,7 @@ from torch import Tensor
 from n2s_dist.config.command_line import read_config
 from n2s_dist.inference import noise_estimation
 from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.pieces import Pieces
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
@@ -111,13 +112,13 @@ def test_the_objective_is_the_distance_to_the_true_score():
     found, truth = [], []
     for noise, z, first, log_slope in cases:
         middle = float(z.mean())
-        found.append(noise_estimation.objective(Linear(0.7, middle), y.float(), noise))
+        found.append(noise_estimation.objective(Linear(0.7, middle), Pieces(y.float(), None), noise))
         score_y = -0.7 * (z - middle) * first + log_slope
         truth.append(float((speed * (score_y + (y - mean) / spread**2)).square().mean() / 2))
     assert np.ptp(truth) > 1
     np.testing.assert_allclose(np.subtract(found, found[0]), np.subtract(truth, truth[0]), rtol=2e-3, atol=2e-3)
     # The least of all: the true score itself.
-    assert noise_estimation.objective(Linear((sigma / spread) ** 2, mean / sigma), y.float(), Gaussian(sigma)) < min(
+    assert noise_estimation.objective(Linear((sigma / spread) ** 2, mean / sigma), Pieces(y.float(), None), Gaussian(sigma)) < min(
         found
     )
 
