@@ -26,7 +26,7 @@ def test_a_type_that_is_filled_has_its_own_range(dtype, expected):
 def test_data_that_fill_a_part_of_16_bits_are_refused_however_hot_a_pixel_is(hot):
     values = CAMERA.copy()
     values.flat[:hot] = 65535
-    with pytest.raises(UserError, match=r"between 10\d and 18\d, but those of uint16 go up to 65535: say .*--white 4095"):
+    with pytest.raises(UserError, match=r"between 10\d and 18\d, but those of uint16 go up to 65535: .*--white 4095"):
         find_scale(values)
     assert find_scale(values, white=4095) == Scale(0, 4095)
     assert find_scale(values, white=300, black=100) == Scale(100, 300)

@@ -49,8 +49,8 @@ def estimate_noise(
 
     model: a ScoreModel in stable coordinates. noisy: float [H, W, C] on the 0-1 scale, of at least 32 x 32 pixels.
     missing: bool [H, W, C], pixels that are only filled in; like clipped and constant ones they do not count.
-    Deterministic; costs as much as denoising at most 450,000 pixels, or a million where the family is unknown. A level out of the range that the model was trained on
-    comes back as that range's nearest end.
+    Deterministic; costs as much as denoising at most 450,000 pixels, or a million where the family is unknown. A level
+    out of the range that the model was trained on comes back as that range's nearest end.
 
     Raises UserError for an image too small or with values that are not finite, for a family that the model was not
     trained on, and for a model in image coordinates, whose score is of one level alone.

@@ -20,8 +20,8 @@ from n2s_dist.utils.errors import UserError
 if TYPE_CHECKING:  # torch takes a second to import, and the text of a specification needs none of it
     from torch import Tensor
 
-# Below the first, z = 2 sqrt(y / zeta), a float32, is rounded by more than a hundredth of the noise's deviation; below the
-# second, 16 bits do not hold the counts of values up to 1.3.
+# Below the first, z = 2 sqrt(y / zeta), a float32, is rounded by more than a hundredth of the noise's deviation.
+# Below the second, 16 bits do not hold the counts of values up to 1.3.
 LOWEST_ZETA, LOWEST_STORED_ZETA = 1e-9, 2e-5
 _SLOTS = 256
 _FINE_STD = 20  # up to which each count has a slot of its own
@@ -86,8 +86,8 @@ def check_countable(zeta: float) -> None:
     """UserError for noise of more photons than can be drawn and stored."""
     if zeta < LOWEST_STORED_ZETA:
         raise UserError(
-            f"Poisson noise of zeta {zeta:g} can't be drawn or stored: photons are counted in 16 bits, so the least zeta "
-            f"is {LOWEST_STORED_ZETA:g}"
+            f"Poisson noise of zeta {zeta:g} can't be drawn or stored: photons are counted in 16 bits, so the least "
+            f"zeta is {LOWEST_STORED_ZETA:g}"
         )
 
 

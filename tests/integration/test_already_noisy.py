@@ -140,7 +140,7 @@ def test_what_can_not_be_is_refused(photographs, cli, load_tool, tmp_path):
     write_picture(tmp_path / "in/a.png", see_through)
     assert "a.png has an alpha channel" in refusal("--noise=gaussian:25")
     for options in ({}, {"already_noisy": True, "validation_fraction": 0}):
-        with pytest.raises(UserError, match="zeta 1e-05 can't be drawn or stored: .* the least zeta is 2e-05"):
+        with pytest.raises(UserError, match=r"zeta 1e-05 can't be drawn or stored: .* the least zeta is 2e-05"):
             BuildOptions(noise="poisson:1e-5", **options)
     with pytest.raises(UserError, match="noise"):
         BuildOptions(noise="gausian:25", already_noisy=True, validation_fraction=0)

@@ -350,14 +350,14 @@ def test_folders_and_files_that_can_not_be_read_are_named(tmp_path, colour, monk
     (tmp_path / "closed").mkdir()
     (tmp_path / ".hidden").mkdir()
     Image.fromarray(colour).save(tmp_path / "a.png")
-    scan = images.os.scandir
+    scan = files.os.scandir
 
     def refuse(path):
         if Path(path).name in ("closed", ".hidden"):  # permissions mean nothing to root, whom tests may run as
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
 
-    monkeypatch.setattr(images.os, "scandir", refuse)
+    monkeypatch.setattr(files.os, "scandir", refuse)
     with pytest.raises(UserError, match=r"closed can't be read \(Permission denied\)"):
         list_images(tmp_path)
     (tmp_path / "closed").rmdir()

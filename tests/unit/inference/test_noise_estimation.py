@@ -118,9 +118,8 @@ def test_the_objective_is_the_distance_to_the_true_score():
     assert np.ptp(truth) > 1
     np.testing.assert_allclose(np.subtract(found, found[0]), np.subtract(truth, truth[0]), rtol=2e-3, atol=2e-3)
     # The least of all: the true score itself.
-    assert noise_estimation.objective(Linear((sigma / spread) ** 2, mean / sigma), Pieces(y.float(), None), Gaussian(sigma)) < min(
-        found
-    )
+    true = Linear((sigma / spread) ** 2, mean / sigma)
+    assert noise_estimation.objective(true, Pieces(y.float(), None), Gaussian(sigma)) < min(found)
 
 
 def test_the_same_image_gives_the_same_estimate():
