@@ -61,7 +61,7 @@ def test_what_can_not_be_is_refused():
         ({"white": 70_000}, "--white is 70000, but values lie between 0 and 65535"),
         ({"white": 4095, "black": -5}, "--black is -5, but values lie between 0 and 65535"),
         ({"white": 60}, "more than twice --white 60"),
-        ({"white": 4095, "black": 200}, "more than half of the values lie below --black 200"),
+        ({"white": 4095, "black": 200}, "which is below --black 200"),
     ):
         with pytest.raises(UserError, match=message):
             find_scale(CAMERA, **given)
@@ -72,9 +72,9 @@ def test_what_can_not_be_is_refused():
 def test_the_range_of_values_leaves_out_what_is_not_there():
     values = np.arange(1000.0)
     values[:10], values[10:20] = np.nan, np.inf
-    assert value_range(values) == (21, 510, 998)
-    assert value_range(np.ma.masked_less(np.arange(1000), 500)) == (500, 750, 999)
-    assert value_range(np.ma.masked_all((4, 4), np.uint8)) == (0, 0, 0)
+    assert value_range(values) == (21, 998)
+    assert value_range(np.ma.masked_less(np.arange(1000), 500)) == (500, 999)
+    assert value_range(np.ma.masked_all((4, 4), np.uint8)) == (0, 0)
     large = np.zeros((1200, 1201, 3), np.uint16)  # one channel must not stand for all
     large[..., 1] = 60_000
-    assert value_range(large)[2] == 60_000
+    assert value_range(large)[1] == 60_000

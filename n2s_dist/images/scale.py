@@ -30,17 +30,17 @@ class Scale(NamedTuple):
         return self.white - self.black
 
 
-def value_range(values: np.ndarray) -> tuple[float, float, float]:
-    """Nearly the lowest, the middle and nearly the highest of an image's values; masked and NaN do not count."""
+def value_range(values: np.ndarray) -> tuple[float, float]:
+    """Nearly the lowest and nearly the highest of an image's values; masked and infinite ones and NaN do not count."""
     flat = values.reshape(-1)
     step = flat.size // _SAMPLES + 1
     sample = flat[:: step + (step % 3 == 0)]  # a step that meets all of three channels
     sample = sample.compressed() if isinstance(sample, np.ma.MaskedArray) else sample
     sample = sample[np.isfinite(sample)] if sample.dtype.kind == "f" else sample
     if not sample.size:
-        return 0.0, 0.0, 0.0
-    low, middle, high = np.quantile(sample, (_LOW, 0.5, _HIGH), method="nearest")
-    return float(low), float(middle), float(high)
+        return 0.0, 0.0
+    low, high = np.quantile(sample, (_LOW, _HIGH), method="nearest")
+    return float(low), float(high)
 
 
 def find_scale(
@@ -76,7 +76,7 @@ def _of_type(values: np.ndarray, dtype: np.dtype, black: float) -> Scale:
         return Scale(lowest, highest)
     if dtype not in (np.uint16, np.int16, np.uint32):
         raise UserError(f"values of type {dtype} have no known range: {_SAY}")
-    low, _, high = value_range(values)
+    low, high = value_range(values)
     if low < 0:
         if low < lowest * _LEAST_SHARE and high > highest * _LEAST_SHARE:
             return Scale(lowest, highest)
@@ -96,8 +96,8 @@ def _check_named(values: np.ndarray, dtype: np.dtype, scale: Scale) -> None:
         for name, value in (("--white", white), ("--black", black)):
             if not lowest <= value <= highest:
                 raise UserError(f"{name} is {value:g}, but values lie between {lowest} and {highest}: give one of them")
-    _, middle, high = value_range(values)
+    _, high = value_range(values)
     if high > black + 2 * scale.span:
         raise UserError(f"values go up to {high:g}, more than twice --white {white:g}: give a higher one")
-    if middle < black:
-        raise UserError(f"more than half of the values lie below --black {black:g}: give a lower one")
+    if high < black:
+        raise UserError(f"values go up to {high:g}, which is below --black {black:g}: give a lower one")

@@ -14,9 +14,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.missing import fill_missing
+from n2s_dist.images.pillow import decode_pillow, subsamples_chroma, to_pillow
 from n2s_dist.images.scale import Scale, find_scale
-from n2s_dist.images.user_files import DecodedImage, subsamples_chroma, upright
 from n2s_dist.utils.errors import UserError
 
 # Noise of every level that can be named stays far below these; images of 0 to 255 that are not all but black do not.
@@ -117,11 +118,14 @@ def one_plane(images: ImageBatch) -> ImageBatch | None:
 def _of_pil(image: Image.Image, white: float | None, black: float | None) -> ImageBatch:
     if image.mode == "I" and white is None:
         raise UserError("a PIL image of mode I has no known range: give white=, or convert it to I;16, L or RGB")
-    array = np.asarray(image) if image.mode in ("F", "I") else upright(image)
-    images = _of_array(array[:, :, 0] if array.shape[2:] == (1,) else array, white, black)
+    plain = image.mode in ("F", "I")
+    picture = DecodedImage(np.asarray(image)[:, :, None]) if plain else decode_pillow(image)
+    array = picture.joined()
+    images = _of_array(array[:, :, 0] if array.shape[2] == 1 else array, white, black)
 
     def restore(pixels: np.ndarray) -> Image.Image:
-        found = Image.fromarray(images.restore(pixels))
+        found = images.restore(pixels)
+        found = to_pillow(found[:, :, None] if found.ndim == 2 else found, picture.palette)
         turned = ImageOps.exif_transpose(image).info if image.getexif().get(0x0112, 1) != 1 else image.info
         found.info = {key: value for key, value in turned.items() if key in ("icc_profile", "dpi", "exif", "xmp")}
         return found
@@ -157,7 +161,7 @@ def _of_array(given: np.ndarray, white: float | None, black: float | None) -> Im
     if not given.size:
         raise UserError(f"an array of shape {given.shape} holds no pixels")
     several = shaped.ndim == 4
-    values, alpha = DecodedImage.of(shaped if several else shaped[None])
+    values, alpha, _ = DecodedImage.of(shaped if several else shaped[None])
     scale = find_scale(values, white, black)
     masked = np.ma.getmask(values)
     values = np.ma.getdata(values)

@@ -11,7 +11,8 @@ from PIL import Image
 from support.archives import contents
 
 from n2s_dist import train as training
-from n2s_dist.images.user_files import DecodedImage, write_picture
+from n2s_dist.images.decoded import DecodedImage
+from n2s_dist.images.user_files import write_picture
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
