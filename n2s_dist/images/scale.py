@@ -14,8 +14,8 @@ _LOW, _HIGH = 0.001, 0.999  # quantiles: hot and dead pixels are fewer
 _SAMPLES = 2**20  # values that quantiles are taken of
 _LEAST_SHARE = 0.25  # of a type's range that values fill
 _SAY = (
-    "say what white is, such as --white 4095 for 12 bits (in Python white=4095), and what black is, the value without "
-    "light, where it is not 0 (--black 100, black=100)"
+    "say what white is, such as --white 4095 for 12 bits, and what black is, such as --black 100, if it is not 0 (in "
+    "Python: white=, black=)"
 )
 
 

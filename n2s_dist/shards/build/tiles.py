@@ -16,7 +16,7 @@ import numpy as np
 from n2s_dist.images.eight_bit import read_image
 from n2s_dist.images.files import KINDS, ImageFile
 from n2s_dist.images.scale import Scale
-from n2s_dist.images.user_files import check_single, open_file
+from n2s_dist.images.user_files import check_single, image_file_size, open_file
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.noise.stored import bake
 from n2s_dist.shards import tar_format
