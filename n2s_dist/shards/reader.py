@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from n2s_dist.images.files import decode_image
+from n2s_dist.images.eight_bit import decode_image
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.manifest import Manifest, ShardEntry, read_manifest
 from n2s_dist.utils import tar_members
