@@ -39,7 +39,7 @@ class Format(Protocol):
         """
 
 
-_FORMATS: dict[str, Format] = {"png": png, "jpeg": jpeg, "webp": webp, "bmp": bmp, "tiff": tiff}
+_FORMATS: dict[str, Format] = {"png": png, "jpeg": jpeg, "webp": webp, "bmp": bmp, "tiff": tiff}  # type: ignore[dict-item]
 
 
 def register(name: str, added: Format) -> None:

@@ -92,12 +92,12 @@ def _opened(stream: BinaryIO) -> Image.Image:
 
 def _is_gray_alpha(opened: Image.Image, deep: bool) -> bool:
     """Whether Pillow takes gray and alpha of 16 bits for color."""
-    return deep and raw_mode(opened.tile[0]) == "LA;16B"
+    return deep and raw_mode(opened.tile[0]) == "LA;16B"  # type: ignore[attr-defined]
 
 
 def _decode_deep(stream: BinaryIO, opened: Image.Image) -> DecodedImage:
     """16 bits a channel, of which Pillow reads 8 unless there is one channel; with the color that is transparent."""
-    raw, clear = raw_mode(opened.tile[0]), opened.info.get("transparency")
+    raw, clear = raw_mode(opened.tile[0]), opened.info.get("transparency")  # type: ignore[attr-defined]
     orientation = Image.Image.getexif(opened).get(ORIENTATION, 1)
     if raw.startswith("I;16"):
         channels = np.asarray(opened).astype(np.uint16)[:, :, None]
