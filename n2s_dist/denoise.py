@@ -4,8 +4,8 @@ n2s-denoise noisy.png denoised.png
 n2s-denoise --noise gaussian:20 --ensemble --uncertainty noisy.tif denoised.tif
 n2s-denoise --checkpoint runs/gaussian25 noisy/ denoised/
 
-A file keeps its depth, 8 or 16 bits a channel, and its transparency. Noise that is not named is estimated, or is what
-the network was trained on.
+A file keeps its type of values, its pages, its transparency and what it says of itself. Noise that is not named is
+estimated, or is what the network was trained on.
 """
 
 import argparse
@@ -40,8 +40,12 @@ def main() -> None:
         "0.125 of the full scale; five times as slow"
     )  # fmt: skip
     parser.add_argument(
-        "--white", type=int, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits in files of "
-        "16 (default: 255 or 65535)"
+        "--white", type=float, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits in files of "
+        "16 (default: what the file says, or 255 or 65535 where its values go that far)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--black", type=float, metavar="VALUE", help="what the files have without light, such as 100, which many "
+        "cameras add (default: what the file says, or 0)"
     )  # fmt: skip
     parser.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop",
@@ -59,13 +63,15 @@ def main() -> None:
     denoise = load_denoiser(args.checkpoint, tile=args.tile)
     work = list_work(args.input, args.output)
     spare_sources(work)
-    if args.uncertainty and {std_path(target) for _, target in work} & {target for _, target in work}:
+    targets = {target for _, target in work}
+    deviations = {std_path(target, several) for target in targets for several in (False, True)}
+    if args.uncertainty and deviations & targets:
         raise UserError(f"{args.input} holds an image whose name ends in -std, as those of --uncertainty do: rename it")
     skipped = 0
     wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):
         try:
-            for said in denoise_file(image, target, denoise, args.white, **wanted):
+            for said in denoise_file(image, target, denoise, args.white, args.black, **wanted):
                 tqdm.write(f"{image.path}: {said}")
         except UserError as error:
             if args.on_error == "stop":

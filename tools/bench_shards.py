@@ -23,7 +23,8 @@ import numpy as np
 from bench import machine, photograph_of_size, report
 from PIL import Image
 
-from n2s_dist.images.files import list_images, read_image
+from n2s_dist.images.eight_bit import read_image
+from n2s_dist.images.files import list_images
 from n2s_dist.utils.errors import run_command
 
 _HEIGHT, _WIDTH = 1404, 2040

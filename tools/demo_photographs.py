@@ -9,7 +9,7 @@ from pathlib import Path
 
 import skimage.data
 
-from n2s_dist.images.files import write_image
+from n2s_dist.images.eight_bit import write_image
 from n2s_dist.utils.errors import run_command
 
 PHOTOGRAPHS = {

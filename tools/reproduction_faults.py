@@ -25,7 +25,8 @@ from n2s_dist.evaluation.benchmarks import Benchmark
 from n2s_dist.evaluation.methods import of_network
 from n2s_dist.evaluation.runner import sweep
 from n2s_dist.evaluation.suite import product_cells
-from n2s_dist.images.files import list_images, read_image
+from n2s_dist.images.eight_bit import read_image
+from n2s_dist.images.files import list_images
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.shards.build.builder import build_shards

@@ -6,7 +6,7 @@ n2s inspect-shards shards/photographs
 import argparse
 from pathlib import Path
 
-from n2s_dist.images.files import write_image
+from n2s_dist.images.eight_bit import write_image
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.shards.preview import contact_sheet, summary
 from n2s_dist.shards.reader import ShardSet

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from n2s_dist.images.files import SUFFIXES
+from n2s_dist.images.formats.base import suffixes
 from n2s_dist.utils.errors import UserError, nearest
 from n2s_dist.utils.shared_files import shared_folder
 from n2s_dist.utils.strict_yaml import read_yaml
@@ -69,7 +69,7 @@ class DataSet:
     def wants(self, member: str) -> bool:
         """Whether an archive's member, by its name there, is one of the images."""
         path = PurePosixPath(member)
-        if not path.name.lower().endswith(SUFFIXES) or any(part.startswith((".", "__")) for part in path.parts):
+        if not path.name.lower().endswith(suffixes()) or any(part.startswith((".", "__")) for part in path.parts):
             return False
         parent = f"/{path.parent}"
         inside = not self.folders or any(parent.endswith(f"/{folder}") for folder in self.folders)

@@ -19,7 +19,8 @@ from PIL import Image
 from n2s_dist.datasets.archives import unpack
 from n2s_dist.datasets.catalogue import DataSet, find_dataset
 from n2s_dist.datasets.download import Network, discard, download
-from n2s_dist.images.files import ImageFile, image_size, list_images, read_image
+from n2s_dist.images.eight_bit import image_size, read_image
+from n2s_dist.images.files import ImageFile, list_images
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file, sync
 from n2s_dist.utils.locks import try_lock

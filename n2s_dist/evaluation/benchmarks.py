@@ -11,7 +11,8 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from n2s_dist.images.files import KINDS, ImageFile, list_images, measure_image
+from n2s_dist.images.eight_bit import measure_image
+from n2s_dist.images.files import KINDS, ImageFile, list_images
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import expanded
 

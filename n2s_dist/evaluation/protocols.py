@@ -3,7 +3,7 @@
 import numpy as np
 
 from n2s_dist.evaluation.benchmarks import Task
-from n2s_dist.images.files import read_image, to_uint8
+from n2s_dist.images.eight_bit import read_image, to_uint8
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.utils.hashing import frozen_rng, name_key
 

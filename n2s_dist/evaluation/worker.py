@@ -24,7 +24,8 @@ from n2s_dist.evaluation.partition import WorkUnit
 from n2s_dist.evaluation.protocols import read_pair
 from n2s_dist.evaluation.results import MEASURES
 from n2s_dist.evaluation.suite import Cell
-from n2s_dist.images.files import KINDS, ImageFile, read_image, to_uint8, write_image
+from n2s_dist.images.eight_bit import read_image, to_uint8, write_image
+from n2s_dist.images.files import KINDS, ImageFile
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.metrics.psnr import psnr_of_error, squared_error

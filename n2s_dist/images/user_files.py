@@ -1,147 +1,158 @@
-"""Users' own image files, at the depth they have and with their transparency: what n2s-denoise reads and writes.
+"""Image files of every format in the registry: what they hold, decoded one image after the other, and written.
 
-    PNG, TIFF: 8 or 16 bits a channel;  JPEG, WebP, BMP: 8
-
-files.py reads what is trained on and measured: 8 bits, opaque.
+eight_bit.py reads what is trained on and measured: 8 bits, opaque.
 """
 
-import struct
-import zlib
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
-import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
-from n2s_dist.images.files import ImageFile, damage_named, is_turned, loses_bits, open_image, refuse_pages
+from n2s_dist.images.decoded import Contents, DecodedImage
+from n2s_dist.images.files import ImageFile
+from n2s_dist.images.formats.base import Format, format_of, formats, suffixes
+from n2s_dist.images.scale import Scale, find_scale
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import atomic_write
-
-# Two of a channel's bytes, as Pillow unpacks them to 8 bits: the high one, and the low one by the other byte order.
-_OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B"}
-_DEEP = (".png", ".tif", ".tiff")
-_NO_ALPHA = (".jpg", ".jpeg", ".bmp")
+from n2s_dist.utils.memory import available_bytes
 
 
-class DecodedImage(NamedTuple):
-    """What an image file shows."""
+@contextlib.contextmanager
+def damage_named(path: Path, fault: str) -> Iterator[None]:
+    """What decoders raise upon damage, which may be anything, becomes one UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"{path} does not fit into memory: take a part of it, or a machine with more") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} {fault} ({reason})") from None
 
-    pixels: np.ndarray  # uint8 or uint16 [H, W, C], C = 1 or 3
-    alpha: np.ndarray | None  # opacity, of the same type, [H, W, 1]; None where the file has none
 
-    @property
-    def channels(self) -> int:
-        return self.pixels.shape[-1]
+def probe(stream: BinaryIO, path: Path) -> tuple[Format, Contents]:
+    """What a file holds, by its header alone, and which format it has, whatever its name says.
 
-    def white(self, named: int | None, path: Path) -> int:
-        """The value that is 1 on the 0-1 scale: `named`, or the type's highest. Raises UserError where it can't be."""
-        highest = int(np.iinfo(self.pixels.dtype).max)
-        if named is None:
-            return highest
-        if not 1 <= named <= highest:
-            raise UserError(f"--white is {named}, but values of {path} lie between 0 and {highest}: give one of them")
-        brightest = int(self.pixels.max())
-        if brightest > 2 * named:
-            raise UserError(f"{path} has values up to {brightest}, more than twice --white {named}: give a higher one")
-        return named
+    Raises UserError by name for what is no readable image.
+    """
+    usual = format_of(path.name)
+    for each in [*([usual] if usual else []), *(other for other in formats().values() if other is not usual)]:
+        with damage_named(path, "is not a readable image"):
+            stream.seek(0)
+            if (contents := each.probe(stream, path)) is not None:
+                return each, contents
+    raise UserError(f"{path} {_what_it_is(stream)}")
 
-    def joined(self) -> np.ndarray:
-        """All channels in one array, [H, W, C + 1] with alpha."""
-        return self.pixels if self.alpha is None else np.concatenate([self.pixels, self.alpha], axis=-1)
 
-    @staticmethod
-    def of(channels: np.ndarray) -> "DecodedImage":
-        """From what `joined` gives, [..., H, W, 1 to 4]."""
-        return (
-            DecodedImage(channels, None)
-            if channels.shape[-1] % 2
-            else DecodedImage(channels[..., :-1], channels[..., -1:])
-        )
+def _what_it_is(stream: BinaryIO) -> str:
+    with contextlib.suppress(UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        stream.seek(0)
+        with Image.open(stream) as opened:
+            return f"is a {opened.format} image, which is not read here: save it as one of {', '.join(suffixes())}"
+    return "is not a readable image"
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """An image file, open for as long as `open_file` is. contents: what it holds."""
+
+    stream: BinaryIO
+    path: Path
+    format: Format
+    contents: Contents
+
+    def images(self) -> Iterator[DecodedImage]:
+        """Its images, decoded one after the other. Raises UserError by name for damage."""
+        check_memory(self.path, self.contents, 2 * self.contents.dtype.itemsize)
+        with damage_named(self.path, "can't be decoded"):
+            found = self.format.read(self.stream, self.path, self.contents)
+        for _ in range(self.contents.images):
+            with damage_named(self.path, "can't be decoded"):
+                image = next(found)
+            yield image
+
+    def find_scale(self, white: float | None, black: float | None) -> Scale | None:
+        """The scale of all its images together: one of them may be dark. Raises UserError by name; see scale.py."""
+        word, kind = self.contents.scale, self.contents.dtype
+        if white is None and black is None and (word or kind.itemsize == 1 or kind.kind == "f"):
+            return word or find_scale(np.zeros(1, kind))
+        failure: UserError | None = None
+        for image in self.images():
+            try:
+                return find_scale(self.there(image.pixels), white, black, word)
+            except UserError as error:
+                failure = failure or error
+        raise UserError(f"{self.path}: {failure}")
+
+    def there(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels, those masked that hold nothing."""
+        nodata = self.contents.nodata
+        return pixels if nodata is None else np.ma.masked_equal(pixels, nodata)
+
+
+@contextlib.contextmanager
+def open_file(image: ImageFile) -> Iterator[OpenFile]:
+    """Open a file and read its header. Raises UserError by name for what is no readable image."""
+    with image.open() as stream:
+        yield OpenFile(stream, image.path, *probe(stream, image.path))
 
 
 def read_picture(image: ImageFile) -> DecodedImage:
-    """Decode a file, upright, at its own depth. CMYK and palettes become RGB, two levels become gray.
-
-    Raises UserError by name for what is no readable image, for pixels of other types, such as floating point, and for
-    files of several pages.
-    """
-    path = image.path
-    with image.open() as stream, open_image(stream, path) as opened:
-        mode = opened.mode
-        if mode in ("F", "I") or (mode.startswith("I;") and mode not in ("I;16", "I;16B", "I;16L")):
-            raise UserError(f"{path} has pixels of type '{mode}': convert it to 8 or 16 bits a channel first")
-        with damage_named(f"{path} can't be decoded"):
-            refuse_pages(opened, path)
-            if loses_bits(opened, stream):
-                stream.seek(0)
-                with open_image(stream, path) as again:
-                    again.tile = [_low_bytes(tile, path) for tile in again.tile]  # type: ignore[attr-defined]
-                    low = upright(again)
-                stream.seek(0)
-                with open_image(stream, path) as again:
-                    return DecodedImage.of(upright(again).astype(np.uint16) << 8 | low)
-            return DecodedImage.of(upright(opened))
+    """The only image of a file, upright, at its own depth. Raises UserError by name, also for files of several."""
+    with open_file(image) as file:
+        check_single(file.contents, image.path)
+        return next(file.images())
 
 
-def _low_bytes(tile: Any, path: Path) -> Any:
-    """Pillow's order to decode one part of a file, changed so that it yields each channel's low byte."""
-    several = isinstance(tile.args, tuple)
-    raw = tile.args[0] if several else tile.args
-    layout, _, order = raw.partition(";")
-    if order not in _OTHER_ORDER or layout not in ("RGB", "RGBA"):
-        raise UserError(f"{path} has 16 bits a channel in an order that is not known: convert it to RGB first")
-    other = f"{layout};{_OTHER_ORDER[order]}"
-    return tile._replace(args=(other, *tile.args[1:]) if several else other)
+def image_file_size(image: ImageFile) -> tuple[int, int]:
+    """(height, width) of the only image of a file, upright, from its header alone. Raises UserError by name."""
+    with open_file(image) as file:
+        check_single(file.contents, image.path)
+        return file.contents.size
 
 
-def upright(opened: Image.Image) -> np.ndarray:
-    """Decode to [H, W, channels] as a viewer shows it: L, LA, RGB or RGBA, or uint16 gray."""
-    image = ImageOps.exif_transpose(opened) if is_turned(opened) else opened
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)[:, :, None]
-    see_through = "A" in image.getbands() or "transparency" in image.info
-    gray = image.mode in ("1", "L", "LA")
-    wanted = ("LA" if gray else "RGBA") if see_through else ("L" if gray else "RGB")
-    pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+def check_single(contents: Contents, path: Path) -> None:
+    """UserError for a file of several images, of which only the first would be read."""
+    if contents.images > 1:
+        raise UserError(f"{path} is a {contents.kind} of {contents.images} images: save each as a file of its own")
+
+
+def check_memory(path: Path, contents: Contents, bytes_per_value: int) -> None:
+    """UserError for an image that can't fit into memory. bytes_per_value: what each of its values takes in all."""
+    height, width = contents.size
+    need = height * width * (contents.channels + contents.has_alpha) * bytes_per_value
+    free = available_bytes()
+    if free is not None and need > free:
+        raise UserError(
+            f"{path} has {width} x {height} pixels, which take {need / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} are free: take a part of it, or a machine with more"
+        )
 
 
 def write_picture(path: Path, picture: DecodedImage) -> None:
-    """Write a file, so that it appears whole.
+    """Write one image of no particular origin; see write_file."""
+    height, width, channels = picture.pixels.shape
+    kind, has_alpha = picture.pixels.dtype, picture.alpha is not None
+    write_file(path, [picture], Contents("", "array", (height, width), channels, kind, has_alpha=has_alpha))
 
-    16 bits become 8 where the format has no more. Raises UserError for transparency in a JPEG or BMP.
+
+def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:
+    """Write a file that appears whole, in the format that its name says.
+
+    contents: of the file that the images come from, whose profile, resolution and other words stay. 16 bits become 8
+    where the format has no more. Raises UserError for what it can't hold, before the first image is asked for.
     """
-    suffix = path.suffix.lower()
-    channels = picture.joined()
-    if picture.alpha is not None and suffix in _NO_ALPHA:
-        raise UserError(f"{path} can't hold the image's transparency: end it in .png")
-    if channels.dtype == np.uint16 and suffix not in _DEEP:
-        channels = np.round(channels / 257).astype(np.uint8)
+    chosen = format_of(path.name)
+    if chosen is None:
+        raise UserError(f"{path} has no image suffix: end it in one of {', '.join(suffixes())}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
-        if channels.dtype == np.uint16 and suffix == ".png":
-            partial.write_bytes(_png(channels))
-        elif channels.dtype == np.uint16:
-            flat = channels[:, :, 0] if channels.shape[2] == 1 else channels
-            extra = None if picture.alpha is None else ["unassalpha"]
-            kind = "minisblack" if picture.channels == 1 else "rgb"
-            tifffile.imwrite(partial, flat, photometric=kind, planarconfig="contig", extrasamples=extra)
-        else:
-            Image.fromarray(channels[:, :, 0] if channels.shape[2] == 1 else channels).save(partial)
-
-
-def _png(channels: np.ndarray) -> bytes:
-    """uint16 [H, W, 1 to 4] as PNG, each row as its difference from the last; Pillow writes one channel alone."""
-    height, width, count = channels.shape
-    rows = np.ascontiguousarray(channels.astype(">u2")).view(np.uint8).reshape(height, -1)
-    filtered = np.full((height, 1 + rows.shape[1]), 2, np.uint8)
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 16, (0, 4, 2, 6)[count - 1], 0, 0, 0)
-    data = zlib.compress(filtered.tobytes(), 6)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+        try:
+            chosen.write(partial, images, contents)
+        except UserError as error:
+            raise UserError(str(error).replace(str(partial), str(path))) from None

@@ -2,23 +2,27 @@
 
     noisy, any kind ──► opened() ──► float32 [N, H, W, C] on the 0-1 scale ──► denoised ──► restore() ──► the same kind
 
-Transparency is set aside and put back.
+Transparency is set aside and put back, and so are values that are missing: NaN, masked, or far beyond white.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from n2s_dist.images.user_files import DecodedImage, upright
+from n2s_dist.images.decoded import DecodedImage
+from n2s_dist.images.missing import fill_missing
+from n2s_dist.images.pillow import decode_pillow, subsamples_chroma, to_pillow
+from n2s_dist.images.scale import Scale, find_scale
 from n2s_dist.utils.errors import UserError
 
 # Noise of every level that can be named stays far below these; images of 0 to 255 that are not all but black do not.
 _HIGHEST, _HIGHEST_MEAN, _LOWEST_MEAN = 30, 2, -0.25
+_HOT = 2  # twice white: no light does that
 
 
 @dataclass(frozen=True)
@@ -30,105 +34,211 @@ class ImageBatch:
         restore: from such an array, which it may overwrite, to the kind and type that was given
         plain: the same without transparency and in float32 always: for standard deviations
         several: whether a batch was given, even one of a single image
+        missing: bool of the shape of `pixels`, where those are only filled in; None where all are there
+        has_offset: whether the user said what black is, below which a sensor's own noise goes
+        chroma_subsampled: whether color is known to have gone through JPEG at half its resolution
     """
 
     pixels: np.ndarray
     restore: Callable[[np.ndarray], Any]
     plain: Callable[[np.ndarray], Any]
     several: bool
+    missing: np.ndarray | None = None
+    has_offset: bool = False
+    chroma_subsampled: bool = False
+
+    @property
+    def channels(self) -> int:
+        return self.pixels.shape[-1]
 
 
-def opened(given: Any) -> ImageBatch:
+def opened(
+    given: Any, white: float | None = None, black: float | None = None, chroma_subsampled: bool | None = None
+) -> ImageBatch:
     """Read images of any kind.
 
     NumPy arrays: (H, W), (H, W, C) or (N, H, W, C). Tensors: [C, H, W] or [B, C, H, W], on any device. PIL images of
-    any mode but I; they are turned upright where their EXIF says so. C is 1 or 3, or 2 or 4 with transparency.
-    Floats are on the 0-1 scale, which noise may exceed; uint8 and uint16 are scaled by 255 and 65535.
+    any mode; they are turned upright where their EXIF says so. C is 1 or 3, or 2 or 4 with transparency.
+    Floats are on the 0-1 scale, which noise may exceed; uint8 and uint16 are scaled by 255 and 65535; int8 begins at
+    -128.
+    white, black: the values that become 1 and 0, for other types and for data that fill a part of theirs.
+    chroma_subsampled: None asks a PIL image.
 
-    Raises UserError for anything else: other shapes and types, no pixels, values that are not finite, and floats
-    whose scale is another.
+    Raises UserError for anything else: other shapes and types, no pixels, infinite values, and values whose scale is
+    another or can't be known.
     """
     if isinstance(given, Image.Image):
-        return _of_pil(given)
-    if isinstance(given, Tensor):
-        return _of_tensor(given)
-    if isinstance(given, np.ndarray):
-        return _of_array(given)
-    raise UserError(f"a {type(given).__name__} is no image: give a NumPy array, a PIL image or a torch tensor")
+        images = _of_pil(given, white, black)
+        chroma_subsampled = subsamples_chroma(given) if chroma_subsampled is None else chroma_subsampled
+    elif isinstance(given, Tensor):
+        images = _of_tensor(given, white, black)
+    elif isinstance(given, np.ndarray):
+        images = _of_array(given, white, black)
+    else:
+        raise UserError(f"a {type(given).__name__} is no image: give a NumPy array, a PIL image or a torch tensor")
+    return replace(images, chroma_subsampled=bool(chroma_subsampled))
 
 
-def _of_pil(image: Image.Image) -> ImageBatch:
-    if image.mode == "I":
-        raise UserError("a PIL image of mode I has no known range: convert it to I;16, L or RGB")
-    array = np.asarray(image) if image.mode == "F" else upright(image)
-    images = _of_array(array[:, :, 0] if array.shape[2:] == (1,) else array)
-    return ImageBatch(images.pixels, lambda pixels: Image.fromarray(images.restore(pixels)), images.plain, False)
+def luma(images: ImageBatch) -> ImageBatch:
+    """The luma of color images (ITU-R 601), to estimate noise from."""
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    missing = None if images.missing is None else images.missing.any(axis=-1, keepdims=True)
+    return replace(images, pixels=images.pixels @ weights[:, None], missing=missing)
 
 
-def _of_tensor(tensor: Tensor) -> ImageBatch:
+def one_plane(images: ImageBatch) -> ImageBatch | None:
+    """The gray images that color ones hold in three equal channels, or in some of them, the others being constant.
+
+    None where the channels differ, and where all are constant.
+    """
+    pixels = images.pixels
+    if images.channels != 3:
+        return None
+    flat = [channel for channel in range(3) if np.ptp(pixels[..., channel], axis=(1, 2)).max() == 0]
+    first, *others = [channel for channel in range(3) if channel not in flat] or [-1]
+    planes = pixels if images.missing is None else np.where(images.missing, np.float32(np.nan), pixels)
+    if first < 0 or any(not np.array_equal(planes[..., first], planes[..., other], True) for other in others):
+        return None
+
+    def spread(plane: np.ndarray, constants: np.ndarray) -> np.ndarray:
+        whole = np.repeat(plane, 3, axis=-1)
+        whole[..., flat] = constants[..., flat]
+        return whole
+
+    return replace(
+        images,
+        chroma_subsampled=False,
+        pixels=np.ascontiguousarray(pixels[..., first : first + 1]),
+        restore=lambda plane: images.restore(spread(plane, pixels)),
+        plain=lambda plane: images.plain(spread(plane, np.zeros_like(pixels))),
+        missing=None if images.missing is None else images.missing[..., first : first + 1],
+    )
+
+
+def _of_pil(image: Image.Image, white: float | None, black: float | None) -> ImageBatch:
+    if image.mode == "I" and white is None:
+        raise UserError("a PIL image of mode I has no known range: give white=, or convert it to I;16, L or RGB")
+    plain = image.mode in ("F", "I")
+    picture = DecodedImage(np.asarray(image)[:, :, None]) if plain else decode_pillow(image)
+    array = picture.joined()
+    images = _of_array(array[:, :, 0] if array.shape[2] == 1 else array, white, black)
+
+    def restore(pixels: np.ndarray) -> Image.Image:
+        found = images.restore(pixels)
+        found = to_pillow(found[:, :, None] if found.ndim == 2 else found, picture.palette)
+        turned = ImageOps.exif_transpose(image).info if image.getexif().get(0x0112, 1) != 1 else image.info
+        found.info = {key: value for key, value in turned.items() if key in ("icc_profile", "dpi", "exif", "xmp")}
+        return found
+
+    return replace(images, restore=restore)
+
+
+def _of_tensor(tensor: Tensor, white: float | None, black: float | None) -> ImageBatch:
     if tensor.dim() not in (3, 4):
         raise UserError(f"a tensor of shape {list(tensor.shape)} is no image: give [C, H, W] or [B, C, H, W]")
     if tensor.shape[-3] not in (1, 2, 3, 4):
         raise UserError(f"a tensor of shape {list(tensor.shape)} has {tensor.shape[-3]} channels: give 1 or 3, first")
     numbers = tensor.detach().movedim(-3, -1).cpu()
-    images = _of_array((numbers.float() if numbers.is_floating_point() else numbers).numpy())
+    images = _of_array((numbers.float() if numbers.is_floating_point() else numbers).numpy(), white, black)
 
     def back(array: np.ndarray, dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(array).movedim(-1, -3).contiguous().to(tensor.device, dtype)
 
-    def restore(pixels: np.ndarray) -> Tensor:
-        return back(images.restore(pixels), tensor.dtype)
+    return replace(
+        images,
+        restore=lambda pixels: back(images.restore(pixels), tensor.dtype),
+        plain=lambda pixels: back(images.plain(pixels), torch.float32),
+    )
 
-    return ImageBatch(images.pixels, restore, lambda pixels: back(images.plain(pixels), torch.float32), images.several)
 
-
-def _of_array(array: np.ndarray) -> ImageBatch:
-    flat = array.ndim == 2
-    shaped = array[:, :, None] if flat else array
+def _of_array(given: np.ndarray, white: float | None, black: float | None) -> ImageBatch:
+    flat = given.ndim == 2
+    shaped = given[:, :, None] if flat else given
     if shaped.ndim not in (3, 4) or shaped.shape[-1] not in (1, 2, 3, 4):
         raise UserError(
-            f"an array of shape {array.shape} is no image: give (H, W), (H, W, C) or (N, H, W, C), C being 1 or 3"
+            f"an array of shape {given.shape} is no image: give (H, W), (H, W, C) or (N, H, W, C), C being 1 or 3"
         )
-    if not array.size:
-        raise UserError(f"an array of shape {array.shape} holds no pixels")
+    if not given.size:
+        raise UserError(f"an array of shape {given.shape} holds no pixels")
     several = shaped.ndim == 4
-    batch = shaped if several else shaped[None]
-    pixels, alpha = DecodedImage.of(batch)
-    scale = _scale(array.dtype)
-    pixels = np.multiply(pixels, np.float32(1 / scale), dtype=np.float32) if scale else pixels.astype(np.float32)
-    _check_values(pixels)
+    values, alpha, _ = DecodedImage.of(shaped if several else shaped[None])
+    scale = find_scale(values, white, black)
+    masked = np.ma.getmask(values)
+    values = np.ma.getdata(values)
+    pixels = _to_unit(values, scale)
+    missing = np.isnan(pixels) if values.dtype.kind == "f" else np.zeros((), bool)
+    missing = missing | masked if white is None else missing | masked | (pixels > _HOT)
+    _check_values(pixels, missing)
+    gaps = missing if missing.any() else None
+    if gaps is not None:
+        fill_missing(pixels, gaps)
 
-    def shaped_back(values: np.ndarray) -> np.ndarray:
-        one = values if several else values[0]
+    def shaped_back(array: np.ndarray) -> np.ndarray:
+        one = array if several else array[0]
         return one[..., 0] if flat else one
 
     def restore(pixels: np.ndarray) -> np.ndarray:
-        if scale:  # in place: large images leave no room for copies
-            np.clip(pixels, 0, 1, out=pixels)
-            pixels *= scale
-            np.rint(pixels, out=pixels)
-        values = pixels.astype(array.dtype)
-        return shaped_back(values if alpha is None else np.concatenate([values, alpha], axis=-1))
+        found = _from_unit(pixels, scale, values)
+        if gaps is not None:
+            found[gaps] = values[gaps]
+        back = shaped_back(found if alpha is None else np.concatenate([found, np.ma.getdata(alpha)], axis=-1))
+        if not isinstance(given, np.ma.MaskedArray):
+            return back
+        return np.ma.masked_array(back, np.ma.getmask(given), fill_value=given.fill_value)
 
-    return ImageBatch(pixels, restore, shaped_back, several)
+    def plain(deviations: np.ndarray) -> np.ndarray:
+        if gaps is not None:
+            deviations[gaps] = np.nan
+        return shaped_back(deviations)
 
-
-def _scale(dtype: np.dtype) -> int:
-    """What white is in an integer type; 0 for floats."""
-    if dtype in (np.uint8, np.uint16):
-        return int(np.iinfo(dtype).max)
-    if dtype.kind == "f":
-        return 0
-    raise UserError(f"values of type {dtype} have no known range: give uint8, uint16, or floats on the 0-1 scale")
+    return ImageBatch(pixels, restore, plain, several, gaps, has_offset=black is not None)
 
 
-def _check_values(pixels: np.ndarray) -> None:
-    strange = pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
+def _to_unit(values: np.ndarray, scale: Scale | None) -> np.ndarray:
+    """Float32 on the 0-1 scale; always a copy."""
+    if scale is None:
+        return values.astype(np.float32)
+    if scale.black == 0:
+        return np.multiply(values, np.float32(1 / scale.white), dtype=np.float32)
+    moved = np.subtract(values, scale.black, dtype=np.float32 if values.itemsize <= 2 else np.float64)
+    return np.multiply(moved, np.float32(1 / scale.span), dtype=np.float32)
+
+
+def _from_unit(pixels: np.ndarray, scale: Scale | None, values: np.ndarray) -> np.ndarray:
+    """Of the type of `values`, which those were; integers rounded, and no higher than white or the highest of them."""
+    if scale is None:
+        return pixels.astype(values.dtype)
+    if values.dtype.kind == "f" or values.itemsize > 2:
+        pixels = pixels.astype(np.float64)
+    pixels *= scale.span  # in place: large images leave no room for copies
+    pixels += scale.black
+    if values.dtype.kind != "f":
+        np.clip(pixels, np.iinfo(values.dtype).min, max(scale.white, values.max()), out=pixels)
+        np.rint(pixels, out=pixels)
+    return pixels.astype(values.dtype)
+
+
+def _check_values(pixels: np.ndarray, missing: np.ndarray) -> None:
+    """UserError for values that are not finite and not missing, for images with none at all, and for other scales."""
+    strange = int(np.count_nonzero(~(np.isfinite(pixels) | missing)))
     if strange:
         raise UserError(f"{strange} of {pixels.size} values are not finite: replace them first")
-    high, mean = float(pixels.max()), float(pixels.mean(dtype=np.float64))
+    if missing.any():
+        there = np.broadcast_to(~missing, pixels.shape)
+        if not there.any(axis=(1, 2, 3)).all():
+            size = pixels[0].size
+            raise UserError(f"{size} of {size} values are not finite or masked: there is no image in them")
+        high, mean = float(pixels.max(where=there, initial=-np.inf)), float(pixels.mean(dtype=np.float64, where=there))
+    else:
+        high, mean = float(pixels.max()), float(pixels.mean(dtype=np.float64))
     if high > _HIGHEST or mean > _HIGHEST_MEAN:
         largest = 255 if high < 1_000 else 65535
-        raise UserError(f"floats are on the 0-1 scale, but these go up to {high:.6g}: divide them by {largest}")
+        raise UserError(
+            f"floats are on the 0-1 scale, but these go up to {high:.6g}: divide them by {largest}, or say --white "
+            f"{largest} (in Python white={largest})"
+        )
     if mean < _LOWEST_MEAN:
-        raise UserError(f"floats are on the 0-1 scale, but the mean of these is {mean:.3g}: bring them there first")
+        raise UserError(
+            f"floats are on the 0-1 scale, but the mean of these is {mean:.3g}: bring them there, or say what black "
+            "and white are (--black, --white; in Python black=, white=)"
+        )

@@ -5,11 +5,12 @@ from n2s_dist import load_denoiser
 denoise = load_denoiser()                                   # or load_denoiser("universal-color"), or a run of your own
 x_hat, info = denoise(noisy)                                # the noise is estimated
 x_hat, info = denoise(noisy, noise="gaussian:25", uncertainty=True, ensemble=True)
+x_hat, info = denoise(camera, white=4095, black=100)        # data that fill a part of 16 bits
 """
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Info:
             tensor for tensors and an array for all else, of the image's shape without transparency
         seconds: that it took
         network: what did it: its path or name, configuration and model
+        one_plane: whether color images held one gray image each (arrays.one_plane)
     """
 
     noise: NoiseModel | list[NoiseModel]
@@ -46,6 +48,17 @@ class Info:
     std: Any
     seconds: float
     network: checkpoint.Loaded
+    one_plane: bool = False
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a caller wants besides denoised images, and when they asked."""
+
+    uncertainty: bool
+    ensemble: bool
+    progress: Callable[[int], Any] | None
+    started: float
 
 
 class Denoiser:
@@ -61,56 +74,69 @@ class Denoiser:
         return self.loaded.channels
 
     def __call__(
-        self, noisy: Any, noise: str | NoiseModel | None = None, *, uncertainty: bool = False, ensemble: bool = False
+        self,
+        noisy: Any,
+        noise: str | NoiseModel | None = None,
+        *,
+        uncertainty: bool = False,
+        ensemble: bool = False,
+        white: float | None = None,
+        black: float | None = None,
+        chroma_subsampled: bool | None = None,
+        progress: Callable[[int], Any] | None = None,
     ) -> tuple[Any, Info]:
         """Denoise one image or several of one size; returns x_hat, of the kind and type given, and what was done.
 
         noisy: a NumPy array (H, W), (H, W, C) or (N, H, W, C); a PIL image; a tensor [C, H, W] or [B, C, H, W] on any
             device. uint8, uint16, or floats on the 0-1 scale, which noise may exceed. A further channel is
-            transparency, and comes back as it was. Floats come back unclamped, integers rounded and clamped.
+            transparency, and comes back as it was; so do NaN and masked values, which nothing else depends on.
+            Floats come back unclamped, integers rounded and clamped.
         noise: such as "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta) or "gamma:50" (k), or
             noise.gaussian's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level.
             None takes what the network was trained on, or, if that is a range, an estimate.
         uncertainty: compute info.std as well, at five times the cost.
         ensemble: the mean over the 8 flips and transposes, at eight times the cost; for a symmetric network, over 4
             shifts, at four times (models/self_ensemble.py).
+        white, black: the values that are 1 and 0 on the 0-1 scale, for other types and for data that fill a part of
+            theirs, such as those of a camera of 12 bits. Values beyond twice white are hot pixels: they stay.
+        chroma_subsampled: whether color went through JPEG at half its resolution, as most JPEGs' did; None asks a PIL
+            image. The noise is then estimated from luma.
+        progress: called with the number of pixels of each tile that is done.
 
         Memory is bounded by the image's own and a tile's. Raises UserError, a ValueError, for what is no image of this
-        network's channels, for values that are not finite or of another scale, for negative ones under Poisson or
+        network's channels, for values that are infinite or of another scale, for negative ones under Poisson or
         Gamma noise, which has none, and for noise of a family that the network was not trained on.
         """
         started = time.perf_counter()
-        images = arrays.opened(noisy)
-        self._check_channels(images.pixels.shape[-1])
-        noises, estimated = self.noises_of(images.pixels, noise)
-        return self.denoise_with(images, noises, estimated, uncertainty, ensemble, started)
+        check_noise(noise)
+        images = arrays.opened(noisy, white, black, chroma_subsampled)
+        plane = arrays.one_plane(images)
+        images = plane if plane and self.channels == 1 else images
+        self._check_channels(images.channels)
+        noises, estimated = self.noises_of(images, noise)
+        x_hat, info = self.denoise_with(images, noises, estimated, Wish(uncertainty, ensemble, progress, started))
+        return x_hat, replace(info, one_plane=plane is not None)
 
     def denoise_with(
-        self,
-        images: arrays.ImageBatch,
-        noises: list[NoiseModel],
-        estimated: bool,
-        uncertainty: bool,
-        ensemble: bool,
-        started: float,
+        self, images: arrays.ImageBatch, noises: list[NoiseModel], estimated: bool, wish: Wish
     ) -> tuple[Any, Info]:
-        """What a call returns for opened images, their noises, and the time at which it began."""
+        """What a call returns for opened images and their noises."""
         for one in dict.fromkeys(noises):
-            _check_negative(images.pixels, one)
-        model = self._ensemble if ensemble else self.loaded.model
+            _check_negative(images, one)
+        model = self._ensemble if wish.ensemble else self.loaded.model
         estimate, std = np.empty_like(images.pixels), None
-        if uncertainty:
+        if wish.uncertainty:
             std = np.empty_like(images.pixels)
             for number, (image, one) in enumerate(zip(images.pixels, noises, strict=True)):
-                estimate[number], std[number] = posterior_tiled(model, image, one, self.tile)
+                estimate[number], std[number] = posterior_tiled(model, image, one, self.tile, progress=wish.progress)
         else:
             for part, one in self._portions(images.pixels.shape, noises):
-                estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile)
+                estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile, wish.progress)
         return images.restore(estimate), Info(
             noise=noises if estimated and images.several else noises[0],
             estimated=estimated,
             std=None if std is None else images.plain(std),
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - wish.started,
             network=self.loaded,
         )
 
@@ -125,16 +151,18 @@ class Denoiser:
             f"load {take}, or convert the image"
         )
 
-    def noises_of(self, pixels: np.ndarray, noise: str | NoiseModel | None) -> tuple[list[NoiseModel], bool]:
+    def noises_of(self, images: arrays.ImageBatch, noise: str | NoiseModel | None) -> tuple[list[NoiseModel], bool]:
         """Each image's noise, and whether it was estimated."""
         model = self.loaded.model
         if noise is None and model.noise.is_single:
-            return [model.noise.single] * len(pixels), False
+            return [model.noise.single] * len(images.pixels), False
         if noise is None or noise == UNKNOWN or noise in families():
             family = noise if noise in families() else None
-            return [estimate_noise(model, image, family) for image in pixels], True
+            gaps = [None] * len(images.pixels) if images.missing is None else list(images.missing)
+            each = zip(images.pixels, gaps, strict=True)
+            return [estimate_noise(model, image, family, missing) for image, missing in each], True
         named = choose_noise(self.loaded, noise if isinstance(noise, str) else format_noise(noise))
-        return [named if isinstance(noise, str) else noise] * len(pixels), False
+        return [named if isinstance(noise, str) else noise] * len(images.pixels), False
 
     def _portions(self, shape: tuple[int, ...], noises: list[NoiseModel]) -> Iterator[tuple[slice, NoiseModel]]:
         """Images that go through together: of one noise, and no more pixels than a tile has."""
@@ -146,8 +174,20 @@ class Denoiser:
                 start = number
 
 
-def _check_negative(pixels: np.ndarray, noise: NoiseModel) -> None:
-    negative = int(np.count_nonzero(pixels < 0)) if noise.is_nonnegative else 0
+def check_noise(noise: Any) -> None:
+    """UserError for what is neither text, nor a noise, nor None."""
+    if noise is None or isinstance(noise, str | NoiseModel):
+        return
+    number = isinstance(noise, int | float) and not isinstance(noise, bool)
+    example = f"gaussian:{noise:g}" if number else "gaussian:25"
+    raise UserError(f"noise={noise!r} is not understood: write '{example}' (sigma in 8-bit levels), or another family")
+
+
+def _check_negative(images: arrays.ImageBatch, noise: NoiseModel) -> None:
+    if images.has_offset or not noise.is_nonnegative:
+        return
+    pixels = images.pixels
+    negative = int(np.count_nonzero(pixels < 0))
     if negative:
         raise UserError(
             f"{negative} of {pixels.size} values are negative, which {format_noise(noise)} noise never makes them: "
@@ -161,7 +201,7 @@ def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
     known = f"{loaded.path} was trained on {format_training_noise(trained)}"
     if text is None and not trained.is_single:
         raise UserError(f"--noise is missing: {known}, so say which one the images have")
-    chosen = parse_noise(text) if text else trained.single
+    chosen = trained.single if text is None else parse_noise(text)
     if not loaded.model.serves(chosen):
         raise UserError(f"--noise is {text}, but {known}")
     return chosen

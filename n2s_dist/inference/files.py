@@ -1,34 +1,56 @@
 """Users' own image files, denoised at the depth they have."""
 
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from n2s_dist.images.files import SUFFIXES, ImageFile, list_images
-from n2s_dist.images.user_files import DecodedImage, read_picture, write_picture
+from n2s_dist.images.decoded import Contents, DecodedImage
+from n2s_dist.images.files import ImageFile, list_images
+from n2s_dist.images.formats.base import format_of, suffixes
+from n2s_dist.images.user_files import check_memory, open_file, write_file
 from n2s_dist.inference.denoiser import Denoiser, Info
 from n2s_dist.inference.network_choice import ShippedDenoiser
 from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.noise.specification import format_noise, format_training_noise
 from n2s_dist.utils.errors import UserError
 
+_LONGEST_NAME = 255  # bytes, on nearly all file systems
+_BYTES_PER_VALUE = 16  # besides the file's own: floats in and out, and what is made of them on the way
+_BAR_DELAY_SEC = 2
+_MOST_REMARKS = 3
+
 
 def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
     """Each image and where its denoised version goes. Raises UserError for names that can't be."""
-    if source.is_file() and source.suffix.lower() in SUFFIXES:
+    if source.is_file() and format_of(source.name):
         target = out / source.name if out.is_dir() else out
-        if target.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{target} has no image suffix: end it in one of {', '.join(SUFFIXES)}")
-        return [(ImageFile(source.parent, source.name, source.stat().st_size), target)]
-    images = list_images(source)
-    if out.is_file():
-        raise UserError(f"{out} is a file: {source} holds several images, so OUT is a folder")
-    # Denoised images are written losslessly, whatever the noisy ones were.
-    work = [(image, (out / image.name).with_suffix(".png")) for image in images]
-    if len({target for _, target in work}) < len(work):
-        raise UserError(f"{source} holds images that differ only in their suffix: rename one of them")
+        if format_of(target.name) is None:
+            raise UserError(f"{target} has no image suffix: end it in one of {', '.join(suffixes())}")
+        work = [(ImageFile(source.parent, source.name, source.stat().st_size), target)]
+    else:
+        images = list_images(source)
+        if out.is_file():
+            raise UserError(f"{out} is a file: {source} holds several images, so OUT is a folder")
+        work = [(image, _target(image, out)) for image in images]
+        if len({target for _, target in work}) < len(work):
+            raise UserError(f"{source} holds images that differ only in their suffix: rename one of them")
+    for _, target in work:
+        if len(os.fsencode(target.name)) > _LONGEST_NAME:
+            raise UserError(f"{target} has a name of more than {_LONGEST_NAME} bytes: give a shorter one")
     return work
+
+
+def _target(image: ImageFile, out: Path) -> Path:
+    """Denoised images of a folder are written losslessly: in their own format, or as PNG where that may lose."""
+    own = format_of(image.name)
+    target = out / image.name
+    return target if own and own.is_lossless else target.with_suffix(".png")
 
 
 def spare_sources(work: list[tuple[ImageFile, Path]]) -> None:
@@ -51,42 +73,69 @@ def remark(info: Info) -> str:
     return f"{words} (estimated)" if info.estimated else ""
 
 
-def remark_white(picture: DecodedImage) -> str:
-    """Advice for files of 16 bits that look as if they held fewer; empty for others."""
-    if picture.pixels.dtype != np.uint16:
+def remark_plane(info: Info) -> str:
+    """What to know of gray images stored as color; empty where a network for gray ones took them."""
+    if not info.one_plane or info.network.channels == 1:
         return ""
-    brightest = int(picture.pixels.max())
-    for bits in (8, 10, 12, 14):
-        white = 2**bits - 1
-        if brightest <= white:
-            return f"its values end at {brightest} of 65535; where white is {white} ({bits} bits), say --white {white}"
-    return ""
+    return f"its channels hold one gray image, so take a gray network or none instead of {info.network.path}"
 
 
-def std_path(target: Path) -> Path:
-    """Where the standard deviations of a denoised image go."""
-    return target.with_name(f"{target.stem}-std.png")
+def std_path(target: Path, several: bool = False) -> Path:
+    """Where the standard deviations of a denoised image go. several: whether the file holds several images."""
+    return target.with_name(f"{target.stem}-std.{'tif' if several else 'png'}")
 
 
 def denoise_file(
-    image: ImageFile, target: Path, denoise: Denoiser | ShippedDenoiser, white: int | None, **wanted: Any
+    image: ImageFile,
+    target: Path,
+    denoise: Denoiser | ShippedDenoiser,
+    white: float | None = None,
+    black: float | None = None,
+    **wanted: Any,
 ) -> list[str]:
-    """Denoise one file into another, at its own depth; returns what to know of it.
+    """Denoise all images of a file into another like it; returns what to know of it.
 
-    white: the value that is 1 on the 0-1 scale, or None for the highest. wanted: what a denoiser takes.
-    Raises UserError that names the file.
+    white, black: the values that are 1 and 0 on the 0-1 scale, where neither the file says so nor its values fill their
+    type. wanted: what a denoiser takes. Raises UserError that names the file, with nothing written.
     """
-    picture = read_picture(image)
-    scale = np.float32(picture.white(white, image.path))
-    try:
-        x_hat, info = denoise(picture.pixels if white is None else picture.pixels / scale, **wanted)
-    except UserError as error:
-        raise UserError(f"{image.path}: {error}") from None
-    if white is not None:
-        highest = max(scale, picture.pixels.max())
-        x_hat = np.rint(np.clip(x_hat * scale, 0, highest)).astype(picture.pixels.dtype)
-    write_picture(target, DecodedImage(x_hat, picture.alpha))
-    if info.std is not None:
-        write_picture(std_path(target), DecodedImage(std_picture(info.std), None))
-    remarks = remark(info), remark_white(picture) if white is None else ""
-    return [said for said in remarks if said]
+    remarks: list[str] = []
+    deviations: list[DecodedImage] = []
+    with open_file(image) as file:
+        contents = file.contents
+        check_memory(image.path, contents, 2 * contents.dtype.itemsize + _BYTES_PER_VALUE)
+        scale = file.find_scale(white, black)
+        several = contents.images > 1
+        # What the values of one image say, those of another may not.
+        named = scale if several or contents.scale or white is not None or black is not None else None
+        total = contents.images * math.prod(contents.size)
+        with tqdm(total=total, unit="px", unit_scale=True, leave=False, delay=_BAR_DELAY_SEC) as bar:
+
+            def denoised() -> Iterator[DecodedImage]:
+                for number, picture in enumerate(file.images(), 1):
+                    place = f"image {number} of {contents.images}: " if several else ""
+                    try:
+                        x_hat, info = denoise(
+                            file.there(picture.pixels),
+                            white=named and named.white,
+                            black=named and named.black,
+                            chroma_subsampled=contents.chroma_subsampled,
+                            progress=bar.update,
+                            **wanted,
+                        )
+                    except UserError as error:
+                        raise UserError(f"{image.path}: {place}{error}") from None
+                    remarks.extend(place + said for said in (remark(info), remark_plane(info)) if said)
+                    if info.std is not None:
+                        deviations.append(DecodedImage(std_picture(info.std)))
+                    yield DecodedImage(np.ma.getdata(x_hat), picture.alpha, picture.palette)
+
+            write_file(target, denoised(), replace(contents, scale=scale))
+    if deviations:
+        write_file(std_path(target, several), deviations, _of_deviations(deviations))
+    more = len(remarks) - _MOST_REMARKS
+    return [*contents.notes, *remarks[:_MOST_REMARKS], *([f"and so on, {more} more times"] if more > 0 else [])]
+
+
+def _of_deviations(deviations: list[DecodedImage]) -> Contents:
+    height, width, channels = deviations[0].pixels.shape
+    return Contents("", "array", (height, width), channels, np.dtype(np.uint16), len(deviations))

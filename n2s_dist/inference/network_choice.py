@@ -1,6 +1,8 @@
 """Which network denoises an image: the one that a user names, or the shipped one that fits its channels and noise."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -10,7 +12,8 @@ import torch
 
 from n2s_dist.images.files import KINDS
 from n2s_dist.inference import arrays
-from n2s_dist.inference.denoiser import Denoiser, Info
+from n2s_dist.inference.denoiser import Denoiser, Info, Wish, check_noise
+from n2s_dist.inference.noise_estimation import color_from_luma
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.base import NoiseModel
@@ -29,20 +32,49 @@ class ShippedDenoiser:
         self._all = cache(lambda: [_load(name, device, tile) for name in pretrained.offered()])
 
     def __call__(
-        self, noisy: Any, noise: str | NoiseModel | None = None, *, uncertainty: bool = False, ensemble: bool = False
+        self,
+        noisy: Any,
+        noise: str | NoiseModel | None = None,
+        *,
+        uncertainty: bool = False,
+        ensemble: bool = False,
+        white: float | None = None,
+        black: float | None = None,
+        chroma_subsampled: bool | None = None,
+        progress: Callable[[int], Any] | None = None,
     ) -> tuple[Any, Info]:
-        """As Denoiser's. Raises UserError also where no network for the image's channels is there."""
+        """As Denoiser's; gray images in color files or arrays are denoised as gray ones.
+
+        Raises UserError also where no network for the image's channels is there.
+        """
         started = time.perf_counter()
-        images = arrays.opened(noisy)
-        networks = self._networks(images.pixels.shape[-1])
-        whole = [each for each in networks if each.loaded.is_universal] or networks
-        family = noise.partition(":")[0] if isinstance(noise, str) else noise.family if noise else ""
-        asked = next((each for each in whole if family in each.loaded.model.families), whole[-1])
-        noises, estimated = asked.noises_of(images.pixels, noise)
+        check_noise(noise)
+        images = arrays.opened(noisy, white, black, chroma_subsampled)
+        plane = arrays.one_plane(images)
+        images = plane or images
+        networks = self._networks(images.channels)
+        asked = self._asked(networks, noise)
+        noises, estimated = asked.noises_of(images, noise)
+        if estimated and images.chroma_subsampled and images.channels == 3:
+            gray = self._asked(self._networks(1), noise)
+            of_luma, _ = gray.noises_of(arrays.luma(images), noise)
+            noises = [color_from_luma(found, gray.loaded.model, asked.loaded.model) for found in of_luma]
+        whole = self._whole(networks)
         fitting = (each for each in networks if all(map(each.loaded.is_for, noises)))
         able = (each for each in whole if all(map(each.loaded.model.serves, noises)))
         chosen = next(chain(fitting, able, [asked]))
-        return chosen.denoise_with(images, noises, estimated, uncertainty, ensemble, started)
+        wish = Wish(uncertainty, ensemble, progress, started)
+        x_hat, info = chosen.denoise_with(images, noises, estimated, wish)
+        return x_hat, replace(info, one_plane=plane is not None)
+
+    def _whole(self, networks: list[Denoiser]) -> list[Denoiser]:
+        return [each for each in networks if each.loaded.is_universal] or networks
+
+    def _asked(self, networks: list[Denoiser], noise: str | NoiseModel | None) -> Denoiser:
+        """The network that estimates noise, of a family if that is named."""
+        family = noise.partition(":")[0] if isinstance(noise, str) else noise.family if noise else ""
+        whole = self._whole(networks)
+        return next((each for each in whole if family in each.loaded.model.families), whole[-1])
 
     def _networks(self, channels: int) -> list[Denoiser]:
         """For gray (1) or color (3) images, the narrowest first. Raises UserError where none is there."""

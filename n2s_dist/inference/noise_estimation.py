@@ -1,6 +1,6 @@
 """Estimate an image's noise from the noisy image alone: its level, and its family where that is unknown too.
 
-    noisy ──► four pieces ──► level by differences of neighbours ──► corrected until the score finds the pieces
+    noisy ──► pieces (pieces.py) ──► level by differences of neighbours ──► corrected until the score finds the pieces
               as noisy as pieces made with that level ──► (family unknown: the one whose score fits best)
 
 The measure of how noisy is Stein's identity. A true score has E[s^2 + ds/dz] = 0, so that
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from n2s_dist.distributed.precision import full_precision
+from n2s_dist.inference.pieces import Pieces, choose_pieces
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_training_noise
@@ -33,21 +34,23 @@ from n2s_dist.utils.hashing import frozen_rng
 
 SMALLEST_SIDE = 32  # in pixels
 
-_WHOLE, _PIECE = 192, 96  # sides up to which an image is taken whole, and of the pieces of larger ones
 _PROBE = 0.05  # step of finite differences, in noise standard deviations
 _CORRECTIONS = 3  # of the level: they end within a hundredth of where more would
 _MIN_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
 _SEED = 0x6C6576656C
+_OF_LUMA = 2.0  # standard deviations: color_from_luma
 
 
 @full_precision
-def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = None) -> NoiseModel:
+def estimate_noise(
+    model: ScoreModel, noisy: np.ndarray, family: str | None = None, missing: np.ndarray | None = None
+) -> NoiseModel:
     """The noise of one image, of `family` or, where None, of the likeliest of the families that the model knows.
 
-    model: a ScoreModel in stable coordinates. noisy: float [H, W, C] on the 0-1 scale, neither clipped nor
-    quantised, of at least 32 x 32 pixels. Deterministic; costs as much as denoising at most 450,000 pixels, or a
-    million where the family is unknown. A level out of the range that the model was trained on
-    comes back as that range's nearest end.
+    model: a ScoreModel in stable coordinates. noisy: float [H, W, C] on the 0-1 scale, of at least 32 x 32 pixels.
+    missing: bool [H, W, C], pixels that are only filled in; like clipped and constant ones they do not count.
+    Deterministic; costs as much as denoising at most 450,000 pixels, or a million where the family is unknown. A level
+    out of the range that the model was trained on comes back as that range's nearest end.
 
     Raises UserError for an image too small or with values that are not finite, for a family that the model was not
     trained on, and for a model in image coordinates, whose score is of one level alone.
@@ -67,12 +70,28 @@ def estimate_noise(model: ScoreModel, noisy: np.ndarray, family: str | None = No
         raise UserError(
             f"the family '{family}' can't be estimated: the model was trained on {format_training_noise(model.noise)}"
         )
-    pieces = _pieces(noisy).to(next(model.parameters()).device)
+    pieces = _pieces(model, noisy, missing)
+    squares = pieces.squares()
     if len(candidates) == 1:
-        return _correct(model, pieces, candidates[0].first_guess(pieces), _CORRECTIONS)
-    rough = [_correct(model, pieces, each.first_guess(pieces), 1) for each in candidates]
+        return _correct(model, pieces, candidates[0].first_guess(squares), _CORRECTIONS)
+    rough = [_correct(model, pieces, each.first_guess(squares), 1) for each in candidates]
     chosen = min(rough, key=lambda noise: objective(model, pieces, noise))
     return _correct(model, pieces, chosen, _CORRECTIONS - 1)
+
+
+def color_from_luma(found: NoiseModel, gray: ScoreModel, color: ScoreModel) -> NoiseModel:
+    """What a color network is to be told of an image whose chroma went through JPEG at half the resolution.
+
+    found: the noise of its luma, as estimated by a gray network. Luma keeps 0.67 of the standard deviation of noise
+    that is independent in three channels. Chroma keeps less, but blurred over pixels, which a network removes better
+    when told of stronger noise: _OF_LUMA is the best factor on photographs at quality 90 and 95. The gray network's
+    weakest level, below which it can't tell, is the color one's weakest.
+    """
+    ends = ([found.with_values(level) for level in _range(model, found)] for model in (gray, color))
+    weakest_gray, weakest_color = (min(both, key=lambda noise: noise.std(0.5)) for both in ends)
+    if math.isclose(found.level, weakest_gray.level, rel_tol=1e-3):
+        return weakest_color
+    return found.scaled(_OF_LUMA)
 
 
 def _known(model: ScoreModel) -> list[NoiseModel]:
@@ -93,15 +112,10 @@ def _range(model: ScoreModel, noise: NoiseModel) -> tuple[float, float]:
     return trained.low.level, trained.high.level
 
 
-def _pieces(noisy: np.ndarray) -> Tensor:
-    """What stands for the image: [N, C, H, W], all of it where it is small, else four pieces from all over it."""
-    image = torch.from_numpy(np.ascontiguousarray(noisy, np.float32)).permute(2, 0, 1)
-    height, width = image.shape[1:]
-    if height <= _WHOLE and width <= _WHOLE:
-        return image[None]
-    tall, wide = min(_PIECE, height), min(_PIECE, width)
-    tops, lefts = ([(length - side) // 4, (length - side) * 3 // 4] for length, side in ((height, tall), (width, wide)))
-    return torch.stack([image[:, top : top + tall, left : left + wide] for top in tops for left in lefts])
+def _pieces(model: ScoreModel, noisy: np.ndarray, missing: np.ndarray | None = None) -> Pieces:
+    device = next(model.parameters()).device
+    pixels, counted = choose_pieces(noisy, missing)
+    return Pieces(pixels.to(device), None if counted is None else counted.to(device))
 
 
 @torch.no_grad()
@@ -113,28 +127,36 @@ def score_and_divergence(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tup
     return score, signs * (model.unperturbed(z + _PROBE * signs, condition) - score) / _PROBE
 
 
-def ratio(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[float, Tensor]:
-    """-E[ds_z/dz] / E[s_z^2] of images [B, C, H, W] under an assumed noise, and their posterior mean."""
+def ratio(model: ScoreModel, y: Tensor, noise: NoiseModel, counted: Tensor | None = None) -> tuple[float, Tensor]:
+    """-E[ds_z/dz] / E[s_z^2] of images [B, C, H, W] under an assumed noise, and their posterior mean.
+
+    counted: bool, the pixels that the means are taken of, or None for all.
+    """
     score, divergence = score_and_divergence(model, y, noise)
-    share = -divergence.double().mean() / score.double().square().mean()
+    share = -_counted(divergence, counted).double().mean() / _counted(score, counted).double().square().mean()
     return float(share.clamp(0.05, 20)), noise.posterior_mean(y, score)
 
 
-def _correct(model: ScoreModel, y: Tensor, noise: NoiseModel, rounds: int) -> NoiseModel:
+def _counted(values: Tensor, counted: Tensor | None) -> Tensor:
+    return values if counted is None else values[counted]
+
+
+def _correct(model: ScoreModel, pieces: Pieces, noise: NoiseModel, rounds: int) -> NoiseModel:
     """Move the level until y is as noisy to the score as its own denoised version with that noise put on.
 
     The first step takes the ratio to grow as the assumed variance does; later ones know how it did grow, which on
     fine texture is slower (secants).
     """
     power = noise.parameters[0].power
+    y, counted = pieces
     low, high = np.log(_range(model, noise))
     place, before = float(np.clip(math.log(noise.level), low, high)), None
     for _ in range(rounds):
         noise = noise.with_values(math.exp(place))
-        found, denoised = ratio(model, y, noise)
+        found, denoised = ratio(model, y, noise, counted)
         clean = denoised.clamp(0, 1).double().cpu().numpy()
         again = noise.corrupt(clean, frozen_rng(_SEED, 1)).astype(np.float32)
-        expected, _ = ratio(model, torch.from_numpy(again).to(y), noise)
+        expected, _ = ratio(model, torch.from_numpy(again).to(y), noise, counted)
         missing = power * math.log(expected / found)
         slope = 1.0
         if before is not None and place != before[0]:
@@ -144,12 +166,13 @@ def _correct(model: ScoreModel, y: Tensor, noise: NoiseModel, rounds: int) -> No
     return noise.with_values(math.exp(place))
 
 
-def objective(model: ScoreModel, y: Tensor, noise: NoiseModel) -> float:
+def objective(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> float:
     """Hyvarinen's E[s_u^2 / 2 + ds_u/du], u(y) a coordinate that is the same for every noise.
 
     With q = dz/du a change of variables gives s_u = q s_z + d log q / du. dy/du is the root of the brightness over
     the dark, where it falls to 0 fast enough for every family: black pixels have no Gamma noise and few photons.
     """
+    y, counted = pieces
     score, divergence = (values.double() for values in score_and_divergence(model, y, noise))
     y = y.double()
     inside = y > 2 * DARK
@@ -165,7 +188,7 @@ def objective(model: ScoreModel, y: Tensor, noise: NoiseModel) -> float:
     bend = slope(torch.log(q))
     score_u = q * score + bend
     divergence_u = q**2 * divergence + slope(q) * score + slope(bend)
-    return float(torch.where(inside, score_u**2 / 2 + divergence_u, 0).detach().mean())
+    return float(_counted(torch.where(inside, score_u**2 / 2 + divergence_u, 0).detach(), counted).mean())
 
 
 @full_precision
@@ -177,8 +200,8 @@ def scan_total_variation(model: ScoreModel, noisy: np.ndarray, family: str, leve
     noisy one. Their network is told no level; here it is told the first guess. Takes what estimate_noise takes.
     """
     known = next(each for each in _known(model) if each.family == family)
-    y = _pieces(noisy).to(next(model.parameters()).device)
-    guess = known.first_guess(y)
+    pieces = _pieces(model, noisy)
+    y, guess = pieces.pixels, known.first_guess(pieces.squares())
     z, condition = model.given(y, guess)
     with torch.no_grad():
         score = model.unperturbed(z, condition)

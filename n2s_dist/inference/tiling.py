@@ -1,6 +1,7 @@
 """Denoise images of any size: whole, in tiles that no one can tell from the whole, or one tile alone."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -93,8 +94,16 @@ def denoise_box(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, box: Bo
     return box.of_array(denoise_whole(model, wide.of_array(noisy), noise), wide)
 
 
-def denoise_tiled(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, tile: int = TILE) -> np.ndarray:
+def denoise_tiled(
+    model: ScoreModel,
+    noisy: np.ndarray,
+    noise: NoiseModel,
+    tile: int = TILE,
+    progress: Callable[[int], Any] | None = None,
+) -> np.ndarray:
     """The same as denoise_whole to rounding, in memory bounded by the tile.
+
+    progress: called with the number of pixels of each tile that is done.
 
     Each tile is computed with a margin as wide as the network's receptive field, so that what it keeps
     never saw the tile's border, and from a corner on the network's own grid.
@@ -103,4 +112,6 @@ def denoise_tiled(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, tile:
     out = np.empty(noisy.shape, np.float32)
     for box in Box.of(noisy.shape[-3:-1]).tiles(side, side):
         box.of_array(out)[:] = denoise_box(model, noisy, noise, box)
+        if progress:
+            progress(box.pixels * (len(noisy) if noisy.ndim == 4 else 1))
     return out

@@ -27,7 +27,8 @@ takes the variances to that mean.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -140,11 +141,17 @@ def _of_box(
 
 @full_precision
 def posterior_tiled(
-    model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, tile: int = TILE, probes: int = PROBES
+    model: ScoreModel,
+    noisy: np.ndarray,
+    noise: NoiseModel,
+    tile: int = TILE,
+    probes: int = PROBES,
+    progress: Callable[[int], Any] | None = None,
 ) -> Posterior:
     """Mean and standard deviation of each value's posterior, in memory bounded by the tile.
 
     noisy: float [H, W, C] on the 0-1 scale, with this noise. Costs 1 + `probes` denoisings.
+    progress: called with the number of pixels of each tile that is done.
     """
     side = ReceptiveField.of(model).on_grid(tile)
     estimate, variance = np.empty(noisy.shape, np.float32), np.empty(noisy.shape, np.float32)
@@ -152,11 +159,13 @@ def posterior_tiled(
     for box in Box.of(noisy.shape[:2]).tiles(side, side):
         box.of_array(estimate)[:], box.of_array(variance)[:], part = _of_box(model, noisy, noise, box, probes)
         sums.append(part)
+        if progress:
+            progress(box.pixels)
     factor = _Sums(*map(math.fsum, zip(*sums, strict=True))).calibration()
     variance *= factor
     return Posterior(estimate, np.sqrt(variance, out=variance))
 
 
 def std_picture(std: np.ndarray) -> np.ndarray:
-    """Standard deviations as uint16 to look at and to compute with: 65535, white, is 0.125."""
-    return np.round(np.clip(std / _WHITE, 0, 1) * 65535).astype(np.uint16)
+    """Standard deviations as uint16 to look at and to compute with: 65535, white, is 0.125; missing ones are 0."""
+    return np.round(np.clip(np.nan_to_num(std) / _WHITE, 0, 1) * 65535).astype(np.uint16)

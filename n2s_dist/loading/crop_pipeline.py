@@ -74,7 +74,7 @@ def crop_inputs(
     for block in order_blocks(positions):
         batch_size, at = len(block[0]), np.concatenate(block)
         index = windows.sample_index(at) if windows else sample_order.sample_index(seed, at, len(shards))
-        samples = [shards[i] for i in index.tolist()]
+        samples = shards.take(index)
         choice = sample_order.crop_choice(seed, at)
         places = np.array([sample.tile.shape[:2] for sample in samples], np.uint64) - np.uint64(crop_size - 1)
         corners = (choice[:, :2] % places).astype(np.int32)

@@ -56,8 +56,8 @@ class Parameter:
 
     @property
     def least(self) -> float:
-        """The lowest value worth estimating: `low`, or a thousandth of `high` where that is 0."""
-        return (self.low or self.high / 1000) / self.scale
+        """The lowest value worth estimating: `low`, or a thousandth of `high` where that is more."""
+        return max(self.low, self.high / 1000) / self.scale
 
     def read(self, text: str) -> float:
         """The field's value. Raises ValueError for what is no number within the limits."""

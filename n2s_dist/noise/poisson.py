@@ -15,10 +15,14 @@ from n2s_dist.noise.frozen import ArrayMath, PixelBits
 from n2s_dist.noise.model import NoiseModel, Parameter
 from n2s_dist.noise.transforms import DARK, DIM, black_anscombe, haar, inverse_anscombe, spread
 from n2s_dist.utils import hashing
+from n2s_dist.utils.errors import UserError
 
 if TYPE_CHECKING:  # torch takes a second to import, and the text of a specification needs none of it
     from torch import Tensor
 
+# Below the first, z = 2 sqrt(y / zeta), a float32, is rounded by more than a hundredth of the noise's deviation.
+# Below the second, 16 bits do not hold the counts of values up to 1.3.
+LOWEST_ZETA, LOWEST_STORED_ZETA = 1e-9, 2e-5
 _SLOTS = 256
 _FINE_STD = 20  # up to which each count has a slot of its own
 _KEEP_STEPS = 65536  # in which a slot's probability is counted: float32 holds such thresholds exactly
@@ -30,7 +34,7 @@ class Poisson(NoiseModel):
 
     zeta: float
     family = "poisson"
-    parameters = (Parameter("zeta", 0.0025, 1, power=1),)
+    parameters = (Parameter("zeta", LOWEST_ZETA, 1, power=1),)
     title = "Poisson, ζ = {}"
     is_nonnegative = True
     paper_sigma_a = (1.0, 0.5)  # in counts
@@ -48,6 +52,7 @@ class Poisson(NoiseModel):
     @property
     def encoding(self) -> Encoding:
         """Whole counts: no rounding."""
+        check_countable(self.zeta)
         return Encoding("uint16", self.zeta, 0.0)
 
     def stabilize(self, y: Tensor) -> Tensor:
@@ -77,6 +82,15 @@ class Poisson(NoiseModel):
         return (y + self.zeta / 2) * score.exp()
 
 
+def check_countable(zeta: float) -> None:
+    """UserError for noise of more photons than can be drawn and stored."""
+    if zeta < LOWEST_STORED_ZETA:
+        raise UserError(
+            f"Poisson noise of zeta {zeta:g} can't be drawn or stored: photons are counted in 16 bits, so the least "
+            f"zeta is {LOWEST_STORED_ZETA:g}"
+        )
+
+
 @lru_cache(16)
 def poisson_tables(zeta: float, black: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Walker's alias tables of Poisson((v / 255 - black) / zeta) for every 8-bit value v: three [65536].
@@ -87,6 +101,7 @@ def poisson_tables(zeta: float, black: float = 0.0) -> tuple[np.ndarray, np.ndar
     count's probability is right to 1e-7. For larger means a slot stands for 3, 5, ... neighbouring counts,
     a twentieth of a standard deviation.
     """
+    check_countable(zeta)
     places = hashing.permute(np.arange(_SLOTS), _SLOTS, np.uint64(0))
     thresholds, aliases, differences = (np.zeros((256, _SLOTS)) for _ in range(3))
     for value in range(256):

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from n2s_dist.noise.encoding import FLOAT16, Encoding
 from n2s_dist.noise.frozen import ArrayMath, PixelBits, draw_sum
 from n2s_dist.noise.gaussian import SIGMA, normal_tables
 from n2s_dist.noise.model import NoiseModel, Parameter
-from n2s_dist.noise.poisson import Poisson, draw_counts
+from n2s_dist.noise.poisson import LOWEST_ZETA, Poisson, check_countable, draw_counts
 from n2s_dist.noise.transforms import black_anscombe, inverse_anscombe
 
 if TYPE_CHECKING:  # torch takes a second to import, and the text of a specification needs none of it
@@ -34,7 +35,7 @@ class PoissonGaussian(NoiseModel):
     sigma: float
     black: float = 0.0
     family = "poisson-gaussian"
-    parameters = (Parameter("zeta", 0.0001, 1, power=1), SIGMA, BLACK)
+    parameters = (Parameter("zeta", LOWEST_ZETA, 1, power=1), SIGMA, BLACK)
     title = "Poisson-Gaussian, ζ = {}, σ = {}"
     told_as = ("poisson",)
 
@@ -60,6 +61,11 @@ class PoissonGaussian(NoiseModel):
         photons = draw_counts(self.zeta, clean, bits, arrays, self.black) * arrays.f32(self.zeta)
         noisy = photons + draw_sum(normal_tables(self.sigma), bits.others(), arrays)
         return noisy + arrays.f32(self.black) if self.black else noisy
+
+    @property
+    def encoding(self) -> Encoding:
+        check_countable(self.zeta)
+        return FLOAT16
 
     @property
     def _shift(self) -> Any:

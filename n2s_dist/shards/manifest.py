@@ -41,7 +41,7 @@ class Manifest:
 
     noise: null when the training tiles are clean and the loader adds noise; "gaussian:25" when they
     were stored with noise. validation_fraction and shard_mib are 0 when another program wrote the tars.
-    already_noisy, white: whether that noise is the images' own, and the value of them that became 1 (build/plan.py).
+    already_noisy, white, black: whether that noise is the images' own, and values that became 1 and 0 (build/plan.py).
     levels: null, or the parts of `noise`'s ranges outside which training images were left out.
     source_fingerprint: of the options and the images' names and sizes. source_contents: of the images' bytes; null in
     sets that were built before there was such a thing, and for other programs' tars.
@@ -60,6 +60,7 @@ class Manifest:
     white: int | None = None
     levels: str | None = None
     source_contents: str | None = None
+    black: int | None = None
 
     @property
     def identities(self) -> list[str]:
@@ -114,6 +115,8 @@ class Manifest:
                 raise ValueError(f"it counts {split.samples} samples, its shards' counts add up to another number")
         if self.white is not None:
             whole.append(self.white)
+        if type(self.black or 0) is not int:
+            raise ValueError("a black that is not a whole number")
         if type(self.already_noisy) is not bool:
             raise ValueError("already_noisy that is neither true nor false")
         if not all(type(number) is int and 0 <= number < 2**63 for number in whole):

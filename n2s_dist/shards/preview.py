@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from n2s_dist.images.files import KINDS, to_uint8
+from n2s_dist.images.eight_bit import to_uint8
+from n2s_dist.images.files import KINDS
 from n2s_dist.noise import frozen
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_noise, parse_training_noise

@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from n2s_dist.images.files import decode_image
+from n2s_dist.images.eight_bit import decode_image
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.manifest import Manifest, ShardEntry, read_manifest
 from n2s_dist.utils import tar_members
@@ -236,6 +236,12 @@ class ShardSet:
         assert 0 <= index < len(self)
         number = int(self.shard_number(index))
         return self._shard(number)[index - (int(self._ends[number - 1]) if number else 0)]
+
+    def take(self, indices: np.ndarray) -> list[Sample]:
+        """Several samples; their shards are looked up at once."""
+        numbers = self.shard_number(indices)
+        places = indices - np.where(numbers, self._ends[numbers - 1], 0)
+        return [self._shard(number)[place] for number, place in zip(numbers.tolist(), places.tolist(), strict=True)]
 
     def shard_number(self, index: int | np.ndarray) -> np.ndarray:
         """Which shard, by its place in the manifest, holds each sample: an integer of the index's shape."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from n2s_dist.images.files import measure_image
+from n2s_dist.images.eight_bit import measure_image
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.build.builder import Collection, fingerprint, gather, read_skipped
 from n2s_dist.shards.build.plan import BuildOptions
@@ -125,6 +125,7 @@ def repair_shards(folder: str | Path, sources: list[str], faults: list[Fault], w
         manifest.already_noisy,
         manifest.white,
         manifest.levels,
+        manifest.black,
     )
     images = gather(sources)
     if not manifest.shard_mib or fingerprint(images, options) != manifest.source_fingerprint:

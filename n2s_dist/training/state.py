@@ -89,7 +89,7 @@ class TrainState:
 
     def image_keys(self, positions: np.ndarray) -> np.ndarray:
         """Of the images that the crops at some global positions are of: uint64 [N]."""
-        return np.array([self.shards[i].image_key for i in self.sample_index(positions).tolist()], np.uint64)
+        return np.array([sample.image_key for sample in self.shards.take(self.sample_index(positions))], np.uint64)
 
     @property
     def run_dir(self) -> Path:

@@ -9,7 +9,7 @@ import torch
 
 from n2s_dist.config.schema import Method
 from n2s_dist.distributed.ranks import Ranks
-from n2s_dist.images.files import to_uint8
+from n2s_dist.images.eight_bit import to_uint8
 from n2s_dist.losses.objectives import Batch, draw, method_loss
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models.base import to_batch

@@ -14,7 +14,7 @@ from n2s_dist.utils import mapped_files, streams
 
 _SHARED = "/dev/shm"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+_UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 _OTHER_NAMES = {
     "lr": "learning_rate", "batch_size": "global_batch_size", "epochs": "total_samples", "steps": "total_samples",
     "iterations": "total_samples", "patch_size": "crop_size",

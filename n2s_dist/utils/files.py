@@ -11,6 +11,7 @@ from pathlib import Path
 from n2s_dist.utils.errors import UserError, warn_once
 
 _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+_LONGEST_NAME = 255  # bytes, on nearly all file systems
 
 
 @contextlib.contextmanager
@@ -21,6 +22,9 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
     durable: bring the bytes to the disk before the file gets its name.
     """
     partial = path.with_name(f".partial-{path.name}")
+    if len(os.fsencode(partial.name)) > _LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+        partial = path.with_name(f".partial-{digest}{path.suffix}")
     try:
         yield partial
         if durable:

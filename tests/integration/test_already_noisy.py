@@ -11,7 +11,8 @@ from PIL import Image
 from support.archives import contents
 
 from n2s_dist import train as training
-from n2s_dist.images.user_files import DecodedImage, write_picture
+from n2s_dist.images.decoded import DecodedImage
+from n2s_dist.images.user_files import write_picture
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
@@ -25,7 +26,7 @@ from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
-NOISES = [Gaussian(25 / 255), Poisson(0.02), Gamma(80)]
+NOISES = [Gaussian(25 / 255), Poisson(0.02), Poisson(0.0005), Gamma(80)]
 
 
 def measured(photographs: Path, folder: Path, noise, dtype: type, gray: bool = False) -> dict[str, np.ndarray]:
@@ -139,5 +140,8 @@ def test_what_can_not_be_is_refused(photographs, cli, load_tool, tmp_path):
     see_through = DecodedImage(np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 1), 9, np.uint8))
     write_picture(tmp_path / "in/a.png", see_through)
     assert "a.png has an alpha channel" in refusal("--noise=gaussian:25")
+    for options in ({}, {"already_noisy": True, "validation_fraction": 0}):
+        with pytest.raises(UserError, match=r"zeta 1e-05 can't be drawn or stored: .* the least zeta is 2e-05"):
+            BuildOptions(noise="poisson:1e-5", **options)
     with pytest.raises(UserError, match="noise"):
         BuildOptions(noise="gausian:25", already_noisy=True, validation_fraction=0)

@@ -11,8 +11,10 @@ import tifffile
 from PIL import Image
 
 from n2s_dist import denoise, load_denoiser
-from n2s_dist.images.files import ImageFile, read_image, to_uint8
-from n2s_dist.images.user_files import DecodedImage, read_picture, write_picture
+from n2s_dist.images.decoded import DecodedImage
+from n2s_dist.images.eight_bit import read_image, to_uint8
+from n2s_dist.images.files import ImageFile
+from n2s_dist.images.user_files import read_picture, write_picture
 from n2s_dist.inference import acceptance
 from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled, std_picture

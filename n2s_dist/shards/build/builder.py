@@ -61,7 +61,7 @@ def fingerprint(images: list[Source], options: BuildOptions) -> str:
 
 
 def _chosen(options: BuildOptions) -> dict:
-    later = ("already_noisy", "white", "levels")  # options that came later, which shards built before lack
+    later = ("already_noisy", "white", "levels", "black")  # options that came later, which shards built before lack
     return {key: value for key, value in vars(options).items() if value or key not in later}
 
 
@@ -215,6 +215,7 @@ def build_shards(
             options.white,
             options.levels,
             fingerprint_of_all(contents),
+            options.black,
         )
         write_skipped(layout.folder, collection.skipped)
         (layout.folder / "manifest.json").write_text(manifest.to_json())

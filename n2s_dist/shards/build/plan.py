@@ -25,7 +25,7 @@ class BuildOptions:
 
     noise: such as "gaussian:25", stored in the training tiles, or None for clean tiles.
     already_noisy: the images have that noise: none is added, and none of them can be measured against.
-    white: of such images, the value that becomes 1, or None for the highest of a file's type.
+    white, black: of such images, the values that become 1 and 0; None for what the file says, or its type's ends.
     levels: where `noise` is ranges, parts of them such as "gaussian:5-28", or None: training images whose own noise
     lies outside are left out. The others, their noise and the validation images stay the same.
     """
@@ -39,6 +39,7 @@ class BuildOptions:
     already_noisy: bool = False
     white: int | None = None
     levels: str | None = None
+    black: int | None = None
 
     def __post_init__(self) -> None:
         if self.tile_size < 16:
@@ -59,10 +60,10 @@ class BuildOptions:
                 f"--validation-fraction is {self.validation_fraction}: noisy images can't be measured against, so with "
                 "--already-noisy it is 0"
             )
-        if self.white is not None and not self.already_noisy:
-            raise UserError("--white goes with --already-noisy: other images have 8 bits, of which it is 255")
-        if self.white is not None and not 1 <= self.white < 2**16:
-            raise UserError(f"--white is {self.white}: give a value of 8 or 16 bits, such as 4095")
+        if (self.white is not None or self.black is not None) and not self.already_noisy:
+            raise UserError("--white and --black go with --already-noisy: other images have 8 bits, from 0 to 255")
+        if self.white is not None and not (self.black or 0) < self.white < 2**32:
+            raise UserError(f"--white is {self.white}: give a value above black, such as 4095")
         if self.levels is not None:
             self._check_levels(self.levels)
 

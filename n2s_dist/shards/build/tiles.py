@@ -12,10 +12,11 @@ from typing import BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image
 
-from n2s_dist.images.files import KINDS, ImageFile, image_size, pixels_of, read
-from n2s_dist.images.user_files import read_picture
+from n2s_dist.images.eight_bit import read_image
+from n2s_dist.images.files import KINDS, ImageFile
+from n2s_dist.images.scale import Scale
+from n2s_dist.images.user_files import check_single, image_file_size, open_file
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.noise.stored import bake
 from n2s_dist.shards import tar_format
@@ -124,7 +125,7 @@ def measure(sources: list[Source]) -> list[tuple[int, int] | str]:
     for source in sources:
         try:
             with _reading(source.file):
-                sizes.append(image_size(source.file))
+                sizes.append(image_file_size(source.file))
         except UserError as error:
             sizes.append(str(error))
     return sizes
@@ -148,19 +149,19 @@ def cut_tiles(job: Job, file: ImageFile, options: BuildOptions) -> Iterator[np.n
     """
     if options.already_noisy:
         return cut_noisy_tiles(job, file, options)
-    image = read(file, options.channels)
-    check_size(job, image.height, image.width)
+    image = read_image(file, options.channels)
+    check_size(job, *image.shape[:2])
     return _clean_or_corrupted(job, image, options)
 
 
-def _clean_or_corrupted(job: Job, image: Image.Image, options: BuildOptions) -> Iterator[np.ndarray]:
+def _clean_or_corrupted(job: Job, image: np.ndarray, options: BuildOptions) -> Iterator[np.ndarray]:
     height, width, _ = tile_shape(job.size, options)
     places, noise = job.places, None
     if options.dtype(places.split) != "uint8":
         assert options.noise is not None
         noise = parse_training_noise(options.noise)
     for row, column in zip(places.tiles.row.tolist(), places.tiles.column.tolist(), strict=True):
-        tile = pixels_of(image.crop((column, row, column + width, row + height)))
+        tile = image[row : row + height, column : column + width]
         if noise is not None:
             tile = bake(noise, tile, options.seed, name_key(job.source.name), row, column)
         yield np.ascontiguousarray(tile)
@@ -170,17 +171,26 @@ def cut_noisy_tiles(job: Job, file: ImageFile, options: BuildOptions) -> Iterato
     """The same of an image that has its noise already, at the file's own depth. Raises UserError."""
     assert options.noise is not None
     stored = parse_training_noise(options.noise).encoding
-    path, picture = job.source.file.path, read_picture(file)
-    check_size(job, *picture.pixels.shape[:2])
+    path = job.source.file.path
+    with open_file(file) as opened:
+        check_single(opened.contents, path)
+        scale = opened.find_scale(options.white, options.black) or Scale(0, 1)
+        (picture,) = opened.images()
+        pixels, nodata = picture.pixels, opened.contents.nodata
+    check_size(job, *pixels.shape[:2])
     if picture.alpha is not None:
         raise UserError(f"{path} has an alpha channel: save it without")
-    if picture.channels != options.channels:  # a mean of channels has other noise, a repeated one dependent noise
-        kind, way = KINDS[picture.channels], "with" if picture.channels == 1 else "without"
+    if (nodata is not None and (pixels == nodata).any()) or not np.isfinite(pixels).all():
+        raise UserError(f"{path} has pixels that hold nothing: cut them off or leave it out")
+    if picture.channels == 3 and (pixels == pixels[:, :, :1]).all():
+        pixels = pixels[:, :, :1]  # gray stored as color
+    if pixels.shape[2] != options.channels:  # a mean of channels has other noise, a repeated one dependent noise
+        kind, way = KINDS[pixels.shape[2]], "with" if pixels.shape[2] == 1 else "without"
         raise UserError(f"{path} is {kind}, and noisy images are taken as they are: build {way} --gray or leave it out")
     height, width, _ = tile_shape(job.size, options)
-    white, places = picture.white(options.white, path), job.places.tiles
+    places = job.places.tiles
     return (
-        stored.encode(picture.pixels[row : row + height, column : column + width] / white)
+        stored.encode((pixels[row : row + height, column : column + width] - scale.black) / scale.span)
         for row, column in zip(places.row.tolist(), places.column.tolist(), strict=True)
     )
 

@@ -17,7 +17,7 @@ from n2s_dist.evaluation.methods import Estimator
 from n2s_dist.evaluation.resume import FOLDER
 from n2s_dist.evaluation.runner import sweep
 from n2s_dist.evaluation.suite import Cell
-from n2s_dist.images.files import to_uint8
+from n2s_dist.images.eight_bit import to_uint8
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.specification import format_noise, parse_noise

@@ -11,7 +11,8 @@ from support.archives import png, tarred, zipped
 from support.deep_png import write_16_bit_png
 
 from n2s_dist.images import files
-from n2s_dist.images.files import ImageFile, image_size, list_images, read_image, write_image
+from n2s_dist.images.eight_bit import image_size, read_image, to_uint8, write_image
+from n2s_dist.images.files import ImageFile, list_images
 from n2s_dist.utils.errors import UserError
 
 HEIGHT, WIDTH = 20, 30
@@ -61,7 +62,7 @@ def test_palette_and_bilevel(tmp_path, color):
     palette = Image.fromarray(color).quantize(16)
     palette.save(tmp_path / "palette.png")
     Image.fromarray(color[:, :, 0] > 127).save(tmp_path / "two-levels.png")
-    from_palette, two_levels = (files.read_image(image) for image in files.list_images(tmp_path))
+    from_palette, two_levels = (read_image(image) for image in list_images(tmp_path))
     np.testing.assert_array_equal(two_levels, np.where(color[:, :, :1] > 127, 255, 0))
     np.testing.assert_array_equal(from_palette, np.asarray(palette.convert("RGB")))
 
@@ -207,7 +208,7 @@ def test_images_are_listed_by_name_without_hidden_files(tmp_path, color):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(color).save(tmp_path / name, format="PNG")
     assert [image.name for image in list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
-    assert [image.name for image in files.list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
+    assert [image.name for image in list_images(tmp_path)] == ["a.png", "b.png", "sub/c.JPG"]
 
 
 def test_zip_archives_read_like_folders(tmp_path, color):
@@ -261,7 +262,7 @@ def test_write_image_leaves_nothing_behind_when_it_fails(tmp_path, color, monkey
 
 def test_to_uint8_clamps_and_rounds():
     floats = np.array([-1, 0, 0.4 / 255, 0.6 / 255, 254.4 / 255, 1, 2])
-    assert files.to_uint8(floats).tolist() == [0, 0, 0, 1, 254, 255, 255]
+    assert to_uint8(floats).tolist() == [0, 0, 0, 1, 254, 255, 255]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -307,3 +308,61 @@ def test_a_broken_orientation_is_refused_by_name(tmp_path, smooth):
             refused += 1
             assert "a.jpg" in str(error)
     assert refused
+
+
+# --- links and folders that can't be read -----------------------------------------------------------------
+
+
+def test_folders_behind_links_are_listed_and_loops_end(tmp_path, color):
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    (tmp_path / "in/sub").mkdir(parents=True)
+    for path in ("elsewhere/a.png", "elsewhere/deep/b.png", "in/c.png"):
+        Image.fromarray(color).save(tmp_path / path)
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/sub/up").symlink_to(tmp_path / "in")  # a loop
+    (tmp_path / "elsewhere/deep/round").symlink_to(tmp_path / "elsewhere")  # another, entered by a link
+    (tmp_path / "in/d.png").symlink_to(tmp_path / "in/c.png")
+    found = list_images(tmp_path / "in")
+    assert [image.name for image in found] == ["c.png", "d.png", "linked/a.png", "linked/deep/b.png"]
+    for image in found:
+        np.testing.assert_array_equal(read_image(image), color)
+    (tmp_path / "to-in").symlink_to(tmp_path / "in")
+    assert [image.name for image in list_images(tmp_path / "to-in")] == [image.name for image in found]
+
+
+def test_links_to_nothing_are_named(tmp_path, color):
+    """An image by what opens it, so that programs can go on past it; what may be a folder at once."""
+    Image.fromarray(color).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "gone.txt")  # no image, so nobody's loss
+    found = list_images(tmp_path)
+    assert [image.name for image in found] == ["a.png", "b.png"]
+    for function in (image_size, read_image):
+        with pytest.raises(UserError, match=r"b\.png is a link to .*gone\.png, which is not there"):
+            function(found[1])
+    (tmp_path / "more").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(UserError, match=r"more is a link to .*unmounted, which is not there"):
+        list_images(tmp_path)
+    with pytest.raises(UserError, match=r"more is a link to .*unmounted, which is not there"):
+        list_images(tmp_path / "more")
+
+
+def test_folders_and_files_that_can_not_be_read_are_named(tmp_path, color, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    Image.fromarray(color).save(tmp_path / "a.png")
+    scan = files.os.scandir
+
+    def refuse(path):
+        if Path(path).name in ("closed", ".hidden"):  # permissions mean nothing to root, whom tests may run as
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(files.os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"closed can't be read \(Permission denied\)"):
+        list_images(tmp_path)
+    (tmp_path / "closed").rmdir()
+    image = the_image(tmp_path)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"a\.png can't be read \(No such file or directory\)"):
+        read_image(image)

@@ -8,8 +8,9 @@ import tifffile
 from PIL import Image
 from support.deep_png import write_16_bit_png
 
+from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.files import list_images
-from n2s_dist.images.user_files import DecodedImage, read_picture, write_picture
+from n2s_dist.images.user_files import read_picture, write_picture
 from n2s_dist.utils.errors import UserError
 
 HEIGHT, WIDTH = 21, 34

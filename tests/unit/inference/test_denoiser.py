@@ -190,7 +190,7 @@ def test_noise_is_text_or_a_model(color):
 def test_unknown_noise_is_estimated_for_each_image(color, monkeypatch):
     asked = []
 
-    def estimate_noise(model, noisy, family=None):
+    def estimate_noise(model, noisy, family=None, missing=None):
         asked.append((noisy.shape, noisy.dtype, family))
         return Gaussian(float(noisy.mean()))
 
@@ -313,7 +313,7 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
 
     asked = []
 
-    def estimate_noise(model, image, family=None):
+    def estimate_noise(model, image, family=None, missing=None):
         asked.append(len(getattr(model.noise, "ranges", [0])))
         return Gaussian(0.12) if image.mean() < 0.5 else Poisson(0.05)
 
@@ -345,7 +345,7 @@ def test_a_network_with_a_focus_is_taken_for_noise_there(color, monkeypatch):
     assert chosen(color, Poisson(0.05)) == chosen(color, PoissonGaussian(0.01, 0.02)) == "all"
     asked = []
 
-    def estimate_noise(model, image, family=None):
+    def estimate_noise(model, image, family=None, missing=None):
         asked.append(next(name for name, each in shelf.items() if each.loaded.model is model))
         return Gaussian(25 / 255 if image.mean() < 0.7 else 40 / 255)
 

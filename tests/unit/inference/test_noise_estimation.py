@@ -14,6 +14,7 @@ from torch import Tensor
 from n2s_dist.config.command_line import read_config
 from n2s_dist.inference import noise_estimation
 from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.pieces import Pieces, choose_pieces
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
@@ -111,15 +112,14 @@ def test_the_objective_is_the_distance_to_the_true_score():
     found, truth = [], []
     for noise, z, first, log_slope in cases:
         middle = float(z.mean())
-        found.append(noise_estimation.objective(Linear(0.7, middle), y.float(), noise))
+        found.append(noise_estimation.objective(Linear(0.7, middle), Pieces(y.float(), None), noise))
         score_y = -0.7 * (z - middle) * first + log_slope
         truth.append(float((speed * (score_y + (y - mean) / spread**2)).square().mean() / 2))
     assert np.ptp(truth) > 1
     np.testing.assert_allclose(np.subtract(found, found[0]), np.subtract(truth, truth[0]), rtol=2e-3, atol=2e-3)
     # The least of all: the true score itself.
-    assert noise_estimation.objective(Linear((sigma / spread) ** 2, mean / sigma), y.float(), Gaussian(sigma)) < min(
-        found
-    )
+    true = Linear((sigma / spread) ** 2, mean / sigma)
+    assert noise_estimation.objective(true, Pieces(y.float(), None), Gaussian(sigma)) < min(found)
 
 
 def test_the_same_image_gives_the_same_estimate():
@@ -202,3 +202,64 @@ def test_the_program_measures_errors_and_families(cli, load_tool, trained, photo
     figures = done.out.split("gaussian:25")[1].split()
     assert float(figures[0]) == pytest.approx(100 * np.mean([abs(row["error"]) for row in rows]), abs=0.01)
     assert "--every is 0" in cli(tool.main, f"--checkpoint={trained}", f"--images={photographs}", "--every=0").error()
+
+
+# --- where there is no noise ------------------------------------------------------------------------------
+
+
+def spoiled(kind: str, sigma: float = 25 / 255) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image [480, 480, 1] of blocks with noise that a part of it has not, and where values are missing."""
+    clean = blocks(1, 480)
+    noisy = clean + np.random.default_rng(1).normal(0, sigma, clean.shape)
+    missing = None
+    if kind == "padded":
+        noisy[:300] = noisy[:, :200] = 0
+    elif kind == "overexposed":
+        noisy = np.clip(1.5 * clean + noisy - clean, 0, 1)
+    elif kind == "underexposed":
+        noisy = np.clip(clean - 0.45 + noisy - clean, 0, 1)
+    elif kind == "mosaic":
+        noisy[:320] = np.repeat(np.repeat(noisy[:320:16, ::16], 16, 0), 16, 1)
+    elif kind == "missing":
+        missing = np.zeros(clean.shape, bool)
+        missing[:, 100:] = True
+        noisy[missing] = clean[missing]
+    return (noisy if kind == "missing" else np.round(noisy * 255) / 255).astype(np.float32), missing
+
+
+@pytest.mark.parametrize("kind", ["padded", "overexposed", "underexposed", "mosaic", "missing"])
+def test_pixels_without_noise_do_not_count(kind):
+    noisy, missing = spoiled(kind)
+    found = estimate_noise(Blocks(), noisy, "gaussian", missing)
+    assert found.level * 255 == pytest.approx(25, rel=0.08)
+    assert found == estimate_noise(Blocks(), noisy.copy(), "gaussian", missing)
+    fixed = noise_estimation._correct(Blocks(), fixed_squares(noisy), Gaussian(25 / 255), 3)
+    assert abs(fixed.level * 255 - 25) > 4  # what the fixed squares would have said
+
+
+def fixed_squares(noisy: np.ndarray) -> Pieces:
+    image = torch.from_numpy(noisy).permute(2, 0, 1)
+    tops = [(side - 96) // 4 for side in image.shape[1:]], [(side - 96) * 3 // 4 for side in image.shape[1:]]
+    return Pieces(
+        torch.stack([image[:, top[0] : top[0] + 96, left[1] : left[1] + 96] for top in tops for left in tops]), None
+    )
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=format_noise)
+@pytest.mark.parametrize("side", [100, 300])
+def test_images_with_noise_everywhere_are_sampled_in_fixed_places(noise, side):
+    """So estimates of them stay what they were, to the last bit."""
+    noisy = noise.corrupt(np.random.default_rng(0).uniform(0.05, 1, (side, side, 3)), np.random.default_rng(1))
+    pieces = choose_pieces(noisy.astype(np.float32))
+    assert pieces.counted is None
+    if side > 192:
+        torch.testing.assert_close(pieces.pixels, fixed_squares(noisy.astype(np.float32)).pixels, rtol=0, atol=0)
+
+
+def test_squares_are_apart_and_hold_data():
+    noisy = np.zeros((1000, 1000, 1), np.float32)
+    noisy[600:950, 500:980] = np.random.default_rng(0).random((350, 480, 1))
+    pixels, counted = choose_pieces(noisy)
+    assert pixels.shape == (4, 1, 96, 96) and counted is not None and counted.float().mean() > 0.9
+    assert len({float(piece.mean()) for piece in pixels}) == 4
+    assert choose_pieces(np.zeros((1000, 1000, 1), np.float32)).counted is None  # nothing to choose

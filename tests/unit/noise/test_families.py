@@ -15,7 +15,7 @@ from scipy.special import digamma, polygamma
 from n2s_dist.noise.frozen import corrupt_tile
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.poisson import LOWEST_ZETA, Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.noise.transforms import inverse_anscombe
@@ -268,6 +268,19 @@ def test_natural_coordinates():
 # --- names ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("zeta", [LOWEST_ZETA, 3e-5])
+def test_the_weakest_noise_that_can_be_named_is_borne_by_float32(zeta):
+    """There z is right to a hundredth of the noise's standard deviation, which is 1, and so is the way back."""
+    y = torch.linspace(0.001, 1, 1001, dtype=torch.float64)
+    for noise in (Poisson(zeta), PoissonGaussian(zeta, 1e-5)):
+        found, exact = noise.stabilize(y.float()), noise.stabilize(y)
+        assert (found - exact).abs().max() < 0.01
+        back = noise.posterior_mean(y.float(), torch.zeros(1001))
+        assert ((back - noise.posterior_mean(y, torch.zeros(1001))).abs() / (zeta * y).sqrt()).max() < 0.02
+    bad = Poisson(LOWEST_ZETA / 100)
+    assert (bad.stabilize(y.float()) - bad.stabilize(y)).abs().max() > 0.01
+
+
 @pytest.mark.parametrize(
     "text, noise",
     [
@@ -276,6 +289,8 @@ def test_natural_coordinates():
         ("gaussian:255", Gaussian(1.0)),
         ("poisson:0.01", Poisson(0.01)),
         ("poisson:0.0025", Poisson(0.0025)),
+        ("poisson:3e-05", Poisson(3e-05)),
+        ("poisson:1e-09", Poisson(1e-09)),
         ("poisson:1", Poisson(1.0)),
         ("gamma:100", Gamma(100.0)),
         ("gamma:10000", Gamma(10_000.0)),
@@ -291,7 +306,7 @@ def test_names_round_trip(text, noise):
 @pytest.mark.parametrize(
     "text",
     ["", "gaussian", "gaussian:", "gaussian:0", "gaussian:-5", "gaussian:256", "gaussian:nan", "gaussian:25,50",
-     "poisson:0.001", "poisson:1.5", "poisson:inf", "gamma:5", "gamma:1e9", "gaussian:25:3", "poisson_gaussian:0.01",
+     "poisson:9e-10", "poisson:1.5", "poisson:inf", "gamma:5", "gamma:1e9", "gaussian:25:3", "poisson_gaussian:0.01",
      "poisson_gaussian:0.01:0", "poisson_gaussian:2:5", "poisson_gaussian:0.01:5:1:1",
      "speckle:3", "Gaussian:25", ":25"],
 )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n2s_dist.images.files import to_uint8
+from n2s_dist.images.eight_bit import to_uint8
 from n2s_dist.loading import sample_order
 from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.noise.gamma import Gamma

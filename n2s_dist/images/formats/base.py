@@ -1,0 +1,66 @@
+"""The registry of image formats. A format of this package is one file and one line here.
+
+A format from elsewhere calls `register` in a module that N2S_PLUGINS names.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from n2s_dist.images.decoded import Contents, DecodedImage
+from n2s_dist.images.formats import bmp, jpeg, png, tiff, webp
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.plugins import load_plugins
+
+
+class Format(Protocol):
+    """What a module of this folder, or an object from elsewhere, says of one format.
+
+    suffixes: of its files' names, in lower case. is_lossless: whether a folder's files of this format become files of
+    this format again; others become PNGs.
+    """
+
+    suffixes: tuple[str, ...]
+    is_lossless: bool
+
+    def probe(self, stream: BinaryIO, path: Path) -> Contents | None:
+        """What a file holds, without decoding it; None where it is no file of this format. path: its name in errors.
+
+        Raises UserError for what this format has but this module does not read, and any error for damage.
+        """
+
+    def read(self, stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
+        """Decode its images one after the other. Raises any error for damage."""
+
+    def write(self, path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:
+        """Write a file with these images, and with all that `contents` says of the file that they come from.
+
+        Raises UserError for what this format can't hold, before it asks for the first image.
+        """
+
+
+_FORMATS: dict[str, Format] = {"png": png, "jpeg": jpeg, "webp": webp, "bmp": bmp, "tiff": tiff}
+
+
+def register(name: str, added: Format) -> None:
+    """Add a format. Raises UserError for a name or a suffix that is taken."""
+    taken = {suffix for other in _FORMATS.values() for suffix in other.suffixes}
+    if _FORMATS.get(name, added) is not added or (name not in _FORMATS and taken & {*added.suffixes}):
+        raise UserError(f"image format '{name}': its name or one of its suffixes is taken")
+    _FORMATS[name] = added
+
+
+def formats() -> dict[str, Format]:
+    """All formats by name, those of plugins included."""
+    load_plugins()
+    return dict(_FORMATS)
+
+
+def suffixes() -> tuple[str, ...]:
+    """Of all images' names."""
+    return tuple(suffix for each in formats().values() for suffix in each.suffixes)
+
+
+def format_of(name: str) -> Format | None:
+    """The format that a file's name means."""
+    return next((each for each in formats().values() if name.lower().endswith(each.suffixes)), None)

@@ -1,0 +1,103 @@
+"""What black and white are among an image's values: 0 and 1 of the 0-1 scale.
+
+A type's whole range counts where the values fill it. Where they fill a part, as those of a camera of 12 bits do in
+files of 16, only the file or the user can say what white is: noise would seem weaker than it is.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from n2s_dist.utils.errors import UserError
+
+_LOW, _HIGH = 0.001, 0.999  # quantiles: hot and dead pixels are fewer
+_SAMPLES = 2**20  # values that quantiles are taken of
+_LEAST_SHARE = 0.25  # of a type's range that values fill
+_SAY = (
+    "say what white is, such as --white 4095 for 12 bits, and what black is, such as --black 100, if it is not 0 (in "
+    "Python: white=, black=)"
+)
+
+
+class Scale(NamedTuple):
+    """The values that become 0 and 1."""
+
+    black: float
+    white: float
+
+    @property
+    def span(self) -> float:
+        return self.white - self.black
+
+
+def value_range(values: np.ndarray) -> tuple[float, float]:
+    """Nearly the lowest and nearly the highest of an image's values; masked and infinite ones and NaN do not count."""
+    flat = values.reshape(-1)
+    step = flat.size // _SAMPLES + 1
+    sample = flat[:: step + (step % 3 == 0)]  # a step that meets all of three channels
+    sample = sample.compressed() if isinstance(sample, np.ma.MaskedArray) else sample
+    sample = sample[np.isfinite(sample)] if sample.dtype.kind == "f" else sample
+    if not sample.size:
+        return 0.0, 0.0
+    low, high = np.quantile(sample, (_LOW, _HIGH), method="nearest")
+    return float(low), float(high)
+
+
+def find_scale(
+    values: np.ndarray, white: float | None = None, black: float | None = None, word: Scale | None = None
+) -> Scale | None:
+    """The scale of values of any type; None for floats on the 0-1 scale.
+
+    white, black: what the user says. word: what the file says. Raises UserError where neither does and the values tell
+    nothing, and for what can't be.
+    """
+    dtype = values.dtype.newbyteorder("=")
+    if dtype.kind not in "uif":
+        raise UserError(f"values of type {dtype} have no known range: give integers, or floats on the 0-1 scale")
+    if white is None and black is None and word is None and dtype.kind == "f":
+        return None
+    if white is not None:
+        lowest = -128.0 if dtype == np.int8 else 0.0
+        scale = Scale((word.black if word else lowest) if black is None else black, white)
+    else:
+        scale = word or _of_type(values, dtype, black or 0.0)
+        scale = scale if black is None else Scale(black, scale.white)
+    if white is not None or black is not None:
+        _check_named(values, dtype, scale)
+    return scale
+
+
+def _of_type(values: np.ndarray, dtype: np.dtype, black: float) -> Scale:
+    """The type's own range, where values fill it."""
+    if dtype.kind == "f":
+        return Scale(0, 1)
+    lowest, highest = (int(end) for end in (np.iinfo(dtype).min, np.iinfo(dtype).max))
+    if dtype.itemsize == 1:
+        return Scale(lowest, highest)
+    if dtype not in (np.uint16, np.int16, np.uint32):
+        raise UserError(f"values of type {dtype} have no known range: {_SAY}")
+    low, high = value_range(values)
+    if low < 0:
+        if low < lowest * _LEAST_SHARE and high > highest * _LEAST_SHARE:
+            return Scale(lowest, highest)
+        raise UserError(f"values lie between {low:g} and {high:g}, but those of {dtype} from {lowest} on: {_SAY}")
+    if high - black <= (highest - black) * _LEAST_SHARE and high > low:
+        raise UserError(f"values lie between {low:g} and {high:g}, but those of {dtype} go up to {highest}: {_SAY}")
+    return Scale(0, highest)
+
+
+def _check_named(values: np.ndarray, dtype: np.dtype, scale: Scale) -> None:
+    """UserError for a black or white that can't be, or can't be these values'."""
+    black, white = scale
+    if not np.isfinite(scale).all() or not black < white:
+        raise UserError(f"--black is {black:g} and --white {white:g}: give two numbers, white being the higher one")
+    if dtype.kind != "f":
+        lowest, highest = (int(end) for end in (np.iinfo(dtype).min, np.iinfo(dtype).max))
+        for name, value in (("--white", white), ("--black", black)):
+            if not lowest <= value <= highest:
+                raise UserError(f"{name} is {value:g}, but values lie between {lowest} and {highest}: give one of them")
+    _, high = value_range(values)
+    if high > black + 2 * scale.span:
+        raise UserError(f"values go up to {high:g}, more than twice --white {white:g}: give a higher one")
+    if high < black:
+        raise UserError(f"values go up to {high:g}, which is below --black {black:g}: give a lower one")

@@ -1,0 +1,398 @@
+"""What the pages of a TIFF file are: their channels, how they are stored, and what their tags say."""
+
+import contextlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from n2s_dist.images.decoded import About, Contents
+from n2s_dist.images.pillow import ORIENTATION
+from n2s_dist.images.scale import Scale
+from n2s_dist.images.tiff_directories import EXIF, GPS, Directories, new_directory, read_directory
+from n2s_dist.utils.errors import UserError
+
+_NEGATIVE, _GRAY, _RGB, _PALETTE, _CFA, _LINEAR_RAW = 0, 1, 2, 3, 32803, 34892  # photometric interpretations
+_DEFLATE = 8
+_NO_LOSS = (1, 5, 8, 32946, 32773, 34925, 34926, 50000)  # compressions
+_ALPHAS = (1, 2)  # kinds of extra samples
+_INCH, _CENTIMETER = 2, 3
+# Tags that the writer makes anew, or that speak of pixels as they were stored, or of other parts of the file.
+_OWN_TAGS = {
+    254, 255, 256, 257, 258, 259, 262, 266, 269, 273, 277, 278, 279, 282, 283, 284, 288, 289, 296, 317, 320, 322, 323,
+    324, 325, 330, 338, 339, 347, 400, 512, 513, 514, 515, 529, 530, 531, 532, 32997, 32998, 40965, EXIF, GPS,
+    ORIENTATION,
+}  # fmt: skip
+_POINTERS = (13, 18)  # types of tags that point to other parts of a file
+_CAPTIONS = (270, 271, 272, 305, 306, 315, 33432)  # also of EXIF's first directory, in other formats
+_DESCRIPTION, _ICC, _XMP, _NODATA = 270, 34675, 700, 42113
+_MAXIMA = (281, 341)  # MaxSampleValue and SMaxSampleValue
+_FOREIGN = {
+    "lsm": "a Zeiss LSM file", "stk": "a MetaMorph stack", "fluoview": "a FluoView file", "nih": "an NIH Image file",
+    "mdgel": "an MD gel file", "eer": "an EER movie",
+    **dict.fromkeys(("svs", "ndpi", "scn", "bif", "philips"), "a whole-slide image"),
+}  # fmt: skip
+_MICROMETERS = {"inch": 25.4e3, "in": 25.4e3, "m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "": 0.0, "pixel": 0.0}
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page.
+
+    Args:
+        groups: how many channels each of its images has: 3 for color, 1 for gray
+        alpha: the channel that is opacity; None for none
+        extra: what TIFF calls each channel beyond the first image's
+        planes: how many images follow one another in it, without pages of their own
+        is_planar: whether channels are stored one after the other
+        is_negative: whether 0 is white
+        orientation: how it is to be turned (TIFF's tag 274)
+        palette: uint8 [N, 3], where there is one
+        options: for TiffWriter.write
+        tags: all others, as TiffWriter.write takes them
+        below: EXIF and GPS
+        through_pillow: whether tifffile can't decode it. place: its place among the pages, then
+        is_deep: whether it has 16 bits a channel
+    """
+
+    groups: tuple[int, ...]
+    alpha: int | None = None
+    extra: list[int] = field(default_factory=list)
+    planes: int = 1
+    is_planar: bool = False
+    is_negative: bool = False
+    orientation: int = 1
+    palette: np.ndarray | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    tags: list[tuple] = field(default_factory=list)
+    below: Directories = field(default_factory=dict)
+    through_pillow: bool = False
+    place: int | None = 0
+    is_deep: bool = False
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a file is stored."""
+
+    pages: list[Page]
+    byteorder: Any = None
+    is_big: bool = False
+
+    def tags_for(self, page: Page, path: Path) -> list[tuple]:
+        """A page's tags, in a file of another name, which OME wants to know."""
+        name = f'FileName="{path.name}"'.encode("utf-8", "surrogateescape")
+        return [
+            (*tag[:3], re.sub(rb'FileName="[^"]*"', lambda _: name, tag[3]), True)
+            if tag[0] == _DESCRIPTION and b"<OME" in tag[3]
+            else tag
+            for tag in page.tags
+        ]
+
+
+# --- a whole file -------------------------------------------------------------------------------------------
+
+
+class Stored(NamedTuple):
+    """A page as tifffile has it. place: among the file's pages; None where it lies below one of them."""
+
+    page: Any
+    place: int | None
+
+
+def main_pages(file: tifffile.TiffFile) -> tuple[list[Stored], int]:
+    """The pages, and those below them, that are no smaller copies of others; and how many are."""
+    every, mains = [], []
+    for place, page in enumerate(file.pages):
+        every.append(Stored(page, place))
+        mains += [] if page.is_reduced else [every[-1]]
+        for below in page.pages if page.subifds else []:
+            every.append(Stored(below, None))
+            is_copy = below.is_reduced or (not page.is_reduced and below.imagewidth < page.imagewidth)
+            mains += [] if is_copy else [every[-1]]
+    mains = mains or [each for each in every if each.place is not None]
+    return mains, len(every) - len(mains)
+
+
+def survey(file: tifffile.TiffFile, stream: BinaryIO, path: Path) -> Contents:
+    """What a file holds. Raises UserError for what can't be denoised or written again."""
+    if kind := next((_FOREIGN[flag] for flag in _FOREIGN if flag in file.flags), None):
+        raise UserError(f"{path} is {kind}, whose own data would be lost: save it as OME or ImageJ TIFF")
+    stored, copies = main_pages(file)
+    first = stored[0].page
+    planes = _planes(file, first, path)
+    pages = [_page(file, each, planes, stream, path) for each in stored]
+    both = zip(stored, pages, strict=True)
+    if len({(_dtype(each.page, page), page.groups[0], page.alpha is None) for each, page in both}) > 1:
+        raise UserError(f"{path} has pages of different kinds, such as gray and color: save each as a file of its own")
+    count = sum(len(each.groups) * each.planes for each in pages)
+    size = first.imagelength, first.imagewidth
+    origin = "ImageJ " if file.is_imagej else "OME " if file.is_ome else ""
+    notes = (f"{copies} smaller copies of its pages are left out",) if copies else ()
+    notes += ("Micro-Manager's own index is left out",) if "micromanager" in file.flags else ()
+    return Contents(
+        format="tiff",
+        kind=f"{origin}TIFF stack" if count > 1 else f"{origin}TIFF",
+        size=size[::-1] if _orientation(first) in (5, 6, 7, 8) else size,
+        channels=3 if int(first.photometric) == _PALETTE else pages[0].groups[0],
+        dtype=_dtype(first, pages[0]),
+        images=count,
+        has_alpha=pages[0].alpha is not None,
+        scale=_scale(first),
+        nodata=_nodata(first),
+        is_lossy=int(first.compression) not in _NO_LOSS,
+        chroma_subsampled=first.is_subsampled,
+        about=_about(file, first, pages[0]),
+        form=Form(pages, file.byteorder, file.is_bigtiff),
+        notes=notes,
+    )
+
+
+def plain_form(contents: Contents) -> Form:
+    """For an image from a file of another format."""
+    about, tags, below = contents.about, [], {}
+    tags += [(_ICC, 7, len(about.icc), about.icc, True)] if about.icc else []
+    tags += [(_XMP, 1, len(about.xmp), about.xmp, True)] if about.xmp else []
+    if about.exif:
+        exif = Image.Exif()
+        exif.load(about.exif)
+        tags += [(tag, 2, 0, str(exif[tag]).encode(), True) for tag in _CAPTIONS if tag in exif]
+        below = {tag: new_directory(found) for tag in (EXIF, GPS) if (found := exif.get_ifd(tag))}
+    options = {"resolution": about.dpi, "resolutionunit": _INCH} if about.dpi else {}
+    alpha = contents.channels if contents.has_alpha else None
+    return Form([Page((contents.channels,), alpha, options=options, tags=tags, below=below)])
+
+
+def _planes(file: tifffile.TiffFile, page: Any, path: Path) -> int:
+    """How many images follow one another behind a file's only page; 1 where each has its page."""
+    said = 1
+    if file.is_imagej:
+        said = int((file.imagej_metadata or {}).get("images", 1))
+    elif file.is_shaped and (shaped := file.shaped_metadata) and shaped[0].get("truncated"):
+        said = int(np.prod(shaped[0]["shape"])) // int(np.prod(page.shape))
+    there = len(file.pages)
+    if said <= there or said == 1:
+        return 1
+    end = page.dataoffsets[0] + said * page.nbytes
+    if there > 1 or not page.is_contiguous or end > file.filehandle.size:
+        raise UserError(f"{path} is said to hold {said} images, but has {there}: it was cut short, so save it again")
+    return said
+
+
+# --- one page -----------------------------------------------------------------------------------------------
+
+
+def _page(file: tifffile.TiffFile, main: Stored, planes: int, stream: BinaryIO, path: Path) -> Page:
+    stored = main.page
+    photometric, samples = int(stored.photometric), stored.samplesperpixel
+    if photometric in (_CFA, _LINEAR_RAW):
+        raise UserError(f"{path} holds a sensor's raw colors: develop it, or save its channels as gray images, first")
+    if stored.imagedepth > 1:
+        raise UserError(f"{path} holds a volume in one page: save its slices as pages")
+    text = _raw(file, stored.tags.get(_DESCRIPTION))
+    if len(parts := set(re.findall(rb'FileName="([^"]*)"', text))) > 1 and b"<OME" in text:
+        raise UserError(f"{path} is one of {len(parts)} files of an OME set: save it as a file of its own")
+    reason = _undecodable(stored)
+    common: dict[str, Any] = {
+        "orientation": _orientation(stored),
+        "tags": _tags(file, stored),
+        "below": _below(stored, stream),
+        "options": _storage(stored),
+        "is_deep": stored.bitspersample == 16,
+        "place": main.place,
+    }
+    if reason:
+        return _pillow_page(main, reason, common, stream, path)
+    base = 3 if photometric == _RGB else 1
+    if samples < base:
+        raise UserError(f"{path} has color of {samples} channels: save it as gray or RGB")
+    extra = [int(each) for each in stored.extrasamples]
+    extra += [0] * (samples - base - len(extra))
+    alpha = next((base + place for place, kind in enumerate(extra) if kind in _ALPHAS), None)
+    palette = None
+    if photometric == _PALETTE and stored.colormap is not None:
+        palette = (np.asarray(stored.colormap).T >> 8).astype(np.uint8)
+        common["options"]["colormap"] = np.asarray(stored.colormap)
+    return Page(
+        groups=(base, *[1] * (samples - base - (alpha is not None))),
+        alpha=alpha,
+        extra=extra,
+        planes=planes,
+        is_planar=samples > 1 and int(stored.planarconfig) == 2,
+        is_negative=photometric == _NEGATIVE,
+        palette=palette,
+        **common,
+    )
+
+
+def _undecodable(stored: Any) -> str:
+    """Why tifffile can't decode a page; empty where it can."""
+    if stored.compression not in tifffile.TIFF.DECOMPRESSORS:
+        return f"is compressed by {getattr(stored.compression, 'name', stored.compression)}"
+    if stored.predictor not in tifffile.TIFF.UNPREDICTORS:
+        return f"has predictor {getattr(stored.predictor, 'name', stored.predictor)}"
+    if stored.bitspersample not in (1, 8, 16, 32, 64):
+        return f"packs {stored.bitspersample} bits"
+    if int(stored.photometric) not in (_NEGATIVE, _GRAY, _RGB, _PALETTE) or stored.is_subsampled:
+        return f"has colors of kind {getattr(stored.photometric, 'name', stored.photometric)}"
+    return ""
+
+
+def _pillow_page(main: Stored, reason: str, common: dict[str, Any], stream: BinaryIO, path: Path) -> Page:
+    """A page that Pillow decodes, which turns it itself. Raises UserError where it can't, or would drop channels."""
+    stream.seek(0)
+    stored, mode = main.page, ""
+    with contextlib.suppress(OSError, SyntaxError, ValueError):
+        opened = Image.open(stream, formats=("TIFF",))
+        if main.place is not None:
+            opened.seek(main.place)
+            mode = opened.mode
+    samples = {"L": 1, "1": 1, "P": 1, "I": 1, "F": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "YCbCr": 3, "LAB": 3}
+    whole = samples.get(mode, 1 if mode.startswith("I;16") else 0) == stored.samplesperpixel
+    format_number = int(np.max(stored.sampleformat)) if stored.sampleformat else 1
+    if not whole or (format_number != 1 and mode not in ("F", "I")) or (format_number == 1 and mode == "I"):
+        raise UserError(f"{path} {reason}, which takes the imagecodecs package: install it, or save the file otherwise")
+    gray = mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16")
+    alpha = mode in ("LA", "RGBA")
+    return Page(
+        groups=(1 if gray else 3,),
+        alpha=(1 if gray else 3) if alpha else None,
+        is_negative=int(stored.photometric) == _NEGATIVE and mode.startswith("I;16"),
+        through_pillow=True,
+        **{**common, "orientation": 1},
+    )
+
+
+def _dtype(stored: Any, page: Page) -> np.dtype:
+    """Of a page's values, once decoded."""
+    if page.through_pillow and stored.bitspersample <= 16:
+        return np.dtype(np.uint8 if stored.bitspersample <= 8 else np.uint16)
+    kind = np.dtype(stored.dtype)
+    return np.dtype(np.uint8) if kind.kind == "b" else kind.newbyteorder("=")
+
+
+def _orientation(stored: Any) -> int:
+    tag = stored.tags.get(ORIENTATION)
+    return int(tag.value) if tag is not None and 1 <= int(tag.value) <= 8 else 1
+
+
+def _storage(stored: Any) -> dict[str, Any]:
+    """How a page's pixels are to be stored: as they are, where that loses nothing and tifffile can."""
+    options: dict[str, Any] = {}
+    compression = int(stored.compression)
+    if compression != 1:
+        same = compression in _NO_LOSS and compression in tifffile.TIFF.COMPRESSORS
+        options["compression"] = compression if same else _DEFLATE
+        whole = stored.dtype is not None and np.dtype(stored.dtype).kind in "iu" and stored.bitspersample >= 8
+        if int(stored.predictor) == 2 and whole:
+            options["predictor"] = 2
+    if stored.is_tiled:
+        options["tile"] = (stored.tilelength, stored.tilewidth)
+    elif stored.rowsperstrip:
+        options["rowsperstrip"] = min(stored.rowsperstrip, stored.imagelength)
+    if stored.subfiletype:
+        options["subfiletype"] = int(stored.subfiletype) & 2
+    resolution = [stored.tags.get(code) for code in (282, 283)]
+    if all(tag is not None for tag in resolution):
+        across, down = (tuple(map(int, tag.value)) for tag in resolution)
+        turned = _orientation(stored) in (5, 6, 7, 8)
+        options["resolution"] = (down, across) if turned else (across, down)
+        options["resolutionunit"] = int(stored.tags[296].value) if 296 in stored.tags else _INCH
+    return options
+
+
+def _raw(file: tifffile.TiffFile, tag: Any) -> bytes:
+    """A tag's bytes, as they are in the file."""
+    if tag is None:
+        return b""
+    is_big = file.is_bigtiff
+    is_here = tag.valuebytecount <= (8 if is_big else 4)  # in the directory itself
+    file.filehandle.seek(tag.offset + (12 if is_big else 8) if is_here else tag.valueoffset)
+    return file.filehandle.read(tag.valuebytecount)
+
+
+def _tags(file: tifffile.TiffFile, stored: Any) -> list[tuple]:
+    """All tags that another file like this one is to have."""
+    kept = [tag for tag in stored.tags if tag.code not in _OWN_TAGS and int(tag.dtype) not in _POINTERS]
+    if int(stored.photometric) not in (_NEGATIVE, _GRAY, _RGB, _PALETTE):
+        kept = [tag for tag in kept if tag.code != _ICC]  # of colors that become RGB
+    return [(tag.code, int(tag.dtype), tag.count, _raw(file, tag), True) for tag in kept if tag.count]
+
+
+def _below(stored: Any, stream: BinaryIO) -> Directories:
+    """EXIF and GPS of a page."""
+    # tifffile takes what such a tag points to for its value, so that is where the directory begins.
+    return {code: read_directory(stream, stored.tags[code].valueoffset) for code in (EXIF, GPS) if code in stored.tags}
+
+
+def _scale(stored: Any) -> Scale | None:
+    """What the file says of white: by its bits, OME's, or the largest value that it says there may be."""
+    bits = stored.bitspersample
+    if 8 < bits < 16:
+        return Scale(0, 2**bits - 1)
+    if found := re.search(r'SignificantBits="(\d+)"', stored.description if stored.is_ome else ""):
+        significant = int(found[1])
+        return Scale(0, 2**significant - 1) if 1 < significant < bits else None
+    for code in _MAXIMA:
+        if code in stored.tags:
+            highest = int(np.max(stored.tags[code].value))
+            if 255 <= highest < 2**bits - 1 and highest & (highest + 1) == 0:
+                return Scale(0, highest)
+    return None
+
+
+def _nodata(stored: Any) -> float | None:
+    """GDAL's word on pixels that hold nothing."""
+    try:
+        value = float(str(stored.tags[_NODATA].value).strip(" \0")) if _NODATA in stored.tags else None
+    except ValueError:
+        return None
+    return None if value is None or not np.isfinite(value) else value
+
+
+# --- what it says of itself, for other formats --------------------------------------------------------------
+
+
+def _about(file: tifffile.TiffFile, stored: Any, page: Page) -> About:
+    known = {tag[0]: tag[3] for tag in page.tags}
+    exif = Image.Exif()
+    machine_written = file.is_imagej or file.is_ome or file.is_shaped
+    for code in _CAPTIONS:
+        if code in known and not (code == _DESCRIPTION and machine_written):
+            exif[code] = known[code].rstrip(b"\0").decode("utf-8", "replace")
+    for code, directory in page.below.items():
+        exif[code] = dict(directory)
+    return About(known.get(_ICC), exif.tobytes() if len(exif) else None, _dpi(file, stored), known.get(_XMP))
+
+
+def _dpi(file: tifffile.TiffFile, stored: Any) -> tuple[float, float] | None:
+    """Pixels an inch, also where ImageJ or OME say how large a pixel is."""
+    if file.is_ome and (found := _ome_pixels(stored.description)):
+        return found
+    if not all(code in stored.tags for code in (282, 283)):
+        return None
+    across, down = (float(stored.tags[code].value[0]) / max(stored.tags[code].value[1], 1) for code in (282, 283))
+    unit = int(stored.tags[296].value) if 296 in stored.tags else _INCH
+    if file.is_imagej:
+        name = str((file.imagej_metadata or {}).get("unit", ""))
+        per_inch = 25.4e3 / length if (length := _MICROMETERS.get(name, 1.0)) else 0.0
+    else:
+        per_inch = {_INCH: 1.0, _CENTIMETER: 2.54}.get(unit, 0.0)
+    dpi = across * per_inch, down * per_inch
+    if min(dpi) <= 0:
+        return None
+    return dpi[::-1] if _orientation(stored) in (5, 6, 7, 8) else dpi
+
+
+def _ome_pixels(description: str) -> tuple[float, float] | None:
+    sizes = []
+    for axis in "XY":
+        size = re.search(rf'PhysicalSize{axis}="([0-9.eE+-]+)"', description)
+        unit = re.search(rf'PhysicalSize{axis}Unit="([^"]*)"', description)
+        length = float(size[1]) * _MICROMETERS.get(unit[1] if unit else "µm", 1.0) if size else 0.0
+        sizes.append(25.4e3 / length if length > 0 else 0.0)
+    return (sizes[0], sizes[1]) if min(sizes) > 0 else None
