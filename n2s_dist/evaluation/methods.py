@@ -15,6 +15,9 @@ from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.base import NoiseModel
 
+# Settings that came later, at the values that networks trained before had: results of these are found as they are.
+_LATER = (("condition", "families"), ("overstated", 0.0), ("constant", 0.0))
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedMethod:
@@ -105,9 +108,8 @@ def _with(model: ScoreModel) -> Callable[[np.ndarray, NoiseModel, Box], np.ndarr
 def digest(loaded: checkpoint.Loaded) -> str:
     """SHA-256 of a network's weights and of what else its estimates depend on."""
     config = to_dict(loaded.config)
-    if config["network"]["condition"] == "families":  # which networks had before there was a choice
-        del config["network"]["condition"]
-    total = sha256(repr([config[key] for key in ("noise", "ardae", "network")]).encode())
+    sections = [{k: v for k, v in config[key].items() if (k, v) not in _LATER} for key in ("ardae", "network")]
+    total = sha256(repr([config["noise"], *sections]).encode())
     for name, tensor in sorted(loaded.model.state_dict().items()):
         total.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
