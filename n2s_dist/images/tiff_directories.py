@@ -38,7 +38,7 @@ class _Layout(NamedTuple):
         return self.order + ("Q" if self.is_big else "I")
 
     @property
-    def number(self) -> str:
+    def length(self) -> str:
         return self.order + ("Q" if self.is_big else "H")
 
     @property
@@ -66,8 +66,8 @@ def _walk(stream: BinaryIO, layout: _Layout) -> Iterator[_Directory]:
         if at in seen or at >= size or len(seen) == _MOST:
             raise ValueError(f"page {len(seen) + 1} is said to begin at byte {at} of {size}")
         seen.add(at)
-        first = at + struct.calcsize(layout.number)
-        number = _unpack(stream, at, layout.number)
+        first = at + struct.calcsize(layout.length)
+        number = _unpack(stream, at, layout.length)
         data = stream.read(number * layout.entry)
         following = first + number * layout.entry
         yield _Directory(pointer, [data[i : i + layout.entry] for i in range(0, len(data), layout.entry)], following)
@@ -122,7 +122,7 @@ def add_directories(path: Path, pages: list[Directories]) -> None:
             entries.sort(key=lambda entry: struct.unpack(layout.order + "H", entry[:2]))
             following = _unpack(stream, page.following, layout.offset)
             at = _end(stream)
-            stream.write(struct.pack(layout.number, len(entries)) + b"".join(entries))
+            stream.write(struct.pack(layout.length, len(entries)) + b"".join(entries))
             stream.write(struct.pack(layout.offset, following))
             stream.seek(page.pointer)
             stream.write(struct.pack(layout.offset, at))

@@ -108,7 +108,7 @@ def main_pages(file: tifffile.TiffFile) -> tuple[list[Stored], int]:
     """The pages, and those below them, that are no smaller copies of others; and how many are."""
     every: list[Stored] = []
     mains: list[Stored] = []
-    page: Any  # tifffile's frames stand for pages
+    page: Any
     for place, page in enumerate(file.pages):
         every.append(Stored(page, place))
         mains += [] if page.is_reduced else [every[-1]]
