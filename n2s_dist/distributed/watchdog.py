@@ -50,8 +50,11 @@ class Watchdog:
 
     def beat(self) -> None:
         """A step has ended."""
+        is_first = self._sign == b"f"
         with self._lock:
             self._until, self._sign = time.monotonic() + self._limit_sec, b"."
+        if is_first:
+            self._give_sign()  # at once: a hang before the next look is to count from here
 
     def __enter__(self) -> "Watchdog":
         if self._limit_sec:
