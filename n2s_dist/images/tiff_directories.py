@@ -38,7 +38,7 @@ class _Layout(NamedTuple):
         return self.order + ("Q" if self.is_big else "I")
 
     @property
-    def count(self) -> str:
+    def length(self) -> str:
         return self.order + ("Q" if self.is_big else "H")
 
     @property
@@ -59,14 +59,15 @@ def _unpack(stream: BinaryIO, at: int, kind: str) -> int:
 
 def _walk(stream: BinaryIO, layout: _Layout) -> Iterator[_Directory]:
     """The directories of a file's pages. Raises ValueError, struct.error for a chain that is broken."""
-    size, seen = stream.seek(0, 2), set()
+    size = stream.seek(0, 2)
+    seen: set[int] = set()
     pointer = 8 if layout.is_big else 4
     while (at := _unpack(stream, pointer, layout.offset)) != 0:
         if at in seen or at >= size or len(seen) == _MOST:
             raise ValueError(f"page {len(seen) + 1} is said to begin at byte {at} of {size}")
         seen.add(at)
-        first = at + struct.calcsize(layout.count)
-        number = _unpack(stream, at, layout.count)
+        first = at + struct.calcsize(layout.length)
+        number = _unpack(stream, at, layout.length)
         data = stream.read(number * layout.entry)
         following = first + number * layout.entry
         yield _Directory(pointer, [data[i : i + layout.entry] for i in range(0, len(data), layout.entry)], following)
@@ -121,7 +122,7 @@ def add_directories(path: Path, pages: list[Directories]) -> None:
             entries.sort(key=lambda entry: struct.unpack(layout.order + "H", entry[:2]))
             following = _unpack(stream, page.following, layout.offset)
             at = _end(stream)
-            stream.write(struct.pack(layout.count, len(entries)) + b"".join(entries))
+            stream.write(struct.pack(layout.length, len(entries)) + b"".join(entries))
             stream.write(struct.pack(layout.offset, following))
             stream.seek(page.pointer)
             stream.write(struct.pack(layout.offset, at))

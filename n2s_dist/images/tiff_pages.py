@@ -106,7 +106,9 @@ class Stored(NamedTuple):
 
 def main_pages(file: tifffile.TiffFile) -> tuple[list[Stored], int]:
     """The pages, and those below them, that are no smaller copies of others; and how many are."""
-    every, mains = [], []
+    every: list[Stored] = []
+    mains: list[Stored] = []
+    page: Any
     for place, page in enumerate(file.pages):
         every.append(Stored(page, place))
         mains += [] if page.is_reduced else [every[-1]]
@@ -132,7 +134,7 @@ def survey(file: tifffile.TiffFile, stream: BinaryIO, path: Path) -> Contents:
     count = sum(len(each.groups) * each.planes for each in pages)
     size = first.imagelength, first.imagewidth
     origin = "ImageJ " if file.is_imagej else "OME " if file.is_ome else ""
-    notes = (f"{copies} smaller copies of its pages are left out",) if copies else ()
+    notes: tuple[str, ...] = (f"{copies} smaller copies of its pages are left out",) if copies else ()
     notes += ("Micro-Manager's own index is left out",) if "micromanager" in file.flags else ()
     return Contents(
         format="tiff",

@@ -82,7 +82,7 @@ def opened(
 def luma(images: ImageBatch) -> ImageBatch:
     """The luma of color images (ITU-R 601), to estimate noise from."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)
-    missing = None if images.missing is None else images.missing.any(axis=-1, keepdims=True)
+    missing = None if images.missing is None else np.any(images.missing, axis=-1, keepdims=True)
     return replace(images, pixels=images.pixels @ weights[:, None], missing=missing)
 
 

@@ -107,7 +107,7 @@ def test_12_bits_in_files_of_16_are_divided_by_what_white_is(photographs, cli, l
 
     assert "more than twice --white 100" in refusal("--white=100")
     assert "--white is 65536" in refusal("--white=65536")
-    with pytest.raises(UserError, match="--white goes with --already-noisy"):
+    with pytest.raises(UserError, match="--white and --black go with --already-noisy"):
         BuildOptions(white=4095)
 
 

@@ -14,14 +14,15 @@ from n2s_dist.utils.plugins import load_plugins
 
 
 class Format(Protocol):
-    """What a module of this folder, or an object from elsewhere, says of one format.
+    """What a module of this folder, or an object from elsewhere, says of one format."""
 
-    suffixes: of its files' names, in lower case. is_lossless: whether a folder's files of this format become files of
-    this format again; others become PNGs.
-    """
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of its files' names, in lower case."""
 
-    suffixes: tuple[str, ...]
-    is_lossless: bool
+    @property
+    def is_lossless(self) -> bool:
+        """Whether a folder's files of this format become files of this format again; others become PNGs."""
 
     def probe(self, stream: BinaryIO, path: Path) -> Contents | None:
         """What a file holds, without decoding it; None where it is no file of this format. path: its name in errors.
@@ -39,7 +40,7 @@ class Format(Protocol):
         """
 
 
-_FORMATS: dict[str, Format] = {"png": png, "jpeg": jpeg, "webp": webp, "bmp": bmp, "tiff": tiff}
+_FORMATS: dict[str, Format] = {"png": png, "jpeg": jpeg, "webp": webp, "bmp": bmp, "tiff": tiff}  # type: ignore[dict-item]
 
 
 def register(name: str, added: Format) -> None:

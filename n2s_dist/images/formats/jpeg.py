@@ -47,7 +47,8 @@ def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> Non
     check_holds(path, contents, "JPEG", ("uint8", "uint16"), alpha=False)
     (image,) = images
     tables, segments = contents.form if contents.format == "jpeg" else ({}, [])
-    about, options = contents.about, {}
+    about = contents.about
+    options: dict[str, Any] = {}
     if about.exif:
         options["exif"] = about.exif
     if about.dpi:

@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -85,24 +85,24 @@ def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> Non
             out.write(written[:33] + b"".join(_chunk(*each) for each in chunks) + written[33:])
 
 
-def _opened(stream: BinaryIO) -> Image.Image:
+def _opened(stream: BinaryIO) -> Any:
     stream.seek(0)
     return Image.open(stream, formats=("PNG",))
 
 
-def _is_gray_alpha(opened: Image.Image, deep: bool) -> bool:
+def _is_gray_alpha(opened: Any, deep: bool) -> bool:
     """Whether Pillow takes gray and alpha of 16 bits for color."""
-    return deep and raw_mode(opened.tile[0]) == "LA;16B"
+    return deep and raw_mode(opened.tile[0]) == "LA;16B"  # type: ignore[attr-defined]
 
 
-def _decode_deep(stream: BinaryIO, opened: Image.Image) -> DecodedImage:
+def _decode_deep(stream: BinaryIO, opened: Any) -> DecodedImage:
     """16 bits a channel, of which Pillow reads 8 unless there is one channel; with the color that is transparent."""
-    raw, clear = raw_mode(opened.tile[0]), opened.info.get("transparency")
+    raw, clear = raw_mode(opened.tile[0]), opened.info.get("transparency")  # type: ignore[attr-defined]
     orientation = Image.Image.getexif(opened).get(ORIENTATION, 1)
     if raw.startswith("I;16"):
         channels = np.asarray(opened).astype(np.uint16)[:, :, None]
     elif raw == "LA;16B":  # four bytes a pixel, as of RGBA with 8 bits
-        opened.tile = [tile._replace(args="RGBA") for tile in opened.tile]  # type: ignore[attr-defined]
+        opened.tile = [tile._replace(args="RGBA") for tile in opened.tile]
         channels = np.ascontiguousarray(np.asarray(opened)).view(">u2").astype(np.uint16)
     else:
         channels = decode_deep(opened, _opened(stream))
