@@ -226,12 +226,16 @@ def same_figures(a: object, b: object, tolerance: float) -> bool:
 
 
 def check_results(after: dict, before: dict, made: dict) -> None:
-    """Figures in dB may move by what rounding one pixel the other way does; fingerprints only with versions."""
-    assert after.keys() == before.keys()
-    fingerprints = [[cell["fingerprint"] for cell in content["cells"]] for content in (after, before)]
-    assert fingerprints[0] == fingerprints[1] or after["versions"] != before["versions"]
-    cells = [[{**cell, "fingerprint": ""} for cell in content["cells"]] for content in (after, before)]
-    assert same_figures(*cells, 0 if made["same"] else 2e-3)
+    """Figures in dB may move by what rounding one pixel the other way does; fingerprints only with versions.
+
+    Those of an unknown level may move by what a better estimate of it does.
+    """
+    assert after.keys() == before.keys() and len(after["cells"]) == len(before["cells"])
+    for new, old in zip(after["cells"], before["cells"], strict=True):
+        assert new["fingerprint"] == old["fingerprint"] or after["versions"] != before["versions"]
+        exact = 0 if made["same"] else 2e-3
+        tolerance = exact if old["level"] == "known" else 0.05
+        assert same_figures({**new, "fingerprint": ""}, {**old, "fingerprint": ""}, tolerance)
 
 
 def test_an_evaluation_gives_the_recorded_results_and_pictures(written, cli, made):
@@ -277,7 +281,7 @@ def test_an_evaluation_that_was_killed_goes_on_with_what_it_had(written, cli, ma
     for cell, expected in zip(results(written / "evaluation-stopped")["cells"], after["cells"], strict=True):
         for row, other in zip(cell["images"], expected["images"], strict=True):
             less_db = 10 * math.log10(2) if (cell["fingerprint"], row["name"]) in taken else 0.0
-            assert row["psnr_db"] == pytest.approx(other["psnr_db"] - less_db, abs=1e-4)
+            assert row["psnr_db"] == pytest.approx(other["psnr_db"] - less_db, abs=0.05)
             images += 1
     assert 0 < len(taken) < images == 18 and not (written / "evaluation-stopped/.pieces").exists()
 
