@@ -193,12 +193,13 @@ def test_a_rank_made_slow_shows_as_the_straggler(tiny, environment, tmp_path):
         textwrap.dedent(f"""
         import os, time
         from n2s_dist import train as training
+        from n2s_dist.training import step
         from n2s_dist.utils.errors import run_command
-        true_loss = train.method_loss
+        true_loss = step.method_loss
         def slow_loss(*arguments):
             time.sleep({slow} if os.environ["RANK"] == "1" else 0)
             return true_loss(*arguments)
-        train.method_loss = slow_loss
+        step.method_loss = slow_loss
         run_command(training.main)
         """)
     )
