@@ -55,7 +55,7 @@ def validate(
                 kernels = aim.kernels(np.array([sample.image_key], np.uint64), seed)
                 aux = draw(method, seed, key, y.shape, ranks.device, kernels)
             sigma_a = torch.full((1, 1, 1, 1), _probe_sigma_a(model), device=ranks.device)
-            loss = float(method_loss(method, model, model, Batch(key, y, noise, aux, sigma_a)))
+            (loss,) = method_loss(method, model, model, Batch(key, y, noise, aux, sigma_a)).tolist()
         sums = [a + b for a, b in zip(sums, [psnr_db(clean, estimate), psnr_db(clean, noisy), loss, 1.0], strict=True)]
         if index == 0:
             triptych = np.concatenate([to_uint8(noisy), to_uint8(estimate), sample.tile], axis=1)

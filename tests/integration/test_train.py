@@ -105,7 +105,7 @@ def test_gradient_accumulation_changes_rounding_alone(configure, device_batch_si
     whole = flat_weights(train(configure(*few, name="whole")))
     parts = flat_weights(train(configure(*few, f"--train.device_batch_size={device_batch_size}", name="parts")))
     begin = torch.cat([tensor.flatten() for tensor in start(configure(*few, name="begin")).model.state_dict().values()])
-    assert (parts - whole).norm() < 2e-5 * (whole - begin).norm()
+    assert (parts - whole).norm() < 1e-4 * (whole - begin).norm()
 
 
 def test_portions_divide_the_share_of_the_batch(configure):

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import hashlib
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from support.archives import IMAGES, contents, png, tarred, zipped
 from support.faulty_server import Handler, Server
 from support.paths import ROOT
 
+from n2s_dist.commands import fetch as command_module
 from n2s_dist.datasets import download
 from n2s_dist.datasets.download import Network
 from n2s_dist.datasets.fetch import fetch
@@ -55,7 +55,7 @@ def out(tmp_path) -> Path:
 
 @pytest.fixture
 def tool():
-    return runpy.run_path(str(ROOT / "tools/fetch_data.py"))["main"]
+    return command_module.main
 
 
 def refusal(*arguments, **options) -> str:
@@ -324,7 +324,7 @@ def test_a_page_instead_of_an_image_gives_way_to_the_next_mirror(server, describ
 @pytest.fixture
 def command(tmp_path, environment):
     """Start the real program, from a checkout that holds the descriptions in tmp_path/shards."""
-    for name in ("n2s_dist", "tools"):
+    for name in ("n2s_dist", "tools", "setup.cfg"):
         (tmp_path / name).symlink_to(ROOT / name)
     started = []
 
