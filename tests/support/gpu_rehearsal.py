@@ -186,6 +186,7 @@ def train(arguments: list[str], shards: Path, step_alone: bool = False) -> dict[
             f"--data.shards={shards}",
             "--tracking.wandb=false",
             "--train.num_threads=1",
+            "--train.device=gpu",
         ]
         config = read_config([*arguments, *given])
         with (
