@@ -118,7 +118,8 @@ def _end_unless_handled(number: int, asked: float) -> None:
     while _handled_at < asked and not _leaving:
         if time.monotonic() > asked + STUCK_SEC[number]:
             name = signal.Signals(number).name
-            said = f"error: ended by {name} while it waited for other ranks: the same command goes on\n"
+            # A progress bar may stand on the line.
+            said = f"\nerror: ended by {name} while it waited for other ranks: the same command goes on\n"
             os.write(2, said.encode())
             os._exit(128 + number)
         time.sleep(0.05)

@@ -40,9 +40,9 @@ import os, signal, sys
 from n2s_dist.distributed import stop_signals
 if sys.argv[1] == "True":
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-stopping.listen()
+stop_signals.listen()
 os.kill(os.getpid(), signal.SIGHUP)
-print(int(stopping._received))
+print(int(stop_signals._received))
 """
     done = subprocess.run(
         [sys.executable, "-c", program, str(ignored)], env=environment, capture_output=True, text=True, check=True
