@@ -20,7 +20,7 @@ def installed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     subprocess.run(["git", "clone", "--quiet", ROOT, source], check=True)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, source]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source]
     subprocess.run(build, check=True)
     (wheel,) = folder.glob("n2s_dist-*.whl")
     environment = folder / "environment"
