@@ -10,7 +10,9 @@ ranks and cores.
 
 if __name__ == "__main__":  # what comes next takes seconds to import, in which an interrupt counts as well
     from n2s_dist.distributed import stop_signals
+    from n2s_dist.utils import streams
 
+    streams.guard()  # first: what is opened next must not become a stream that was closed
     stop_signals.listen(remember=())
 
 import argparse

@@ -10,8 +10,8 @@ if __name__ == "__main__":  # what comes next takes seconds to import, in which 
     from n2s_dist.distributed import stop_signals
     from n2s_dist.utils import streams
 
+    streams.guard()  # first: what is opened next must not become a stream that was closed
     stop_signals.listen()
-    streams.guard()
 
 from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed import stop_signals

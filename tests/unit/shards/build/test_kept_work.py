@@ -73,13 +73,13 @@ def memory_runs_out(job: tiles.Job) -> None:
     def decode(*_: object) -> None:
         raise MemoryError
 
-    tiles.read = decode
+    tiles.read_image = decode
 
 
 FAULTS = {
     f.__name__: f for f in (disk_fills_up, image_is_deleted, image_becomes_a_folder, source_goes_away, memory_runs_out)
 }
-_CUT, _READ = tiles.cut_tiles, tiles.read
+_CUT, _READ = tiles.cut_tiles, tiles.read_image
 
 
 def write_image_tiles(options: BuildOptions, job: tiles.Job) -> tiles.Content | str:
@@ -90,7 +90,7 @@ def write_image_tiles(options: BuildOptions, job: tiles.Job) -> tiles.Content | 
             stream.write(f"{job.source.name}\n")
         return _CUT(*arguments)
 
-    tiles.cut_tiles, tiles.read = cut, _READ
+    tiles.cut_tiles, tiles.read_image = cut, _READ
     if job.source.name == BROKEN and os.environ.get("FAULT"):
         FAULTS[os.environ["FAULT"]](job)
     return tiles.write_image_tiles(options, job)
