@@ -20,13 +20,12 @@ Model = TypeVar("Model", bound=nn.Module)
 def place(model: Model, device: torch.device, channels_last: bool) -> Model:
     """Bring a model to a device, its weights laid out as asked; what convolutions return follows their weights.
 
-    Symmetric weights are made anew in each step, with channels innermost on a GPU alone: its tensor cores read them so,
-    and runs on CPUs repeat what they gave before.
+    Symmetric weights are made anew in each step, in that layout.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # which knows not all that it takes
     for trained, symmetric in symmetric_weights(model).items():
-        symmetric.lay_out(trained, layout if device.type == "cuda" else torch.contiguous_format)
+        symmetric.lay_out(trained, layout)
     return model
 
 
