@@ -55,7 +55,8 @@ class ShippedDenoiser:
         networks = self._networks(images.channels)
         asked = self._asked(networks, noise)
         noises, estimated = asked.noises_of(images, noise)
-        if estimated and images.chroma_subsampled and images.channels == 3:
+        told_maps = asked.loaded.model.condition_kind == "map"  # which finds what JPEG left by itself
+        if estimated and images.chroma_subsampled and images.channels == 3 and not told_maps:
             gray = self._asked(self._networks(1), noise)
             of_luma, _ = gray.noises_of(arrays.luma(images), noise)
             noises = [color_from_luma(found, gray.loaded.model, asked.loaded.model) for found in of_luma]

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from n2s_dist.distributed.precision import full_precision
-from n2s_dist.inference.pieces import Pieces, choose_pieces
+from n2s_dist.inference.instrument_estimation import estimate_level_function
+from n2s_dist.inference.pieces import PIECE_SIDE, Pieces, choose_pieces
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_training_noise
@@ -38,6 +39,8 @@ _PROBE = 0.05  # step of finite differences, in noise standard deviations
 _CORRECTIONS = 3  # of the level: they end within a hundredth of where more would
 _MIN_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
 _SEED = 0x6C6576656C
+_LARGE_PIECES = 160  # side in pixels: what is found for each brightness takes more of them
+_NOT_OF_ONE_LEVEL = ("poisson-gaussian", "curve")
 _OF_LUMA = 2.0  # standard deviations: color_from_luma
 
 
@@ -50,7 +53,9 @@ def estimate_noise(
     model: a ScoreModel in stable coordinates. noisy: float [H, W, C] on the 0-1 scale, of at least 32 x 32 pixels.
     missing: bool [H, W, C], pixels that are only filled in; like clipped and constant ones they do not count.
     Deterministic; costs as much as denoising at most 450,000 pixels, or a million where the family is unknown. A level
-    out of the range that the model was trained on comes back as that range's nearest end.
+    out of the range that the model was trained on comes back as that range's nearest end. Where the family is unknown,
+    a model that is told maps (models/conditioning.py) estimates strength at each brightness and correlation instead
+    (instrument_estimation.py).
 
     Raises UserError for an image too small or with values that are not finite, for a family that the model was not
     trained on, and for a model in image coordinates, whose score is of one level alone.
@@ -64,6 +69,8 @@ def estimate_noise(
     if not np.isfinite(noisy).all():
         raise UserError("the image has values that are not finite: its noise can't be estimated")
     candidates = _known(model)
+    if model.condition_kind == "map" and family in (None, *_NOT_OF_ONE_LEVEL):
+        return estimate_level_function(model, _pieces(model, noisy, missing, _LARGE_PIECES))
     if family is not None:
         candidates = [each for each in candidates if each.family == family]
     if not candidates:
@@ -98,9 +105,10 @@ def _known(model: ScoreModel) -> list[NoiseModel]:
     """A noise of each family that the model was trained on."""
     if model.coordinates == "image":
         raise UserError("noise is estimated by a model in stable coordinates (ardae.coordinates: stable)")
-    if model.noise.max_width:
+    known = [each.low for each in model.noise.ranges if not each.is_blurred]
+    if not known or (model.noise.max_width and model.condition_kind != "map"):
         raise UserError("the strength of correlated noise can't be estimated: name it, such as gaussian:25+blur:0.7")
-    return [each.low for each in model.noise.ranges]
+    return known
 
 
 def _range(model: ScoreModel, noise: NoiseModel) -> tuple[float, float]:
@@ -112,9 +120,9 @@ def _range(model: ScoreModel, noise: NoiseModel) -> tuple[float, float]:
     return trained.low.level, trained.high.level
 
 
-def _pieces(model: ScoreModel, noisy: np.ndarray, missing: np.ndarray | None = None) -> Pieces:
+def _pieces(model: ScoreModel, noisy: np.ndarray, missing: np.ndarray | None = None, side: int = PIECE_SIDE) -> Pieces:
     device = next(model.parameters()).device
-    pixels, counted = choose_pieces(noisy, missing)
+    pixels, counted = choose_pieces(noisy, missing, side)
     return Pieces(pixels.to(device), None if counted is None else counted.to(device))
 
 

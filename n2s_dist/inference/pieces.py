@@ -13,7 +13,7 @@ import torch
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
-_WHOLE, _SIDE = 192, 96  # sides up to which an image is taken whole, and of the squares of larger ones
+PIECE_SIDE = 96  # of squares, in pixels; images of up to twice that are taken whole
 _SQUARES = 4
 _PLACES = 16  # at most so many candidates a row, and rows of them
 _FEW = 0.005  # the share of pixels without noise that changes next to nothing
@@ -46,13 +46,13 @@ def _corners(values: Tensor) -> list[Tensor]:
     return [values[..., i::2, j::2][..., :rows, :columns] for i in (0, 1) for j in (0, 1)]
 
 
-def choose_pieces(noisy: np.ndarray, missing: np.ndarray | None = None) -> Pieces:
+def choose_pieces(noisy: np.ndarray, missing: np.ndarray | None = None, side: int = PIECE_SIDE) -> Pieces:
     """What stands for an image [H, W, C]. missing: bool [H, W, C], pixels that are only filled in. Deterministic."""
     height, width = noisy.shape[:2]
-    if height <= _WHOLE and width <= _WHOLE:
+    if height <= 2 * side and width <= 2 * side:
         places, tall, wide = [(0, 0)], height, width
     else:
-        tall, wide = min(_SIDE, height), min(_SIDE, width)
+        tall, wide = min(side, height), min(side, width)
         tops, lefts = ([(length - s) // 4, (length - s) * 3 // 4] for length, s in ((height, tall), (width, wide)))
         places = [(top, left) for top in tops for left in lefts]
     clipped = _clipped_values(noisy)
