@@ -13,9 +13,9 @@ if __name__ == "__main__":  # what comes next takes seconds to import, in which 
     streams.guard()  # first: what is opened next must not become a stream that was closed
     stop_signals.listen()
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed import stop_signals
 from n2s_dist.distributed.meeting import Meeting
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import Stopped, run_command
 from n2s_dist.utils.stopwatch import Stopwatch, process_age_sec

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 
-from n2s_dist.config.command_line import read_config
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError, run_command, warn_once
 from n2s_dist.utils.files import atomic_write
 

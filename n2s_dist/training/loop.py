@@ -13,7 +13,7 @@ from n2s_dist.distributed.consistency import compare_program
 from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.distributed.ranks import lost_ranks_named
 from n2s_dist.distributed.watchdog import Watchdog
-from n2s_dist.losses.objectives import Batch
+from n2s_dist.losses.loss import Batch
 from n2s_dist.models import checkpoint
 from n2s_dist.training import schedules
 from n2s_dist.training.batches import open_batches

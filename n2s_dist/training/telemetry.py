@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from n2s_dist.config.schema import Method
+from n2s_dist.config.schema import Config
 from n2s_dist.distributed.ranks import Ranks
-from n2s_dist.losses.objectives import Batch, method_loss
+from n2s_dist.losses.base import loss_of, method_loss
+from n2s_dist.losses.loss import Batch
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.utils.files import atomic_write
 
@@ -64,7 +65,7 @@ def stragglers(own_ms: list[float]) -> dict[str, float | list[float]]:
     }
 
 
-def flops_per_sample(model: ScoreModel, channels: int, crop_size: int, method: Method = "ardae") -> float:
+def flops_per_sample(model: ScoreModel, channels: int, crop_size: int, method: str = Config.method) -> float:
     """FLOPs of convolutions and matrix products in the loss and its gradient for one crop.
 
     Counted on tensors that have shapes and no values, which costs milliseconds.
@@ -72,7 +73,7 @@ def flops_per_sample(model: ScoreModel, channels: int, crop_size: int, method: M
     twin = copy.deepcopy(model).to("meta").requires_grad_(True)
     noise = model.noise.ranges[0].low
     y = torch.empty(1, channels, crop_size, crop_size, device="meta")
-    aux = y.long() if method == "noise2void" else y
+    aux = torch.empty_like(y, dtype=loss_of(method).aux_dtype)
     sigma_a = torch.empty(1, 1, 1, 1, device="meta")
     with FlopCounterMode(display=False) as counter:
         method_loss(method, twin, twin, Batch(np.zeros(1), y, noise, aux, sigma_a)).mean().backward()
@@ -160,7 +161,7 @@ class StepTelemetry:
         *,
         channels: int,
         crop_size: int,
-        method: Method,
+        method: str,
         mixed_precision: str,
         profile_dir: Path,
         profile_steps: int,

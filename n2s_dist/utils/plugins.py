@@ -8,6 +8,8 @@ included, when a registry is first asked; a module registers what it defines as 
 
 import importlib
 import os
+import re
+from typing import Any
 
 from n2s_dist.utils.errors import UserError
 
@@ -30,3 +32,16 @@ def load_plugins() -> None:
             _imported.discard(name)
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise UserError(f"{VARIABLE} names {name}, which can't be imported ({reason})") from None
+
+
+def add(registry: dict[str, Any], kind: str, name: str, added: Any) -> None:
+    """Put something into a registry under its name. kind: what a message calls it, such as "network".
+
+    Raises UserError for a name that is taken or can't be written in a configuration.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise UserError(
+            f"{kind} '{name}': a name has letters, digits, hyphens and underscores, and begins with a letter"
+        )
+    if registry.setdefault(name, added) is not added:
+        raise UserError(f"{kind} '{name}' is there already: give yours another name")

@@ -19,7 +19,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2s_dist import train as training
-from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.models import checkpoint
@@ -28,6 +27,7 @@ from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training import step
 from n2s_dist.training.batches import micro_batches, open_batches
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import loop, train
 from n2s_dist.training.setup import choose_micro_batch_size, start
 from n2s_dist.training.telemetry import CLOCKS

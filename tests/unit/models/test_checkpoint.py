@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import build_score_model
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils import errors
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file

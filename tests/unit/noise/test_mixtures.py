@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import stats
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.inference.denoiser import choose_noise
 from n2s_dist.inference.tiling import denoise_whole
@@ -27,6 +26,7 @@ from n2s_dist.noise.specification import format_training_noise, parse_training_n
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import train
 from n2s_dist.training.validation import validate
 from n2s_dist.utils.errors import UserError

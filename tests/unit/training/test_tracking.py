@@ -14,12 +14,12 @@ import pytest
 import wandb
 from support import sample_results
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.reporting import wandb_results
 from n2s_dist.reporting.examples import caption, choose, strip
 from n2s_dist.reporting.wandb_results import log_results, summary_of
 from n2s_dist.training import tracking
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.tracking import NullTracker, Tracker, open_tracker
 from n2s_dist.utils import errors
 

@@ -6,17 +6,21 @@ A file's settings are read as if they stood on the command line in its place, so
 """
 
 import dataclasses
+import inspect
 import json
 import re
 import sys
 from argparse import HelpFormatter
 from collections.abc import Iterator
+from dataclasses import field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
-from n2s_dist.config.schema import Config, from_dict
+from n2s_dist.config.schema import Config, NetworkConfig, from_dict
+from n2s_dist.losses.base import check_method, losses
+from n2s_dist.models.base import network_of, networks, option_types, resolved
 from n2s_dist.noise.specification import with_files_read
 from n2s_dist.utils.errors import UserError, nearest
 from n2s_dist.utils.files import expanded
@@ -45,10 +49,81 @@ class Setting(NamedTuple):
     where: str
 
 
+def _network_class() -> type[Any]:
+    """NetworkConfig with the options of all networks in place of `options`, for the parser and its help.
+
+    What each option is by default is up to the network; the help shows the default of the first one that has it.
+    """
+    titles: list[str] = []
+    fields: dict[str, tuple[str, Any, Any]] = {}
+    told: dict[str, list[str]] = {}
+    for name, network in networks().items():
+        titles.append(f"{name} ({_first_sentence(network)})")
+        docs = _argument_docs(network.options)
+        for own in dataclasses.fields(network.options):
+            told.setdefault(own.name, []).append(f"{name}: {docs.get(own.name, 'see its documentation')}")
+            fields.setdefault(own.name, (own.name, option_types(network)[own.name], _default_of(own)))
+    docs = _argument_docs(NetworkConfig)
+    lines = [f"name: {' or '.join(titles)}", *(f"{key}: of {'; '.join(words)}" for key, words in told.items())]
+    lines.append(f"condition: {docs['condition']}")
+    by_name = {own.name: own for own in dataclasses.fields(NetworkConfig)}
+    kind = dataclasses.make_dataclass(
+        "NetworkConfig",
+        [
+            ("name", Literal[tuple(networks())], _default_of(by_name["name"])),
+            *fields.values(),
+            ("condition", by_name["condition"].type, _default_of(by_name["condition"])),
+        ],
+        frozen=True,
+    )
+    indented = "\n".join(f"        {line}" for line in lines)
+    kind.__doc__ = f"{_first_sentence(NetworkConfig)}.\n\n    Args:\n{indented}\n    "
+    return kind
+
+
+def _config_class() -> type[Any]:
+    """Config as the command line knows it: with every network's options, and with the methods that there are."""
+    changed = {"method": Literal[tuple(losses())], "network": (network := _network_class())}
+    fields = [
+        (own.name, changed.get(own.name, own.type), field(default_factory=network) if own.name == "network"
+         else _default_of(own))
+        for own in dataclasses.fields(Config)
+    ]  # fmt: skip
+    kind = dataclasses.make_dataclass("Config", fields, frozen=True)
+    kind.__doc__ = Config.__doc__
+    return kind
+
+
+def _default_of(own: Any) -> Any:
+    """The default of a dataclass's field, as a field of another one takes it."""
+    if own.default is dataclasses.MISSING:
+        return field(default_factory=own.default_factory)
+    return field(default=own.default)
+
+
+def _first_sentence(kind: type[Any]) -> str:
+    """Of a class's docstring, without its full stop."""
+    paragraph = " ".join(inspect.cleandoc(kind.__doc__ or kind.__name__).split("\n\n")[0].split())
+    return re.split(r"\.\s+(?=[A-Z])", paragraph)[0].rstrip(".")
+
+
+def _argument_docs(kind: type[Any]) -> dict[str, str]:
+    """What the docstring of a dataclass says of each field, in one line."""
+    _, _, text = inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, colon, words = line.strip().partition(": ")
+        if colon and line.startswith("    ") and not line.startswith("     "):
+            found[name] = words
+        elif line.strip() and found:
+            found[[*found][-1]] += " " + line.strip()
+    return found
+
+
 def config_types() -> dict[str, Any]:
     """Every valid dotted key and its type."""
     types: dict[str, Any] = {}
-    for outer in dataclasses.fields(Config):
+    for outer in dataclasses.fields(_config_class()):
         inner = outer.default_factory() if callable(outer.default_factory) else None
         if dataclasses.is_dataclass(inner):
             types |= {f"{outer.name}.{f.name}": f.type for f in dataclasses.fields(inner)}
@@ -77,12 +152,15 @@ def parser() -> ArgumentParser:
         default_env=False,
     )
     out.add_argument("--config", action=ActionConfigFile, help="YAML file; later options override it")
-    out.add_class_arguments(Config)
+    out.add_class_arguments(_config_class())
     return out
 
 
 def read_config(arguments: list[str] | None = None) -> Config:
-    """Parse a command line. Raises UserError that names the key and, where one is near, the valid one."""
+    """Parse a command line. Raises UserError that names the key and, where one is near, the valid one.
+
+    All options of the chosen network are filled in, and what its method asks for is checked.
+    """
     items = list(_settings(sys.argv[1:] if arguments is None else arguments))
     words = [item if isinstance(item, str) else f"--{item.key}={_checked(item)}" for item in items]
     try:
@@ -90,7 +168,29 @@ def read_config(arguments: list[str] | None = None) -> Config:
     except ArgumentError as error:
         raise UserError(_refusal(str(error), [item for item in items if isinstance(item, Setting)])) from None
     settings = json.loads(parser().dump(parsed, format="json"))
-    return from_dict({**settings, "noise": with_files_read(settings["noise"])}, "the command line")
+    settings["network"] = _network_section(settings["network"], [item for item in items if isinstance(item, Setting)])
+    config = resolved(from_dict({**settings, "noise": with_files_read(settings["noise"])}, "the command line"))
+    check_method(config)
+    return config
+
+
+def _network_section(parsed: dict[str, Any], items: list[Setting]) -> dict[str, Any]:
+    """The name, the condition and those options that were given.
+
+    Options that a file gives to another network go when a later word names this one; any other is refused where
+    networks are (models/base.py).
+    """
+    named = [place for place, item in enumerate(items) if item.key == "network.name"]
+    section = {"name": parsed["name"]}
+    own = option_types(network_of(parsed["name"]))
+    for place, (key, _, where) in enumerate(items):
+        kind, _, option = key.partition(".")
+        if kind != "network" or option in ("name", "condition"):
+            continue
+        replaced = named and place < named[-1] and where != items[named[-1]].where
+        if option in own or not replaced:
+            section[option] = parsed[option]
+    return section | {"condition": parsed["condition"]}
 
 
 def _settings(arguments: list[str]) -> Iterator[Setting | str]:
