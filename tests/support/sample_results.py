@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from n2s_dist.evaluation.published import paper_db
-from n2s_dist.evaluation.results import MEASURES
+from n2s_dist.metrics.base import BUILT_IN
 
 # A name that would be markup, one that would end the page's data, and one that would leave the pictures' folder.
 HOSTILE = "<img src=x onerror=document.title='broken'>.png"
@@ -19,6 +19,7 @@ ENDING = "</script><script>document.title='broken'</script>.png"
 OUTSIDE = "../../outside.png"
 MISSING = "no <b>checkpoint</b> for gray images"
 
+MEASURES = tuple(measure.key for measure in BUILT_IN)
 _LEVELS = {"known": 1.0, "unknown": 1.1}  # the blur's radius
 
 

@@ -246,11 +246,14 @@ def test_the_worst_image_comes_first_and_every_cell_can_be_seen(opened):
         opened.run(f"chooseCell({number})")
         rows = opened.run("[...$('rows').tBodies[0].rows].map(row => [...row.cells].map(each => each.innerText))")
         images = opened.run(f"data.cells[{number}].images")
-        if images[0][2] is None:
-            assert [row[0] for row in rows] == [image[0] for image in images]
+        if images[0]["figures"]["psnr_db"] is None:
+            assert [row[0] for row in rows] == [image["name"] for image in images]
             continue
-        expected = sorted(images, key=lambda image: image[2])
-        assert [row[:3] for row in rows] == [[i[0], f"{i[1]:.2f}", f"{i[2]:.2f}"] for i in expected], title
+        expected = sorted(images, key=lambda image: image["figures"]["psnr_db"])
+        shown = [
+            [i["name"], f"{i['figures']['psnr_noisy_db']:.2f}", f"{i['figures']['psnr_db']:.2f}"] for i in expected
+        ]
+        assert [row[:3] for row in rows] == shown, title
         opened.run("$('against').value = 1, drawScatter()")  # SSIM, that every image has
         assert opened.run("document.querySelectorAll('#scatter .dot').length") == len(images)
         exhibits = opened.run(f"data.cells[{number}].exhibits.length")
