@@ -1,6 +1,6 @@
 """Train a score network on noisy images alone, or a baseline to compare with.
 
-    accelerate launch -m n2s_dist.train --config configs/gaussian25.yaml --run_dir runs/a --data.shards shards/bsd400
+    accelerate launch -m n2s_dist.train --config configs/gaussian25.yaml --run-dir runs/a --data.shards shards/bsd400
 
 The same command continues an interrupted run from its newest checkpoint. All that a run is can be
 derived from its configuration and samples_seen: order, crops, noise, perturbations and schedules.

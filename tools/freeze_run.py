@@ -73,7 +73,7 @@ def main() -> None:
     _, arguments = parser.parse_known_args()
     config = read_config(arguments)
     if not config.run_dir:
-        raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
+        raise UserError("--run-dir is missing: name a folder for checkpoints and metrics")
     freeze(Path(config.run_dir), arguments)
     print(config.run_dir)
 

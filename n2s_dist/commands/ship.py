@@ -6,7 +6,7 @@ n2s ship runs/universal --name universal-color --results runs/table2/results.jso
 A network must leave alone what has no noise, whatever level it is told (acceptance.py), or it is refused.
 The averaged weights of the newest checkpoint are stored as float16 where that changes the PSNR on scikit-image's
 photographs by less than 0.001 dB, otherwise as float32. Those PSNRs are recorded beside them, for a test to compare
-with. --results adds to the card what `n2s_dist.evaluate --suite table2` found for this network, under its run directory
+with. --results adds to the card what `n2s evaluate --suite table2` found for this network, under its run directory
 or under its name.
 """
 

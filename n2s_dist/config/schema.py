@@ -1,6 +1,6 @@
 """The configuration of a training run: typed, nested and strict.
 
-Settings that contradict each other are refused before any device is touched. command_line.py reads them.
+Settings that contradict each other are refused before any device is touched. training/command_line.py reads them.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class DataConfig:
     """What is trained on.
 
     Args:
-        shards: folder made by tools/build_shards.py, or the URL of its copy (http, https, s3, or another of fsspec's)
+        shards: folder made by n2s build-shards, or the URL of its copy (http, https, s3, or another of fsspec's)
         cache_dir: where shards from a URL are kept; empty takes $XDG_CACHE_HOME/n2s_dist or ~/.cache/n2s_dist
         cache_gib: most that cache_dir may hold, over all runs that share it
         crop_size: side of a training crop in pixels

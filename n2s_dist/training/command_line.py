@@ -1,6 +1,6 @@
 """A training run's settings from a YAML file and dotted options: typed, strict, and read before a device is touched.
 
-python -m n2s_dist.train --config configs/gaussian25.yaml --run_dir runs/a --data.shards shards/bsd400 --seed 1
+n2s train --config gaussian25 --run-dir runs/a --data.shards shards/bsd400 --seed 1
 
 A file's settings are read as if they stood on the command line in its place, so a word means the same in both.
 """

@@ -64,7 +64,7 @@ def start(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting |
     """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
     stopwatch, meeting = stopwatch or Stopwatch(), meeting or Meeting()
     if not config.data.shards:
-        raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
+        raise UserError("--data.shards is missing: build shards with n2s build-shards SOURCE --out DIR")
     store = open_store(config.data.shards, config.data.cache_dir, config.data.cache_gib)
     shards = ShardSet(store)
     check_crop_size(shards, config.data.crop_size)
@@ -80,7 +80,7 @@ def start(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting |
         check_same_run(config, before.config, before.samples_seen, run_dir)
         if before.shards_fingerprint not in shards.manifest.identities:
             raise UserError(
-                f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run_dir"
+                f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run-dir"
             )
 
     stopwatch.lap("shards and checkpoint")
@@ -258,5 +258,5 @@ def check_same_run(config: Config, before: Config, samples_seen: int, run_dir: P
         if now[key] != then.get(key) and not key.startswith(may_change):
             raise UserError(
                 f"{run_dir} was trained with {key} {then.get(key)}, not {now[key]}: "
-                "go on with the same settings, or choose another --run_dir"
+                "go on with the same settings, or choose another --run-dir"
             )

@@ -323,7 +323,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(configure, tiny, cli,
 
 
 @pytest.mark.parametrize(
-    ("missing", "named"), [("--run_dir", "--run_dir is missing"), ("--data.shards", "--data.shards is missing")]
+    ("missing", "named"), [("--run_dir", "--run-dir is missing"), ("--data.shards", "--data.shards is missing")]
 )
 def test_missing_folders_are_named(tiny, cli, tmp_path, missing, named):
     arguments = [word for word in [*tiny, f"--run_dir={tmp_path / 'run'}"] if not word.startswith(missing)]

@@ -171,7 +171,7 @@ def test_training_on_several_noises_learns_and_denoises_each(stored, tmp_path, l
 
 def test_clean_tiles_and_the_papers_law_are_refused(shards, tmp_path):
     options = [f"--noise={TEXT}", f"--run_dir={tmp_path}", f"--data.shards={shards}", "--tracking.wandb=false"]
-    with pytest.raises(UserError, match=r"tools/build_shards\.py --noise gaussian:5-55"):
+    with pytest.raises(UserError, match=r"n2s build-shards --noise gaussian:5-55"):
         train(read_config(options))
     with pytest.raises(UserError, match="one noise level"):
         read_config([*options, "--ardae.coordinates=image"])
