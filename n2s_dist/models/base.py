@@ -49,11 +49,19 @@ def option_types(network: type[Network]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(network.options)}
 
 
-def network_options(config: NetworkConfig) -> dict[str, Any]:
+def network_options(config: NetworkConfig, where: str = "") -> dict[str, Any]:
     """All options of the chosen network, with its defaults where the configuration is silent.
 
-    Raises UserError for an option that it does not have or that has a wrong value.
+    Raises UserError for a network that is not known, and for an option that it does not have or that has a wrong value;
+    it begins with `where`.
     """
+    try:
+        return _checked_options(config)
+    except UserError as error:
+        raise UserError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _checked_options(config: NetworkConfig) -> dict[str, Any]:
     network = network_of(config.name)
     own = option_types(network)
     for key, value in config.options.items():

@@ -33,6 +33,7 @@ import n2s_dist
 from n2s_dist.config.schema import Config, from_dict, to_dict
 from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.models import pretrained
+from n2s_dist.models.base import network_options
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.utils.errors import UserError, print_rank0, warn_once
@@ -311,7 +312,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
 def _config_of(about: dict[str, Any], path: Path) -> Config:
     """A checkpoint's configuration; UserError that names the version that wrote it, if this one can't read it."""
     try:
-        return from_dict(about["config"], str(path))
+        config = from_dict(about["config"], str(path))
+        network_options(config.network, str(path))
+        return config
     except UserError as error:
         versions = about.get("versions")
         wrote = versions.get("n2s_dist") if isinstance(versions, dict) else None

@@ -5,25 +5,25 @@ n2s train --config gaussian25 --run-dir runs/a --data.shards shards/bsd400 --see
 A file's settings are read as if they stood on the command line in its place, so a word means the same in both.
 """
 
-import dataclasses
-import inspect
 import json
 import re
 import sys
 from argparse import HelpFormatter
 from collections.abc import Iterator
-from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
-from n2s_dist.config.schema import Config, NetworkConfig, from_dict
-from n2s_dist.losses.base import check_method, losses
-from n2s_dist.models.base import network_of, networks, option_types, resolved
+from n2s_dist.config.schema import Config, from_dict, to_dict
+from n2s_dist.losses.base import check_method
+from n2s_dist.models.base import network_of, option_types, resolved
 from n2s_dist.noise.specification import with_files_read
+from n2s_dist.training.config_options import config_class, config_keys, config_types
 from n2s_dist.utils.errors import UserError, nearest
 from n2s_dist.utils.files import expanded
+from n2s_dist.utils.plugins import VARIABLE
 from n2s_dist.utils.programs import hyphenated, program_name, underscored
 from n2s_dist.utils.shared_files import shared_folder
 from n2s_dist.utils.strict_yaml import read_yaml
@@ -49,94 +49,6 @@ class Setting(NamedTuple):
     where: str
 
 
-def _network_class() -> type[Any]:
-    """NetworkConfig with the options of all networks in place of `options`, for the parser and its help.
-
-    What each option is by default is up to the network; the help shows the default of the first one that has it.
-    """
-    titles: list[str] = []
-    fields: dict[str, tuple[str, Any, Any]] = {}
-    told: dict[str, list[str]] = {}
-    for name, network in networks().items():
-        titles.append(f"{name} ({_first_sentence(network)})")
-        docs = _argument_docs(network.options)
-        for own in dataclasses.fields(network.options):
-            told.setdefault(own.name, []).append(f"{name}: {docs.get(own.name, 'see its documentation')}")
-            fields.setdefault(own.name, (own.name, option_types(network)[own.name], _default_of(own)))
-    docs = _argument_docs(NetworkConfig)
-    lines = [f"name: {' or '.join(titles)}", *(f"{key}: of {'; '.join(words)}" for key, words in told.items())]
-    lines.append(f"condition: {docs['condition']}")
-    by_name = {own.name: own for own in dataclasses.fields(NetworkConfig)}
-    kind = dataclasses.make_dataclass(
-        "NetworkConfig",
-        [
-            ("name", Literal[tuple(networks())], _default_of(by_name["name"])),
-            *fields.values(),
-            ("condition", by_name["condition"].type, _default_of(by_name["condition"])),
-        ],
-        frozen=True,
-    )
-    indented = "\n".join(f"        {line}" for line in lines)
-    kind.__doc__ = f"{_first_sentence(NetworkConfig)}.\n\n    Args:\n{indented}\n    "
-    return kind
-
-
-def _config_class() -> type[Any]:
-    """Config as the command line knows it: with every network's options, and with the methods that there are."""
-    changed = {"method": Literal[tuple(losses())], "network": (network := _network_class())}
-    fields = [
-        (own.name, changed.get(own.name, own.type), field(default_factory=network) if own.name == "network"
-         else _default_of(own))
-        for own in dataclasses.fields(Config)
-    ]  # fmt: skip
-    kind = dataclasses.make_dataclass("Config", fields, frozen=True)
-    kind.__doc__ = Config.__doc__
-    return kind
-
-
-def _default_of(own: Any) -> Any:
-    """The default of a dataclass's field, as a field of another one takes it."""
-    if own.default is dataclasses.MISSING:
-        return field(default_factory=own.default_factory)
-    return field(default=own.default)
-
-
-def _first_sentence(kind: type[Any]) -> str:
-    """Of a class's docstring, without its full stop."""
-    paragraph = " ".join(inspect.cleandoc(kind.__doc__ or kind.__name__).split("\n\n")[0].split())
-    return re.split(r"\.\s+(?=[A-Z])", paragraph)[0].rstrip(".")
-
-
-def _argument_docs(kind: type[Any]) -> dict[str, str]:
-    """What the docstring of a dataclass says of each field, in one line."""
-    _, _, text = inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        name, colon, words = line.strip().partition(": ")
-        if colon and line.startswith("    ") and not line.startswith("     "):
-            found[name] = words
-        elif line.strip() and found:
-            found[[*found][-1]] += " " + line.strip()
-    return found
-
-
-def config_types() -> dict[str, Any]:
-    """Every valid dotted key and its type."""
-    types: dict[str, Any] = {}
-    for outer in dataclasses.fields(_config_class()):
-        inner = outer.default_factory() if callable(outer.default_factory) else None
-        if dataclasses.is_dataclass(inner):
-            types |= {f"{outer.name}.{f.name}": f.type for f in dataclasses.fields(inner)}
-        else:
-            types[outer.name] = outer.type
-    return types
-
-
-def config_keys() -> list[str]:
-    """Every valid dotted key."""
-    return list(config_types())
-
-
 class _Parser(ArgumentParser):
     """Shows options with hyphens."""
 
@@ -152,7 +64,7 @@ def parser() -> ArgumentParser:
         default_env=False,
     )
     out.add_argument("--config", action=ActionConfigFile, help="YAML file; later options override it")
-    out.add_class_arguments(_config_class())
+    out.add_class_arguments(config_class())
     return out
 
 
@@ -162,6 +74,15 @@ def read_config(arguments: list[str] | None = None) -> Config:
     All options of the chosen network are filled in, and what its method asks for is checked.
     """
     items = list(_settings(sys.argv[1:] if arguments is None else arguments))
+    if "--print_config" in items:  # the parser would print the options of all networks
+        config = _config_of([item for item in items if item != "--print_config"])
+        print(yaml.safe_dump(to_dict(config), sort_keys=False), end="")
+        sys.exit()
+    return _config_of(items)
+
+
+def _config_of(items: list[Setting | str]) -> Config:
+    """The configuration of a command line's settings and other words."""
     words = [item if isinstance(item, str) else f"--{item.key}={_checked(item)}" for item in items]
     try:
         parsed = parser().parse_args(words)
@@ -258,7 +179,8 @@ def _word(value: Any) -> str:
 def _reject_unknown(key: str, where: str) -> None:
     valid = config_keys()
     if key not in valid:
-        raise UserError(f"unknown key '{key}' {where}{nearest(key, valid) or ': see --help for all keys'}")
+        others = f": a network from elsewhere is named by {VARIABLE}" if key.startswith("network.") else ""
+        raise UserError(f"unknown key '{key}' {where}{nearest(key, valid) or others or ': see --help for all keys'}")
 
 
 def _checked(setting: Setting) -> str:

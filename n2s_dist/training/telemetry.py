@@ -23,6 +23,7 @@ from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.losses.base import loss_of, method_loss
 from n2s_dist.losses.loss import Batch
 from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.utils.errors import print_rank0
 from n2s_dist.utils.files import atomic_write
 
 # What differs between a run and its repeat; all else that is logged follows from configuration and samples_seen.
@@ -78,6 +79,16 @@ def flops_per_sample(model: ScoreModel, channels: int, crop_size: int, method: s
     with FlopCounterMode(display=False) as counter:
         method_loss(method, twin, twin, Batch(np.zeros(1), y, noise, aux, sigma_a)).mean().backward()
     return float(counter.get_total_flops())
+
+
+def _flops_or_none(model: ScoreModel, channels: int, crop_size: int, method: str) -> float | None:
+    """The same; None, with a word on it, for a network or a loss that looks at values, which such tensors lack."""
+    try:
+        return flops_per_sample(model, channels, crop_size, method)
+    except (RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:120]
+        print_rank0(f"note: FLOPs can't be counted, so mfu is not logged ({reason})")
+        return None
 
 
 @lru_cache
@@ -167,7 +178,7 @@ class StepTelemetry:
         profile_steps: int,
     ) -> None:
         self._ranks, self._clock = ranks, _clock(ranks.device)
-        self._flops = flops_per_sample(model, channels, crop_size, method)
+        self._flops = _flops_or_none(model, channels, crop_size, method)
         self._peak = matmul_peak(ranks.device, _DTYPES[mixed_precision], torch.get_num_threads())
         self._steps: list[list[Any]] = []  # four marks a step
         self._data_waits: list[tuple[Any, Any]] = []
@@ -223,7 +234,7 @@ class StepTelemetry:
             **percentiles(whole),
             **stragglers(own_ms),
             "exchange_wait_frac": float(np.mean(wait_frac)),
-            "mfu": self._flops * samples_per_sec / sum(peaks),
+            **({} if self._flops is None else {"mfu": self._flops * samples_per_sec / sum(peaks)}),
             "memory_mib": max(memory),
             **({} if scale is None else {"loss_scale": scale}),
         }

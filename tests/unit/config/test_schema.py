@@ -8,7 +8,8 @@ from support.paths import ROOT
 
 from n2s_dist.config.schema import Config, from_dict, to_dict
 from n2s_dist.models.base import resolved
-from n2s_dist.training.command_line import config_keys, read_config
+from n2s_dist.training.command_line import read_config
+from n2s_dist.training.config_options import config_keys
 from n2s_dist.utils.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
