@@ -14,7 +14,7 @@ from n2s_dist.evaluation.methods import EvaluatedMethod, of_network
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.evaluation.worker import compare_deviations, posterior_figures
 from n2s_dist.inference.uncertainty import Posterior
-from n2s_dist.models import checkpoint
+from n2s_dist.models import checkpoint, checkpoint_writing
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.base import NoiseModel
 
@@ -55,7 +55,7 @@ def save_network(
     )
     torch.manual_seed(seed)
     weights = build_score_model(config, channels).state_dict()
-    checkpoint.save(run_dir, config, channels, "", 8, weights, {}, None)
+    checkpoint_writing.save(run_dir, config, channels, "", 8, weights, {}, None)
     return run_dir
 
 
