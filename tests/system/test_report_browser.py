@@ -287,6 +287,19 @@ def test_the_tables_columns_sort(opened):
     assert press(0) == "ascending" and column(0) == sorted(column(0))
 
 
+def test_a_metric_from_elsewhere_has_its_own_column_and_axis(opened):
+    heads = opened.run("[...document.querySelectorAll('#rows thead button')].map(each => each.innerText)")
+    assert heads == ["image", "noisy", "denoised", "SSIM", "MAE (levels)"]
+    opened.run("document.querySelectorAll('#rows thead button')[4].click()")
+    shown = opened.run("[...document.querySelectorAll('#rows tbody tr')].map(row => row.cells[4].innerText)")
+    values = opened.run("cell.images.map(image => image.figures.mae)")
+    assert shown == [f"{value:.3f}" for value in sorted(values, reverse=True)]  # the worst first, where less is better
+    axes = opened.run("[...$('against').options].map(each => each.text)")
+    assert axes[:3] == ["noisy PSNR (dB)", "SSIM", "MAE (levels)"]
+    assert "MAE (levels) " in opened.run("document.getElementById('tip').textContent")
+    assert opened.errors == []
+
+
 def test_the_page_is_drawn_anew_at_another_width(browser, page):
     browser.open(page)
     wide = browser.run("document.querySelector('#scatter svg').viewBox.baseVal.width")
