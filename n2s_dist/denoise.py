@@ -1,8 +1,8 @@
 """Denoise users' own image files.
 
-n2s-denoise noisy.png denoised.png
-n2s-denoise --noise gaussian:20 --ensemble --uncertainty noisy.tif denoised.tif
-n2s-denoise --checkpoint runs/gaussian25 noisy/ denoised/
+n2s denoise noisy.png denoised.png
+n2s denoise --noise gaussian:20 --ensemble --uncertainty noisy.tif denoised.tif
+n2s denoise --checkpoint runs/gaussian25 noisy/ denoised/
 
 A file keeps its type of values, its pages, its transparency and what it says of itself. Noise that is not named is
 estimated, or is what the network was trained on.

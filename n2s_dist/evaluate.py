@@ -32,6 +32,7 @@ from n2s_dist.evaluation.command_line import (
     parser,
 )
 from n2s_dist.evaluation.methods import SCORE_ESTIMATOR
+from n2s_dist.evaluation.results import measures_of
 from n2s_dist.evaluation.runner import sweep
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.reporting import examples
@@ -67,7 +68,7 @@ def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
                 mine = [cell for cell in results["cells"] if cell.get("checkpoint") == str(loaded.path)]
                 shown = [each for each in examples.choose(args.out, results["cells"]) if each.cell in mine]
                 pictures = [(examples.caption(each), examples.strip(each)) for each in shown]
-                log_results(loaded.config, loaded.path.parent.parent, mine, pictures)
+                log_results(loaded.config, loaded.path.parent.parent, mine, measures_of(results), pictures)
     ranks.close()
 
 

@@ -1,6 +1,6 @@
 """An evaluation on one page: the tables, curves and pictures in an HTML file that opens from disk without a network.
 
-    python -m n2s_dist.report --results runs/demo/evaluation --run-dir runs/demo --out runs/demo
+    n2s report --results runs/demo/evaluation --run-dir runs/demo --out runs/demo
 
 Writes OUT/report.html, and the same as PNG for a paper into OUT/figures.
 """

@@ -20,12 +20,18 @@ import torch
 import yaml
 from PIL import Image
 from support.forked_ranks import INTERRUPTED, Fleet
-from support.paths import ROOT
+from support.paths import ROOT, TOYS
 
 from n2s_dist import evaluate
 from n2s_dist.datasets import catalogue
+from n2s_dist.images.formats import base as formats
+from n2s_dist.losses import base as losses
+from n2s_dist.metrics import base as metrics
+from n2s_dist.models import base as networks
+from n2s_dist.noise import base as noise_families
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.utils import plugins
 from n2s_dist.utils.errors import run_command
 
 # Top left corners of pieces with something to see in them.
@@ -146,6 +152,29 @@ def cli(capsys, monkeypatch) -> Callable[..., Finished]:
         return Finished(int(stop.value.code or 0), out, err)
 
     return run
+
+
+@pytest.fixture
+def plug_in(monkeypatch) -> Iterator[Callable[..., None]]:
+    """Name extensions of support/toys in N2S_PLUGINS, for this process and those that it starts.
+
+    What is registered while the test lasts is forgotten after it.
+    """
+    registries = {
+        noise_families: "_FAMILIES", networks: "_NETWORKS", losses: "_LOSSES", metrics: "_METRICS", formats: "_FORMATS",
+    }  # fmt: skip
+
+    def name(*modules: str) -> None:
+        monkeypatch.syspath_prepend(TOYS)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TOYS), *sys.path]))
+        monkeypatch.setenv(plugins.VARIABLE, ",".join(modules))
+        monkeypatch.setattr(plugins, "_imported", set())
+        for module, registry in registries.items():
+            monkeypatch.setattr(module, registry, dict(getattr(module, registry)))
+
+    yield name
+    for path in TOYS.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ from pathlib import Path
 from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training.batches import open_batches
 from n2s_dist.training.checkpointing import save
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import loop
 from n2s_dist.training.setup import start
 from n2s_dist.training.tracking import NullTracker

@@ -25,12 +25,12 @@ import torch
 from bench import machine, photographs_folder, report
 from tqdm import tqdm
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training.batches import open_batches
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import loop
 from n2s_dist.training.setup import start
 from n2s_dist.training.telemetry import flops_per_sample

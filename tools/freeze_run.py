@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 
-from n2s_dist.config.command_line import read_config
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError, run_command, warn_once
 from n2s_dist.utils.files import atomic_write
 
@@ -73,7 +73,7 @@ def main() -> None:
     _, arguments = parser.parse_known_args()
     config = read_config(arguments)
     if not config.run_dir:
-        raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
+        raise UserError("--run-dir is missing: name a folder for checkpoints and metrics")
     freeze(Path(config.run_dir), arguments)
     print(config.run_dir)
 

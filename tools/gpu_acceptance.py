@@ -24,7 +24,6 @@ import torch
 from bench import machine, photograph_of_size, photographs_folder
 from bench_step import Switches, make_steps
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed.devices import choose_device
 from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.loading import sample_order
@@ -34,6 +33,7 @@ from n2s_dist.noise.specification import parse_noise
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.telemetry import flops_per_sample, matmul_peak
 from n2s_dist.utils.errors import run_command
 

@@ -19,7 +19,6 @@ from bench import machine
 from PIL import Image
 from torch import Tensor
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.evaluation.benchmarks import Benchmark
 from n2s_dist.evaluation.methods import of_network
@@ -31,6 +30,7 @@ from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import run_command
 

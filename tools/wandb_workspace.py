@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from n2s_dist.config.schema import TrackingConfig
-from n2s_dist.reporting.curves import BENCHMARK_MEASURES, SECTIONS
+from n2s_dist.reporting.curves import SECTIONS, benchmark_measures
 from n2s_dist.training.tracking import has_key
 from n2s_dist.utils.errors import UserError, run_command
 
@@ -37,7 +37,7 @@ def build(entity: str, project: str, benchmarks: Sequence[str] = _BENCHMARKS) ->
 
     sections = {name: [line(*panel) for panel in panels] for name, panels in SECTIONS.items()}
     evaluation = sections.pop("validation")
-    for measure in BENCHMARK_MEASURES:
+    for measure in benchmark_measures():
         metrics: list = [wr.SummaryMetric(f"{name}/{measure}") for name in benchmarks]
         evaluation.append(wr.BarPlot(title=f"{measure}, means over benchmarks", metrics=metrics))
     evaluation += [wr.WeavePanelSummaryTable(table_name=name) for name in ("cells", "results")]

@@ -9,13 +9,13 @@ Interrupted in any way, the same command goes on. docs/datasets.md lists the dat
 import argparse
 
 from n2s_dist.datasets.catalogue import find_dataset
-from n2s_dist.datasets.download import Network
+from n2s_dist.datasets.download import Connection
 from n2s_dist.datasets.fetch import fetch
 from n2s_dist.utils.errors import UserError
 
 
 def main() -> None:
-    defaults = Network()
+    defaults = Connection()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME", help="data sets, such as kodak24: see shards/*.yaml")
     parser.add_argument("--out", default="data", metavar="DIR", help="NAME goes below this folder (%(default)s)")
@@ -33,7 +33,7 @@ def main() -> None:
         "--tries", type=int, default=defaults.tries, help="attempts in a row without progress (%(default)s)"
     )
     args = parser.parse_args()
-    network = Network(args.timeout, args.tries)
+    network = Connection(args.timeout, args.tries)
     datasets = [find_dataset(name) for name in dict.fromkeys(args.names)]
     if args.source is not None and len(datasets) > 1:
         raise UserError("--from goes with one data set: give one NAME")

@@ -6,7 +6,7 @@ n2s ship runs/universal --name universal-color --results runs/table2/results.jso
 A network must leave alone what has no noise, whatever level it is told (acceptance.py), or it is refused.
 The averaged weights of the newest checkpoint are stored as float16 where that changes the PSNR on scikit-image's
 photographs by less than 0.001 dB, otherwise as float32. Those PSNRs are recorded beside them, for a test to compare
-with. --results adds to the card what `n2s_dist.evaluate --suite table2` found for this network, under its run directory
+with. --results adds to the card what `n2s evaluate --suite table2` found for this network, under its run directory
 or under its name.
 """
 
@@ -142,6 +142,12 @@ def results_table(path: Path, name: str, run_dir: Path) -> str:
     return "\n".join(lines)
 
 
+def _option(option: tuple[str, Any]) -> str:
+    """How the card tells an option of the network."""
+    key, value = option[0].replace("_", " "), option[1]
+    return (key if value else f"not {key}") if isinstance(value, bool) else f"{key} {value}"
+
+
 def is_mine(cell: dict[str, Any], name: str, run_dir: Path) -> bool:
     where = str(cell.get("checkpoint"))
     return where == name or Path(where).absolute().is_relative_to(run_dir.absolute())
@@ -177,8 +183,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         coordinates=loaded.config.ardae.coordinates,
         version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
         color=KINDS[loaded.channels],
-        network=f"{network.name}, widths {network.widths}, {network.blocks} blocks a level"
-        + (", symmetric under flips and quarter turns" if network.symmetric else ""),
+        network=", ".join([network.name, *map(_option, network.options.items())]),
         parameters=sum(tensor.numel() for tensor in weights.values()),
         storage=storage,
         mib=len(content) / 2**20,

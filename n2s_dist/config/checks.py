@@ -1,4 +1,7 @@
-"""Which values of a configuration are out of range, and which contradict each other."""
+"""Which values of a configuration are out of range, and which contradict each other.
+
+What the chosen network and the chosen method ask for is checked where these are: in models/base.py and losses/base.py.
+"""
 
 import math
 from operator import attrgetter
@@ -10,9 +13,6 @@ from n2s_dist.utils.errors import UserError
 if TYPE_CHECKING:
     from n2s_dist.config.schema import Config
 
-# Of the square's symmetry group: quarter turns, with or without a flip before. A symmetric network's channels come in
-# groups of so many.
-SYMMETRY_ORDER = 8
 # The families that network.condition families tells apart, in the order of their planes.
 TOLD_FAMILIES = ("gaussian", "poisson", "gamma")
 
@@ -25,10 +25,6 @@ def check(config: "Config") -> None:
         raise UserError("ardae.coordinates image takes one noise level: give stable, or a noise such as gaussian:25")
     if noise.paper_sigma_a is None and config.ardae.coordinates == "image":
         raise UserError(f"noise {config.noise} has no image coordinates: give ardae.coordinates stable")
-    if config.method != "ardae" and not noise.is_single:
-        raise UserError(
-            f"method {config.method} takes one noise level: give a noise such as gaussian:25, or method ardae"
-        )
     check_condition(config)
     if config.ardae.whole_range and noise.is_single:
         raise UserError("ardae.whole_range takes a noise of several levels, such as gaussian:5-55")
@@ -37,10 +33,8 @@ def check(config: "Config") -> None:
             raise UserError(f"ardae.focus is {focus}: it takes ardae.whole_range true")
         if config.aim.is_single or not noise.contains(config.aim):
             raise UserError(f"ardae.focus is {focus}: give a part of each range of {config.noise}, in this order")
-    if config.method != "ardae" and config.ardae.coordinates == "image":
-        raise UserError(f"ardae.coordinates image is for method ardae: give stable for method {config.method}")
     for key in (
-        "data.cache_gib", "data.crop_size", "data.num_threads", "network.blocks", "optimizer.learning_rate",
+        "data.cache_gib", "data.crop_size", "data.num_threads", "optimizer.learning_rate",
         "optimizer.decay_samples", "optimizer.step_every_samples", "optimizer.step_factor",
         "train.total_samples", "train.global_batch_size",
         "train.device_batch_size", "train.checkpoint_every_samples", "train.keep_checkpoints",
@@ -68,18 +62,10 @@ def check(config: "Config") -> None:
         value = attrgetter(key)(config)
         if not 0 <= value <= 1:
             raise UserError(f"{key} is {value}: it must be a share of the crops, from 0 to 1")
-        if value and (config.method != "ardae" or config.ardae.coordinates == "image"):
-            raise UserError(f"{key} is {value}: it takes method ardae and ardae.coordinates stable")
+        if value and config.ardae.coordinates == "image":
+            raise UserError(f"{key} is {value}: it takes ardae.coordinates stable")
     if config.ardae.overstated and not config.ardae.whole_range:
         raise UserError(f"ardae.overstated is {config.ardae.overstated}: it takes ardae.whole_range true")
-    if not config.network.widths or min(config.network.widths) <= 0:
-        raise UserError(f"network.widths is {config.network.widths}: give one positive width a level")
-    if config.network.symmetric and config.network.name != "resunet":
-        raise UserError(f"network.symmetric is for resunet: network.name is {config.network.name}")
-    if config.network.symmetric and any(width % SYMMETRY_ORDER for width in config.network.widths):
-        raise UserError(
-            f"network.widths is {config.network.widths}: network.symmetric takes multiples of {SYMMETRY_ORDER}"
-        )
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
         raise UserError(f"optimizer.betas is {optimizer.betas}: give two numbers in [0, 1)")
     if not 0 <= optimizer.momentum < 1:
@@ -90,7 +76,7 @@ def check(config: "Config") -> None:
 
 
 def check_condition(config: "Config") -> None:
-    """UserError where network.condition does not go with the noise, the method or the coordinates."""
+    """UserError where network.condition does not go with the noise or the coordinates."""
     noise, kind = parse_training_noise(config.noise), config.network.condition
     if kind == "map" and config.ardae.coordinates == "image":
         raise UserError("network.condition map takes ardae.coordinates stable")
@@ -101,6 +87,3 @@ def check_condition(config: "Config") -> None:
             )
         if noise.max_width:
             raise UserError(f"network.condition families knows no correlation: give map for {config.noise}")
-    if noise.max_width and config.method in ("supervised", "noise2noise", "noise2void"):
-        why = "masks single pixels" if config.method == "noise2void" else "takes noise that the loader draws"
-        raise UserError(f"method {config.method} {why}, and {config.noise} is correlated: give ardae, sure or r2r")

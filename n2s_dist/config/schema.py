@@ -1,6 +1,6 @@
 """The configuration of a training run: typed, nested and strict.
 
-Settings that contradict each other are refused before any device is touched. command_line.py reads them.
+Settings that contradict each other are refused before any device is touched. training/command_line.py reads them.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ from n2s_dist.utils.errors import UserError
 Precision = Literal["no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 DeviceChoice = Literal["auto", "gpu", "cpu"]
-Method = Literal["ardae", "supervised", "noise2noise", "noise2void", "sure", "r2r"]
 ExtraView = Literal["clean", "noisy"]
 ConditionKind = Literal["families", "map"]
 
@@ -27,7 +26,7 @@ class DataConfig:
     """What is trained on.
 
     Args:
-        shards: folder made by tools/build_shards.py, or the URL of its copy (http, https, s3, or another of fsspec's)
+        shards: folder made by n2s build-shards, or the URL of its copy (http, https, s3, or another of fsspec's)
         cache_dir: where shards from a URL are kept; empty takes $XDG_CACHE_HOME/n2s_dist or ~/.cache/n2s_dist
         cache_gib: most that cache_dir may hold, over all runs that share it
         crop_size: side of a training crop in pixels
@@ -80,20 +79,26 @@ class NetworkConfig:
     """The network inside the score model.
 
     Args:
-        name: resunet (bias-free residual U-Net) or unet_n2n (Noise2Noise's U-Net)
-        widths: channels of each level of resunet, fine to coarse
-        blocks: residual blocks a level of resunet
-        symmetric: whether resunet commutes with flips and quarter turns, its weights being copies of an eighth of them;
-            takes widths that are multiples of 8
+        name: which network (models/base.py lists them)
+        options: its own, by name; what is left out has its default. In files and on the command line they stand beside
+            the name: network.widths
         condition: what it is told of the noise: families (which of gaussian, poisson and gamma, and the level) or map
             (the noise's strength at every value, and the width of its correlation), which takes noise of any family
     """
 
-    name: Literal["resunet", "unet_n2n"] = "resunet"
-    widths: list[int] = field(default_factory=lambda: [32, 64, 128])
-    blocks: int = 2
-    symmetric: bool = False
+    name: str = "resunet"
+    options: dict[str, Any] = field(default_factory=dict)
     condition: ConditionKind = "families"
+
+    @classmethod
+    def of_section(cls, section: dict[str, Any]) -> "NetworkConfig":
+        """From its dictionary in a file. Options are checked where the networks are."""
+        own = {key: value for key, value in section.items() if key in ("name", "condition")}
+        return cls(options={key: value for key, value in section.items() if key not in own}, **own)
+
+    def to_section(self) -> dict[str, Any]:
+        """As it is written to files."""
+        return {"name": self.name, **self.options, "condition": self.condition}
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,7 @@ class Config:
 
     run_dir: str = ""
     noise: str = "gaussian:25"
-    method: Method = "ardae"
+    method: str = "ardae"
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     ardae: ArdaeConfig = field(default_factory=ArdaeConfig)
@@ -218,21 +223,10 @@ class Config:
     def __post_init__(self) -> None:
         check(self)
 
-    @property
-    def method_key(self) -> str:
-        """What tables and paper.yaml call the method."""
-        return "n2s" if self.method == "ardae" else self.method
-
     @cached_property
     def aim(self) -> NoiseDistribution:
         """The noise that the network is to be best at: ardae.focus, or all that it trains on."""
         return parse_training_noise(self.ardae.focus or self.noise)
-
-    @property
-    def extra_view(self) -> ExtraView | None:
-        """What the method sees beside a noisy crop: the clean one, another noisy one, or nothing."""
-        besides: dict[Method, ExtraView] = {"supervised": "clean", "noise2noise": "noisy"}
-        return besides.get(self.method)
 
     @property
     def sigma_a(self) -> tuple[float, float]:
@@ -247,7 +241,8 @@ class Config:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    return dataclasses.asdict(config)
+    """All settings, nested, as files hold them."""
+    return {**dataclasses.asdict(config), "network": config.network.to_section()}
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -265,10 +260,13 @@ def from_dict(data: dict[str, Any], where: str) -> Config:
         values = {key: value for key, value in data.items() if key != "config"}
         if strange := [
             *_strange(values, Config),
-            *(k for s in sections for k in _strange(values.get(s, {}), sections[s], s)),
+            *(k for s in sections if s != "network" for k in _strange(values.get(s, {}), sections[s], s)),
         ]:
             raise UserError(f"{where} holds a setting that this version of n2s_dist does not know: {strange[0]}")
-        return Config(**{key: sections[key](**value) if key in sections else value for key, value in values.items()})
+        made = {key: sections[key](**values[key]) for key in values if key in sections and key != "network"}
+        if "network" in values:
+            made["network"] = NetworkConfig.of_section(values["network"])
+        return Config(**{**values, **made})
     except (TypeError, AttributeError) as error:
         raise UserError(f"{where} is not a configuration of this program: {error}") from None
 

@@ -116,7 +116,7 @@ def resolve_source(source: str) -> Path:
         return path
     folder = dataset_folder(source)
     if not folder.exists():
-        raise UserError(f"{folder} does not exist: run tools/fetch_data.py {source}")
+        raise UserError(f"{folder} does not exist: run n2s fetch {source}")
     return folder
 
 

@@ -32,7 +32,7 @@ _CHUNK = 2**16
 
 
 @dataclass(frozen=True)
-class Network:
+class Connection:
     """timeout_sec without a byte ends an attempt; tries in a row without progress end a URL; pauses double."""
 
     timeout_sec: float = 30
@@ -66,7 +66,7 @@ class _NotWritten(Exception):
         self.error = error
 
 
-def download(urls: Sequence[str], part: Path, check: Callable[[Path], None], network: Network) -> str:
+def download(urls: Sequence[str], part: Path, check: Callable[[Path], None], network: Connection) -> str:
     """Fetch `part` from the first URL whose file passes `check`, and return that URL.
 
     `check` raises UserError to refuse a complete file, which is then thrown away. Raises UserError with every URL and
@@ -96,7 +96,7 @@ def discard(part: Path) -> None:
     _state_path(part).unlink(missing_ok=True)
 
 
-def _fetch(url: str, part: Path, network: Network) -> None:
+def _fetch(url: str, part: Path, network: Connection) -> None:
     """Try until `part` is complete, or until `tries` attempts in a row have not got further than any before."""
     furthest, failures, reason = _size(part), 0, ""
     while failures < network.tries:
@@ -124,7 +124,7 @@ def _fetch(url: str, part: Path, network: Network) -> None:
     raise _GaveUp(reason)
 
 
-def _attempt(url: str, part: Path, network: Network) -> str:
+def _attempt(url: str, part: Path, network: Connection) -> str:
     """One request. Returns an empty string when `part` is complete, else what went wrong."""
     state, have = _read_state(part), _size(part)
     if not have or state is None or state.url != url or not state.validator:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from n2s_dist.datasets.archives import unpack
 from n2s_dist.datasets.catalogue import DataSet, find_dataset
-from n2s_dist.datasets.download import Network, discard, download
+from n2s_dist.datasets.download import Connection, discard, download
 from n2s_dist.images.eight_bit import image_size, read_image
 from n2s_dist.images.files import ImageFile, list_images
 from n2s_dist.utils.errors import UserError
@@ -30,7 +30,7 @@ _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B")
 
 
 def fetch(
-    name: str, out: str | Path = "data", source: str | Path | None = None, network: Network | None = None
+    name: str, out: str | Path = "data", source: str | Path | None = None, network: Connection | None = None
 ) -> Path:
     """Make OUT/NAME a folder that holds the data set, and return it.
 
@@ -62,7 +62,7 @@ def fetch(
     with _work_folder(place) as work:
         take_back(work, place)
         if source is None:
-            _download_all(dataset, work, network or Network())
+            _download_all(dataset, work, network or Connection())
         elif source.is_dir():
             place.symlink_to(source.resolve())
             return target
@@ -93,7 +93,7 @@ def check_images(dataset: DataSet, folder: Path) -> None:
         raise UserError(f"the images in {folder} are {found}, {dataset.name} is in {dataset.color}")
 
 
-def _download_all(dataset: DataSet, work: Path, network: Network) -> None:
+def _download_all(dataset: DataSet, work: Path, network: Connection) -> None:
     hint = "if you have it already, give its archive or folder with --from"
     try:
         if dataset.archive == "none":
@@ -104,7 +104,7 @@ def _download_all(dataset: DataSet, work: Path, network: Network) -> None:
         raise UserError(f"{dataset.name} can't be fetched: {error}; {hint}") from None
 
 
-def _download_files(dataset: DataSet, work: Path, network: Network) -> None:
+def _download_files(dataset: DataSet, work: Path, network: Connection) -> None:
     images = work / "images"
     images.mkdir(exist_ok=True)
     best = 0  # the mirror that worked last is asked first

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from n2s_dist.distributed.meeting import Meeting, source_digest
 from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.utils import plugins
 from n2s_dist.utils.errors import RunFailed, of_all
 
 _WIDTH = 2**14  # factors of a row; they stay in a processor's cache
@@ -67,10 +68,10 @@ def tensors_of(state: dict[str, Any], names: list[str]) -> Iterator[tuple[str, T
 
 def compare_program(meeting: Meeting, settings: dict[str, Any], versions: dict[str, str]) -> None:
     """UserError on all ranks when one has other code or other settings than the others."""
-    plugins = os.environ.get("N2S_PLUGINS", "")
+    named = os.environ.get(plugins.VARIABLE, "")
     meeting.compare(
         "versions",
-        lambda: {**versions, "source": source_digest(), "N2S_PLUGINS": plugins},
+        lambda: {**versions, "source": source_digest(), plugins.VARIABLE: named, **plugins.digests()},
         "install and set the same on all nodes",
     )
     meeting.compare("settings", lambda: settings, "start all ranks by the same command")

@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from itertools import count
@@ -28,11 +27,11 @@ from torch import distributed
 import n2s_dist
 from n2s_dist.distributed import stop_signals
 from n2s_dist.distributed.launched import settle
+from n2s_dist.distributed.rank_messages import difference_between, named_ranks, outcome_of
 from n2s_dist.utils.errors import (
     Ended,
     RunFailed,
     UserError,
-    described,
     is_told,
     mark_told,
     of_all,
@@ -82,7 +81,9 @@ class Meeting:
             return
         shown = dict(list(mine.items())[:_MOST_FACTS])
         mine_and_host = json.dumps([socket.gethostname(), shown])
-        difference = self._exchange(mine_and_host, lambda rows: _difference(what, [json.loads(row) for row in rows]))
+        difference = self._exchange(
+            mine_and_host, lambda rows: difference_between(what, [json.loads(row) for row in rows])
+        )
         raise of_all(UserError(f"{difference}: {advice}"))
 
     def from_main(self, choose: Callable[[], T]) -> T:
@@ -162,13 +163,15 @@ class Meeting:
             waited = time.monotonic() - begin
             if waited > patience:
                 self._expected -= {*absent}
-                late = f"{_named(absent)} of {self.launch.world_size} did not come within {patience:g} s"
+                late = f"{named_ranks(absent)} of {self.launch.world_size} did not come within {patience:g} s"
                 raise RunFailed(f"{late}{self._where}: run the same command again")
             if waited > SAY_SEC and not said and self.launch.local_rank == 0:
-                print(f"rank {self.launch.rank} waits for {_named(absent)}{self._where}", file=sys.stderr, flush=True)
+                print(
+                    f"rank {self.launch.rank} waits for {named_ranks(absent)}{self._where}", file=sys.stderr, flush=True
+                )
                 said = True
             if stop_signals.told_to_end():
-                raise Ended(f"ended by {signal.SIGTERM.name} while it waited for {_named(absent)}")
+                raise Ended(f"ended by {signal.SIGTERM.name} while it waited for {named_ranks(absent)}")
             time.sleep(pause)
             pause = min(2 * pause, _LOOK_SEC[1])
 
@@ -228,7 +231,7 @@ class Meeting:
 
     def _tell_all(self, error: BaseException, is_hasty: bool) -> None:
         """On rank 0: print the line, and stay until all others know, also those that are still starting."""
-        code, message, known = _said(error)
+        code, message, known = outcome_of(error)
         if known:
             tell(error, message)
         store = self._connected()
@@ -241,7 +244,7 @@ class Meeting:
 
     def _tell_main(self, error: BaseException) -> None:
         """On another rank: have rank 0 print the line and end all others; print it here when rank 0 does not."""
-        code, message, known = _said(error)
+        code, message, known = outcome_of(error)
         is_told_by_main = is_told(error)
         try:
             store = self._connected(_HEARD_SEC)
@@ -268,47 +271,12 @@ class Meeting:
         return mark_told(error) if failure["is_told"] else error
 
 
-def _said(error: BaseException) -> tuple[int, str, bool]:
-    """Exit code, line, and whether the rank that met the error would print that line itself."""
-    if known := described(error):
-        return *known, True
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else 1
-        return code, f"ended with exit code {code}, and its own message says why", False
-    return 1, f"failed with {type(error).__name__}, and its own traceback says why", False
-
-
-def _named(ranks: list[int]) -> str:
-    shown = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
-    return f"rank {shown}" if len(ranks) == 1 else f"ranks {shown}"
-
-
 def _answers(address: str, port: int) -> bool:
     try:
         socket.create_connection((address, port), timeout=1).close()
     except OSError:
         return False
     return True
-
-
-def _difference(what: str, rows: list[tuple[str, dict[str, str]]]) -> str:
-    """What is not the same everywhere, and who is the odd one. rows: each rank's host and facts."""
-    names = {name: None for _, facts in rows for name in facts}
-    differing = [name for name in names if len({facts.get(name) for _, facts in rows}) > 1]
-    if not differing:
-        return f"{what} differ between ranks"
-    name = differing[0]
-    values = [facts.get(name, "nothing") for _, facts in rows]
-    usual, holders = Counter(values).most_common(1)[0]
-    if 2 * holders <= len(rows):  # no majority: rank 0 is what others are compared with
-        usual = values[0]
-    odd = next(rank for rank, value in enumerate(values) if value != usual)
-    other = values.index(usual)
-    more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
-    return (
-        f"{what} differ between ranks: {name} is {values[odd]} on rank {odd} ({rows[odd][0]}), "
-        f"{usual} on rank {other} ({rows[other][0]}){more}"
-    )
 
 
 def source_digest() -> str:

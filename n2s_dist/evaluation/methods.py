@@ -10,6 +10,7 @@ from n2s_dist.config.schema import to_dict
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.tiling import TILE, Box, ReceptiveField, denoise_box, denoise_tiled
 from n2s_dist.inference.uncertainty import PROBES, Posterior, posterior_tiled
+from n2s_dist.losses.base import table_key
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.models.self_ensemble import SelfEnsemble
@@ -69,9 +70,14 @@ class EvaluatedMethod:
 
 def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> EvaluatedMethod:
     """A checkpoint's network in one pass, or in a few more for the posterior's standard deviation as well."""
-    receptive_field = ReceptiveField.of(loaded.model)
+    field = ReceptiveField.of(loaded.model)
     usual = EvaluatedMethod(
-        loaded.config.method_key, _with(loaded.model), digest(loaded), 1.0, receptive_field, loaded, str(loaded.path)
+        table_key(loaded.config.method),
+        _with(loaded.model),
+        digest(loaded),
+        receptive_field=None if field.radius is None else field,
+        loaded=loaded,
+        checkpoint=str(loaded.path),
     )
     if not uncertainty:
         return usual

@@ -13,7 +13,7 @@ from n2s_dist.evaluation.benchmarks import Task
 from n2s_dist.evaluation.methods import Estimator
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.inference.tiling import TILE, Box, ReceptiveField
-from n2s_dist.metrics.ssim import SSIM_RADIUS
+from n2s_dist.metrics.base import reach
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,28 @@ class WorkUnit:
 
 
 def cut_cell(number: int, cell: Cell, estimator: Estimator | None) -> list[list[WorkUnit]]:
-    """The units of each image of a cell. Where the level has to be estimated, it takes the image whole."""
+    """The units of each image of a cell.
+
+    Where the level has to be estimated or some metric takes images whole, each image is one unit.
+    """
     assert cell.source and cell.denoiser
     passes, receptive_field, more = cell.denoiser.passes, cell.denoiser.receptive_field, 0
     if cell.level == "unknown":
         assert estimator
         receptive_field, more = None, estimator.pixels
-    cuts = [cut(task, receptive_field, passes=passes) for task in cell.source.tasks]
+    margin = reach() if cell.has_truth else 0
+    if margin is None:
+        receptive_field, margin = None, 0
+    cuts = [cut(task, receptive_field, passes=passes, margin=margin) for task in cell.source.tasks]
     return [[replace(unit, cell=number, cost=unit.cost + more) for unit in units] for units in cuts]
 
 
-def cut(task: Task, receptive_field: ReceptiveField | None, tile: int = TILE, passes: float = 1.0) -> list[WorkUnit]:
+def cut(
+    task: Task, receptive_field: ReceptiveField | None, tile: int = TILE, passes: float = 1.0, margin: int = 0
+) -> list[WorkUnit]:
     """An image in one unit, or one larger than a tile of `tile` x `tile` pixels in tiles of about equal size.
 
-    reach: None leaves every image whole.
+    receptive_field: None leaves every image whole. margin: pixels around a tile that metrics see.
     """
     whole = Box.of(task.size)
     if receptive_field is None or whole.pixels <= tile**2:
@@ -57,7 +65,7 @@ def cut(task: Task, receptive_field: ReceptiveField | None, tile: int = TILE, pa
         count = -(-length // tile)
         sides.append(receptive_field.on_grid(-(-length // count)))
     boxes = whole.tiles(*sides)
-    wide = [receptive_field.around(box.grown(SSIM_RADIUS, task.size), task.size) for box in boxes]
+    wide = [receptive_field.around(box.grown(margin, task.size), task.size) for box in boxes]
     return [WorkUnit(task, box, round(seen.pixels * passes)) for box, seen in zip(boxes, wide, strict=True)]
 
 

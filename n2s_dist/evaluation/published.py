@@ -6,6 +6,8 @@ from typing import Any
 
 from n2s_dist.utils.strict_yaml import read_yaml
 
+PAPERS_OWN = "n2s"  # the key of the paper's own method, Noise2Score
+
 
 @cache
 def read_paper() -> dict[str, Any]:
@@ -13,11 +15,11 @@ def read_paper() -> dict[str, Any]:
     return read_yaml(Path(__file__).parent / "paper.yaml")
 
 
-def paper_db(noise: str, level: str, benchmark: str, method: str = "n2s") -> float | None:
+def paper_db(noise: str, level: str, benchmark: str, method: str = PAPERS_OWN) -> float | None:
     """A method's published PSNR in dB over a whole benchmark; None where none is published, or none usable.
 
     noise: as noise.format_noise writes it, "gaussian:25". level: "known" or "unknown", whether the method was told the
-    noise's parameter. method: a key of paper.yaml's methods; "n2s" is the paper's own, Noise2Score.
+    noise's parameter. method: a key of paper.yaml's methods, of which PAPERS_OWN is the paper's own.
     """
     return read_paper()["methods"].get(method, {}).get(level, {}).get(noise, {}).get(benchmark)
 

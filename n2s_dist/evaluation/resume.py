@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from n2s_dist.evaluation.partition import WorkUnit
+from n2s_dist.metrics.base import measures
 
 FOLDER = ".pieces"
 
@@ -40,13 +41,15 @@ def read_completed(out: Path, fingerprints: list[str | None], shown: set[int], u
     """What an evaluation into `out` left of cells with these fingerprints.
 
     shown: places of cells whose pictures are wanted, `unseen` those of them that lack some: what has no pictures
-    beside it does not count for these.
+    beside it does not count for these. Cells that lack one of today's metrics don't count either, nor do units that
+    other metrics have measured: metrics decide how images are cut.
     """
+    wanted = {measure.key for measure in measures()}
     places = {fingerprint: place for place, fingerprint in enumerate(fingerprints) if fingerprint}
     cells = {}
     for cell in _read_cells(out / "results.json"):
         place = places.get(str(cell.get("fingerprint")))
-        if place is not None and place not in unseen:
+        if place is not None and place not in unseen and all(wanted <= row.keys() for row in [cell, *cell["images"]]):
             cells[place] = cell
     rows = {}  # a unit measured twice, by an evaluation that was to show more than the one before, counts once
     for path in sorted((out / FOLDER).glob("*.jsonl")):
@@ -54,9 +57,20 @@ def read_completed(out: Path, fingerprints: list[str | None], shown: set[int], u
             with contextlib.suppress(ValueError):  # a kill cut it short
                 row = json.loads(line)
                 place = places.get(row["cell"])
-                if place is not None and place not in cells and (place not in shown or row["kept"]):
-                    rows[place, row["name"], *row["box"]] = {**row, "cell": place}
+                if place is None or place in cells or _sums(row).keys() != wanted:
+                    continue
+                if place not in shown or row["kept"]:
+                    rows[place, row["name"], *row["box"]] = {**row, "cell": place, "sums": _sums(row)}
     return CompletedWork(cells, list(rows.values()))
+
+
+# What units held in place of "sums" before metrics had a registry.
+_BEFORE = {"psnr_noisy_db": "noisy", "psnr_db": "estimate", "psnr_uint8_db": "uint8", "ssim": "ssim"}
+
+
+def _sums(row: dict[str, Any]) -> dict[str, float | None]:
+    """What was measured of a unit, by today's keys."""
+    return row["sums"] if "sums" in row else {key: row.get(name) for key, name in _BEFORE.items()}
 
 
 def _read_cells(path: Path) -> list[dict[str, Any]]:

@@ -19,10 +19,11 @@ from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.evaluation.methods import Estimator
 from n2s_dist.evaluation.partition import WorkUnit, cut_cell, partition
 from n2s_dist.evaluation.protocols import describe
-from n2s_dist.evaluation.results import MEASURES
+from n2s_dist.evaluation.results import describe_measures
 from n2s_dist.evaluation.resume import CompletedWork, Journal, forget, read_completed
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.evaluation.worker import EvaluationWorker, has_pictures, image_row, posterior_figures, shown_cells
+from n2s_dist.metrics.base import measures
 from n2s_dist.models import checkpoint
 from n2s_dist.utils.errors import UserError, of_all
 
@@ -87,6 +88,7 @@ def sweep(
         "versions": versions,
         "hardware": hardware,
         "protocol": describe([cell.protocol for cell in cells]),
+        "measures": describe_measures(measures()),
         "cells": entries,
     }
 
@@ -98,7 +100,7 @@ def entry(cell: Cell, sums: list[list[dict[str, Any]]], fingerprint: str | None)
     rows = [image_row(task, units) for task, units in zip(cell.source.tasks, sums, strict=True)]
     return {
         **cell.identity(),
-        **{key: mean([row[key] for row in rows]) for key in MEASURES},
+        **{key: mean([row[key] for row in rows]) for key in (measure.key for measure in measures())},
         "num_images": len(rows),
         "checkpoint": cell.denoiser.checkpoint,
         "samples_seen": loaded.samples_seen if loaded else None,

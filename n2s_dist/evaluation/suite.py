@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark
 from n2s_dist.evaluation.methods import EvaluatedMethod
-from n2s_dist.evaluation.published import paper_db
+from n2s_dist.evaluation.published import PAPERS_OWN, paper_db
 from n2s_dist.images.files import KINDS
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
@@ -91,7 +91,7 @@ def suite_cells(
     sources: each of its benchmarks, or why it is not there. protocol: of cells without a benchmark.
     """
     cells = []
-    methods = list(dict.fromkeys(["n2s", *(denoiser.method for denoiser in denoisers)]))
+    methods = list(dict.fromkeys([PAPERS_OWN, *(denoiser.method for denoiser in denoisers)]))
     for noise in SUITES[suite]["noises"]:
         for level in levels:
             for name in SUITES[suite]["benchmarks"]:
@@ -99,7 +99,7 @@ def suite_cells(
                     mine = [denoiser for denoiser in denoisers if denoiser.method == method]
                     source, chosen = sources[name], choose(mine, parse_noise(noise), level, KNOWN[name].channels)
                     missing = next((why for why in (source, chosen) if isinstance(why, str)), None)
-                    if isinstance(chosen, str) and not method.startswith("n2s"):
+                    if isinstance(chosen, str) and not method.startswith(PAPERS_OWN):
                         continue  # a baseline is there to compare with where it is given
                     if isinstance(source, str) or isinstance(chosen, str):
                         cells.append(Cell(noise, level, method, name, missing=missing, protocol=protocol))

@@ -1,7 +1,7 @@
 """What one rank measures on its units, and how units become the row of an image.
 
     unit ──► corrupt its image, estimate its level where that is unknown, denoise its box
-          ──► sums of errors ──► (over all ranks) ──► PSNR, SSIM of the image
+          ──► sums of each metric ──► (over all ranks) ──► its value of the image
 
 An image's noise is drawn for all of it at once, so a tile costs reading and corrupting its image as well; a rank
 does that once for all units that it has of an image at one noise.
@@ -22,14 +22,14 @@ from n2s_dist.evaluation.benchmarks import Task
 from n2s_dist.evaluation.methods import Estimator
 from n2s_dist.evaluation.partition import WorkUnit
 from n2s_dist.evaluation.protocols import read_pair
-from n2s_dist.evaluation.results import MEASURES
+from n2s_dist.evaluation.published import PAPERS_OWN
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.images.eight_bit import read_image, to_uint8, write_image
 from n2s_dist.images.files import KINDS, ImageFile
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import std_picture
-from n2s_dist.metrics.psnr import psnr_of_error, squared_error
-from n2s_dist.metrics.ssim import SSIM_RADIUS, ssim_map
+from n2s_dist.metrics.base import measures, metrics, reach
+from n2s_dist.metrics.metric import Metric, PixelMetric
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils.errors import UserError
@@ -68,6 +68,7 @@ class EvaluationWorker:
         shown: set[int],
     ) -> None:
         self.cells, self.seed, self.estimator, self.pictures, self.shown = cells, seed, estimator, pictures, shown
+        self._metrics, self._reach = metrics(), reach() or 0
         # Cells of one noise see the same noisy images.
         counts = Counter(map(self._noisy_key, units))
         first = {self._noisy_key(unit): unit for unit in units}
@@ -92,7 +93,7 @@ class EvaluationWorker:
             check_channels(cell.denoiser.channels, task.image, pixels)
         noise = self._estimate(cell, task, all_noisy) if cell.level == UNKNOWN else cell.noise_model
         assert noise
-        wide = box.grown(SSIM_RADIUS, task.size)  # windows of the box's pixels reach so far
+        wide = box.grown(self._reach, task.size)
         if cell.denoiser.posterior:
             unclamped, std = cell.denoiser.posterior(all_noisy, noise)
         else:
@@ -104,19 +105,12 @@ class EvaluationWorker:
         row = {"cell": unit.cell, "name": task.image.name, "box": list(box), "channels": pixels.shape[2]}
         row |= {"estimated": format_noise(noise) if cell.level == UNKNOWN else None, "kept": unit.cell in self.shown}
         if not task.has_truth:
-            return row
-        clean, inside = wide.of_array(pixels) / 255.0, _counted(box, task)
-        similarity = inside.of_array(ssim_map(clean, around), wide).sum() if inside.pixels else 0.0
-        clean = box.of_array(clean, wide)
+            return row | {"sums": dict.fromkeys(measure.key for measure in measures())}
+        clean = wide.of_array(pixels) / 255.0
         if std is not None:
-            row |= compare_deviations(clean, unclamped, std)
-        return {
-            **row,
-            "noisy": squared_error(clean, noisy),
-            "estimate": squared_error(clean, estimate),
-            "uint8": squared_error(clean, to_uint8(estimate) / 255.0),
-            "ssim": float(similarity),
-        }
+            row |= compare_deviations(box.of_array(clean, wide), unclamped, std)
+        versions = {"noisy": wide.of_array(all_noisy), "estimate": around, "uint8": to_uint8(around) / 255.0}
+        return row | {"sums": measure_versions(self._metrics, clean, versions, wide, box, task)}
 
     def _estimate(self, cell: Cell, task: Task, noisy: np.ndarray) -> NoiseModel:
         assert self.estimator and cell.denoiser and cell.denoiser.loaded
@@ -168,7 +162,7 @@ class EvaluationWorker:
 
 def shown_cells(cells: list[Cell]) -> set[int]:
     """Places of the cells whose pictures are written: one for each noise, level and benchmark, Noise2Score's if any."""
-    ranked = sorted(enumerate(cells), key=lambda pair: pair[1].method != "n2s")
+    ranked = sorted(enumerate(cells), key=lambda pair: pair[1].method != PAPERS_OWN)
     chosen: dict[str, int] = {}
     for number, cell in ranked:
         if cell.denoiser:
@@ -186,32 +180,73 @@ def _stem(task: Task) -> str:
     return task.image.name.rsplit(".", 1)[0]
 
 
-def _counted(box: Box, task: Task) -> Box:
-    """The part of a box whose SSIM counts: windows there lie inside the image. Empty for images narrower than one."""
+def measure_versions(
+    metrics: list[Metric], clean: np.ndarray, versions: dict[str, np.ndarray], wide: Box, box: Box, task: Task
+) -> dict[str, float | None]:
+    """Of each figure the sum over the values of a box, or its value where the metric takes the image whole.
+
+    clean, versions: [h, w, C] of `wide`, which is the box and what metrics see around it. Raises UserError for a metric
+    that gives something else than one number, or one a value.
+    """
+    sums: dict[str, float | None] = {}
+    for metric in metrics:
+        for measure in metric.measures:
+            image = versions[measure.version]
+            if not isinstance(metric, PixelMetric):
+                sums[measure.key] = _number(metric, metric.of_image(clean, image))
+                continue
+            seen, counted = box.grown(metric.margin, task.size), _counted(box, task, metric.margin)
+            if not counted.pixels:
+                sums[measure.key] = 0.0
+                continue
+            truth = seen.of_array(clean, wide)
+            values = np.asarray(metric.of_pixels(truth, seen.of_array(image, wide)), np.float64)
+            if values.shape != truth.shape:
+                raise UserError(
+                    f"metric {metric.name} gives an array of shape {values.shape}: of_pixels has to give a number "
+                    f"for each value, {truth.shape}"
+                )
+            sums[measure.key] = float(counted.of_array(values, seen).sum())
+    return sums
+
+
+def _number(metric: Metric, value: Any) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"metric {metric.name} gives a {type(value).__name__}: of_image has to give a number or None"
+        ) from None
+
+
+def _counted(box: Box, task: Task, margin: int) -> Box:
+    """The part of a box whose values lie `margin` pixels inside the image; empty where there are none."""
     height, width = task.size
-    top, left = max(box.top, SSIM_RADIUS), max(box.left, SSIM_RADIUS)
-    bottom, right = min(box.bottom, height - SSIM_RADIUS), min(box.right, width - SSIM_RADIUS)
+    top, left = max(box.top, margin), max(box.left, margin)
+    bottom, right = min(box.bottom, height - margin), min(box.right, width - margin)
     return Box(top, left, max(top, bottom), max(left, right))
 
 
 def image_row(task: Task, sums: list[dict[str, Any]]) -> dict[str, Any]:
-    """PSNR in dB and SSIM of an image from the sums of its units, added in one order whoever measured them.
+    """All figures of an image from what its units gave, added in one order whoever measured them.
 
-    None where no clean image is known, where there is no error at all, and for the SSIM of images narrower than its
-    window.
+    None where no clean image is known, where a metric has no value (PSNR without any error, SSIM of images narrower
+    than its window) and where its value is not finite.
     """
     ordered = sorted(sums, key=lambda row: row["box"])
     row: dict[str, Any] = {"name": task.image.name, "height": task.height, "width": task.width}
-    row |= dict.fromkeys(MEASURES) | {"estimated": ordered[0]["estimated"]}
+    row |= dict.fromkeys(measure.key for measure in measures()) | {"estimated": ordered[0]["estimated"]}
     if not task.has_truth:
         return row
-    total = {key: math.fsum(unit[key] for unit in ordered) for key in ("noisy", "estimate", "uint8", "ssim")}
-    channels = ordered[0]["channels"]
-    values = task.height * task.width * channels
-    counted = _counted(Box.of(task.size), task).pixels * channels
-    psnr = {"psnr_noisy_db": "noisy", "psnr_db": "estimate", "psnr_uint8_db": "uint8"}
-    row |= {name: psnr_of_error(total[key], values) if total[key] else None for name, key in psnr.items()}
-    return row | {"ssim": total["ssim"] / counted if counted else None}
+    for metric in metrics():
+        for measure in metric.measures:
+            parts = [unit["sums"][measure.key] for unit in ordered]
+            value = parts[0]
+            if isinstance(metric, PixelMetric):
+                count = _counted(Box.of(task.size), task, metric.margin).pixels * ordered[0]["channels"]
+                value = metric.of_sum(math.fsum(parts), count) if count else None
+            row[measure.key] = value if value is not None and math.isfinite(value) else None
+    return row
 
 
 def compare_deviations(clean: np.ndarray, estimate: np.ndarray, std: np.ndarray) -> dict[str, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from n2s_dist.distributed.precision import full_precision
-from n2s_dist.models.base import from_batch, to_batch
+from n2s_dist.models.image_batches import from_batch, to_batch
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 
@@ -51,9 +51,12 @@ class Box(NamedTuple):
 
 
 class ReceptiveField(NamedTuple):
-    """How far a network sees, in pixels: radius around one of its output pixels, and the grid it resamples on."""
+    """How far a network sees, in pixels: radius around one of its output pixels, and the grid it resamples on.
 
-    radius: int
+    radius: None for a network that sees all of an image from each pixel.
+    """
+
+    radius: int | None
     grid: int
 
     @classmethod
@@ -65,12 +68,22 @@ class ReceptiveField(NamedTuple):
         """A length rounded up to the grid."""
         return -(-length // self.grid) * self.grid
 
+    def tiles(self, size: tuple[int, int], tile: int) -> list[Box]:
+        """What to compute one after the other of an image of (height, width): tiles of about `tile` x `tile` pixels.
+
+        One box where each would take all of the image.
+        """
+        side = self.on_grid(tile)
+        return [Box.of(size)] if self.radius is None else Box.of(size).tiles(side, side)
+
     def around(self, box: Box, size: tuple[int, int]) -> Box:
         """What to compute so that `box` never sees where its image was cut.
 
         It begins on the network's own grid, and ends on the grid that begins at the image's other end, which is the
         network's for an image that was flipped.
         """
+        if self.radius is None:
+            return Box.of(size)
         top, left = (max(0, (side - self.radius) // self.grid * self.grid) for side in (box.top, box.left))
         beyond = size[0] - box.bottom - self.radius, size[1] - box.right - self.radius
         bottom, right = (side - max(0, rest // self.grid * self.grid) for side, rest in zip(size, beyond, strict=True))
@@ -101,16 +114,15 @@ def denoise_tiled(
     tile: int = TILE,
     progress: Callable[[int], Any] | None = None,
 ) -> np.ndarray:
-    """The same as denoise_whole to rounding, in memory bounded by the tile.
+    """The same as denoise_whole to rounding, in memory bounded by the tile where the network's reach has a bound.
 
     progress: called with the number of pixels of each tile that is done.
 
     Each tile is computed with a margin as wide as the network's receptive field, so that what it keeps
     never saw the tile's border, and from a corner on the network's own grid.
     """
-    side = ReceptiveField.of(model).on_grid(tile)
     out = np.empty(noisy.shape, np.float32)
-    for box in Box.of(noisy.shape[-3:-1]).tiles(side, side):
+    for box in ReceptiveField.of(model).tiles(noisy.shape[-3:-1], tile):
         box.of_array(out)[:] = denoise_box(model, noisy, noise, box)
         if progress:
             progress(box.pixels * (len(noisy) if noisy.ndim == 4 else 1))

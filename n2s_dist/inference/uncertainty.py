@@ -37,7 +37,7 @@ from torch import Tensor
 
 from n2s_dist.distributed.precision import full_precision
 from n2s_dist.inference.tiling import TILE, Box, ReceptiveField
-from n2s_dist.models.base import from_batch, to_batch
+from n2s_dist.models.image_batches import from_batch, to_batch
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.blurred import blur, kernel, radius
@@ -153,10 +153,9 @@ def posterior_tiled(
     noisy: float [H, W, C] on the 0-1 scale, with this noise. Costs 1 + `probes` denoisings.
     progress: called with the number of pixels of each tile that is done.
     """
-    side = ReceptiveField.of(model).on_grid(tile)
     estimate, variance = np.empty(noisy.shape, np.float32), np.empty(noisy.shape, np.float32)
     sums = []
-    for box in Box.of(noisy.shape[:2]).tiles(side, side):
+    for box in ReceptiveField.of(model).tiles(noisy.shape[:2], tile):
         box.of_array(estimate)[:], box.of_array(variance)[:], part = _of_box(model, noisy, noise, box, probes)
         sums.append(part)
         if progress:

@@ -132,7 +132,7 @@ def check_noise(shards: ShardSet, noise: str, resample_noise: bool) -> None:
     if shards.noise is None and wanted.is_stored_only:
         raise UserError(
             f"{shards.folder} holds clean tiles, and {what} is stored with the tiles: "
-            f"build them with tools/build_shards.py --noise {noise}"
+            f"build them with n2s build-shards --noise {noise}"
         )
     if shards.noise is None:
         return

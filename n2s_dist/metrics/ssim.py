@@ -3,7 +3,19 @@
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from n2s_dist.metrics.metric import PixelMetric
+
 SSIM_RADIUS = 5  # of the window, in pixels: 3.5 standard deviations of 1.5
+
+
+class Ssim(PixelMetric):
+    """Structural similarity (Wang et al. 2004)."""
+
+    name, title, digits = "ssim", "SSIM", 4
+    margin = SSIM_RADIUS
+
+    def of_pixels(self, clean: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+        return ssim_map(clean, estimate)
 
 
 def ssim_map(clean: np.ndarray, estimate: np.ndarray) -> np.ndarray:

@@ -6,37 +6,34 @@
         training_state.pt     raw weights, optimizer, loss scale: what resuming needs besides
         COMPLETE              sha256 of each of the others; written last
 
-A checkpoint is written under a temporary name, synced to disk and renamed.
+checkpoint_writing.py writes and removes them.
 """
 
 import importlib.metadata
-import io
-import itertools
 import json
 import math
 import platform
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 import n2s_dist
-from n2s_dist.config.schema import Config, from_dict, to_dict
+from n2s_dist.config.schema import Config, from_dict
 from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.models import pretrained
+from n2s_dist.models.base import network_options
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.utils.errors import UserError, print_rank0, warn_once
-from n2s_dist.utils.files import sha256_file, sync
+from n2s_dist.utils.errors import UserError, print_rank0
+from n2s_dist.utils.files import sha256_file
 
 WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"
 FORMAT = 2  # of model.json, and of what the network is given
@@ -79,82 +76,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def save(
-    run_dir: Path,
-    config: Config,
-    channels: int,
-    shards_fingerprint: str,
-    samples_seen: int,
-    weights: dict[str, Tensor],
-    training_state: dict[str, Any],
-    val_psnr_db: float | None,
-) -> Path:
-    """Write one checkpoint; it appears whole under its name or not at all."""
-    folder = run_dir / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"samples-{samples_seen:09d}"
-    _discard(folder / f".{final.name}.partial")  # of a kill
-    partial = _aside(final)
-    partial.mkdir()
-    try:
-        # Serialised in memory and written by Python, so that a full disk is an OSError whoever serialised.
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        (partial / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
-        about = {
-            "format": FORMAT,
-            "samples_seen": samples_seen,
-            "channels": channels,
-            "shards_fingerprint": shards_fingerprint,
-            "val_psnr_db": val_psnr_db,
-            "config": to_dict(config),
-            "versions": versions(),
-        }
-        (partial / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-        stream = io.BytesIO()
-        torch.save(training_state, stream)
-        (partial / STATE).write_bytes(stream.getbuffer())
-        hashes = {name: sha256_file(partial / name) for name in (WEIGHTS, ABOUT, STATE)}
-        (partial / MARKER).write_text(json.dumps(hashes, indent=1) + "\n")
-        for path in [*partial.iterdir(), partial]:
-            sync(path)
-        if final.exists():  # a damaged one that an earlier start passed over
-            _remove(final)
-        partial.rename(final)
-        sync(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return final
-
-
-def _aside(path: Path) -> Path:
-    """A name beside a checkpoint's that nothing has and nothing reads."""
-    others = (path.with_name(f".{path.name}.{i}.partial") for i in itertools.count(2))
-    return next(p for p in itertools.chain([path.with_name(f".{path.name}.partial")], others) if not p.exists())
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint, at once for all who look for one: a kill here leaves nothing that looks like one."""
-    aside = _aside(path)
-    path.rename(aside)
-    _discard(aside)
-
-
-def _discard(folder: Path) -> None:
-    """Remove a folder if that is possible: it is no reason to end a run. NFS for one keeps files that are open."""
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        _warn_of(folder, error)
-
-
-def _warn_of(path: Path, error: OSError) -> None:
-    warn_once("checkpoints", f"{path} can't be removed ({error.strerror}): it stays, and the run goes on")
-
-
-def _inspect(path: Path) -> tuple[str | None, bool]:
+def inspect(path: Path) -> tuple[str | None, bool]:
     """What is wrong with a checkpoint, or None when every file is as it was written; and whether that is certain.
 
     What can't be read may be whole.
@@ -173,16 +95,17 @@ def _inspect(path: Path) -> tuple[str | None, bool]:
 
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None when every file is as it was written."""
-    return _inspect(path)[0]
+    return inspect(path)[0]
 
 
 def newest_first(run_dir: Path) -> list[Path]:
     folder = run_dir / "checkpoints"
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    return sorted(found, key=_samples_seen, reverse=True)
+    return sorted(found, key=samples_of, reverse=True)
 
 
-def _samples_seen(path: Path) -> int:
+def samples_of(path: Path) -> int:
+    """How many samples a checkpoint has seen, by its name."""
     return int(path.name.split("-")[1])
 
 
@@ -206,31 +129,7 @@ def _standing(path: Path) -> tuple[Config, int]:
     return from_dict(about["config"], str(path)), about["samples_seen"]
 
 
-def retain(run_dir: Path, keep: int, before_samples: int | None = None) -> None:
-    """Remove all but the newest `keep` whole checkpoints and the whole one with the best validation PSNR.
-
-    before_samples: the newest whole one up to so many samples stays as well.
-
-    What kills left half written goes as well; so nothing else may be writing in this folder. What can't be read or
-    removed stays, with a warning.
-    """
-    for partial in (run_dir / "checkpoints").glob(".samples-*.partial"):
-        _discard(partial)
-    found = {path: _inspect(path) for path in newest_first(run_dir)}
-    whole = [path for path, (problem, _) in found.items() if problem is None]
-    unclear = [path for path, (_, certain) in found.items() if not certain]
-    spared = {*whole[:keep], *sorted(whole, key=_psnr_db, reverse=True)[:1], *unclear}
-    if before_samples is not None:
-        spared |= set([path for path in whole if _samples_seen(path) <= before_samples][:1])
-    for path in found:
-        if path not in spared:
-            try:
-                _remove(path)
-            except OSError as error:
-                _warn_of(path, error)
-
-
-def _psnr_db(path: Path) -> float:
+def psnr_db_of(path: Path) -> float:
     """A checkpoint's validation PSNR; minus infinity where none was measured."""
     try:
         psnr = json.loads((path / ABOUT).read_text())["val_psnr_db"]
@@ -241,7 +140,7 @@ def _psnr_db(path: Path) -> float:
 
 def best(run_dir: Path) -> Path | None:
     """The whole checkpoint with the best validation PSNR; the newest one where none was measured."""
-    ranked = sorted(newest_first(run_dir), key=_psnr_db, reverse=True)  # stable: equals stay newest first
+    ranked = sorted(newest_first(run_dir), key=psnr_db_of, reverse=True)  # stable: equals stay newest first
     return next((path for path in ranked if damage(path) is None), None)
 
 
@@ -311,7 +210,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
 def _config_of(about: dict[str, Any], path: Path) -> Config:
     """A checkpoint's configuration; UserError that names the version that wrote it, if this one can't read it."""
     try:
-        return from_dict(about["config"], str(path))
+        config = from_dict(about["config"], str(path))
+        network_options(config.network, str(path))
+        return config
     except UserError as error:
         versions = about.get("versions")
         wrote = versions.get("n2s_dist") if isinstance(versions, dict) else None

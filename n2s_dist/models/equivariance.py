@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from n2s_dist.config.checks import SYMMETRY_ORDER
 from n2s_dist.models.memory_order import in_memory, places_in_memory
 
+# Of the square's symmetry group: quarter turns, with or without a flip before. A symmetric network's channels come in
+# groups of so many.
+SYMMETRY_ORDER = 8
 _Strides = tuple[int, ...]
 
 

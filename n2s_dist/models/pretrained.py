@@ -4,7 +4,7 @@
     n2s_dist/weights/NAME.json           what a checkpoint's model.json holds, a checksum, and recorded PSNR
     n2s_dist/weights/NAME.md             the model card
 
-A name is taken wherever a checkpoint is. tools/ship_weights.py writes these files.
+A name is taken wherever a checkpoint is. n2s ship writes these files.
 """
 
 import json

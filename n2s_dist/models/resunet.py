@@ -1,12 +1,40 @@
 """A bias-free residual U-Net."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from n2s_dist.models.equivariance import make_symmetric
+from n2s_dist.models.equivariance import SYMMETRY_ORDER, make_symmetric
+from n2s_dist.models.network import Network
+from n2s_dist.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class ResUNetOptions:
+    """What can be chosen about a ResUNet.
+
+    Args:
+        widths: channels of each level, fine to coarse
+        blocks: residual blocks a level
+        symmetric: whether it commutes with flips and quarter turns, its weights being copies of an eighth of them;
+            takes widths that are multiples of 8
+    """
+
+    widths: list[int] = field(default_factory=lambda: [32, 64, 128])
+    blocks: int = 2
+    symmetric: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.widths or min(self.widths) <= 0:
+            raise UserError(f"network.widths is {self.widths}: give one positive width a level")
+        if self.blocks <= 0:
+            raise UserError(f"network.blocks is {self.blocks}: it must be a number above 0")
+        if self.symmetric and any(width % SYMMETRY_ORDER for width in self.widths):
+            raise UserError(f"network.widths is {self.widths}: network.symmetric takes multiples of {SYMMETRY_ORDER}")
 
 
 class _ResidualBlock(nn.Module):
@@ -19,7 +47,7 @@ class _ResidualBlock(nn.Module):
         return x + self.second(F.relu(self.first(x)))
 
 
-class ResUNet(nn.Module):
+class ResUNet(Network):
     """Bias-free residual U-Net on pixel-unshuffled input, in the manner of DRUNet (Zhang et al. 2021).
 
     Without biases the network is homogeneous, f(a x) = a f(x), which carries over to noise levels it
@@ -29,6 +57,9 @@ class ResUNet(nn.Module):
     way down, and again on the way up; the coarsest level has them once. symmetric: whether it commutes with flips and
     quarter turns (equivariance.py), for which widths must be multiples of 8.
     """
+
+    name = "resunet"
+    options: ClassVar[type[Any]] = ResUNetOptions
 
     def __init__(
         self,

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from n2s_dist.config.schema import ConditionKind, Config
-from n2s_dist.models.base import run_padded
+from n2s_dist.models.base import build_network
 from n2s_dist.models.conditioning import make_conditioning, served_families
-from n2s_dist.models.resunet import ResUNet
-from n2s_dist.models.unet_n2n import UNetN2N
+from n2s_dist.models.network import Network, run_padded
 from n2s_dist.noise.base import Coordinates, NoiseModel
 from n2s_dist.noise.batch import NoiseBatch
 from n2s_dist.noise.blurred import WIDTH
@@ -28,7 +27,7 @@ class ScoreModel(nn.Module):
               images whose own noise is strong. The constant 1 stands in for the biases that the network lacks.
               e, the excess, is 1 but in training: how many times as much noise the network is told as there is.
 
-    Baselines (losses/objectives.py) train F at a = 0, as an estimate of the noise in z: the same formulas then bring
+    Baselines (losses/base.py) train F at a = 0, as an estimate of the noise in z: the same formulas then bring
     their clean image z - F back to the 0-1 scale.
 
     The condition is what the network is told of the noise (conditioning.py), of the kind `condition_kind`. Where noise
@@ -38,7 +37,7 @@ class ScoreModel(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         noise: NoiseDistribution,
         coordinates: Coordinates,
         condition_kind: ConditionKind = "families",
@@ -110,11 +109,5 @@ def build_score_model(config: Config, channels: int) -> ScoreModel:
     noise, constants = parse_training_noise(config.noise), 0
     if config.ardae.coordinates == "stable":
         constants = make_conditioning(config.network.condition, noise).count(channels)
-    if config.network.name == "resunet":
-        shape = config.network
-        network: nn.Module = ResUNet(
-            channels + constants, channels, shape.widths, shape.blocks, symmetric=shape.symmetric
-        )
-    else:
-        network = UNetN2N(channels + constants, channels)
+    network = build_network(config.network, channels + constants, channels)
     return ScoreModel(network, noise, config.ardae.coordinates, config.network.condition)

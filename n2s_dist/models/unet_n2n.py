@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from n2s_dist.models.network import Network
+
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
@@ -12,13 +14,15 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.LeakyReLU(0.1))
 
 
-class UNetN2N(nn.Module):
+class UNetN2N(Network):
     """The U-Net of Noise2Noise's appendix (Lehtinen et al. 2018, Table 2), each level with its own weights.
 
     Five max-poolings, nearest-neighbour upsampling with skip connections, 0.99 M parameters. The
     output is linear: a score has both signs.
     """
 
+    name = "unet_n2n"
+    ignored = ("widths", "blocks", "symmetric")  # of resunet, which once stood beside every name
     multiple = 32
     # Pixels that one output pixel can depend on, to each side: 3x3 convolutions at steps 1, 1, 2, 4, 8, 16 and
     # 32 on the way down, two at each step on the way up, one more at the end, and the poolings' own width.

@@ -12,6 +12,7 @@ Parameters may be numbers, arrays, or tensors [B, 1, 1, 1] with one a sample whe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -71,7 +72,7 @@ class Parameter:
         return f"{value * self.scale:.6g}"
 
 
-class NoiseModel:
+class NoiseModel(ABC):
     """One noise: a family at its parameters' values. The fields of a subclass are its parameters, in their order.
 
     Args of a family's class:
@@ -131,29 +132,29 @@ class NoiseModel:
     @classmethod
     def of_text(cls, text: str) -> Self:
         """The noise that a text after "family:" names. Raises ValueError for one that is not understood."""
-        raise NotImplementedError
+        raise AssertionError(f"{cls.family} noise is written by its parameters")
 
     def to_text(self) -> str:
         """The text that of_text reads."""
-        raise NotImplementedError
+        raise AssertionError(f"{self.family} noise is written by its parameters")
 
     # --- clean to noisy -------------------------------------------------------------------------------------
 
+    @abstractmethod
     def std(self, x: Any) -> Any:
         """Standard deviation of the noise on a clean value x, a number, an array or a tensor."""
-        raise NotImplementedError
 
+    @abstractmethod
     def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Noisy images, float64 of the shape of `clean`, [..., H, W, C], unclipped."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:
         """Frozen noise: the noisy image, float32 [C, H, W], as a function of a random word a pixel (noise/frozen.py).
 
         clean: uint8 [C, H, W], of NumPy or, unless is_stored_only, of DALI. bits: of the same pixels and `margin` more
         on each side.
         """
-        raise NotImplementedError
 
     @property
     def encoding(self) -> Encoding:
@@ -162,17 +163,17 @@ class NoiseModel:
 
     # --- stable coordinates ---------------------------------------------------------------------------------
 
+    @abstractmethod
     def stabilize(self, y: Tensor) -> Tensor:
         """z = T(y), elementwise and differentiable, finite for every y."""
-        raise NotImplementedError
 
+    @abstractmethod
     def posterior_mean(self, y: Tensor, score: Tensor) -> Tensor:
         """x_hat by Tweedie's formula, from the score s_z of z."""
-        raise NotImplementedError
 
+    @abstractmethod
     def std_at(self, z: Tensor) -> Tensor:
         """Standard deviation of the noise around z, on the 0-1 scale: dy/dz, held at black's where T ends."""
-        raise NotImplementedError
 
     @property
     def stable_std(self) -> float:
@@ -202,14 +203,14 @@ class NoiseModel:
 
     def told_curve(self) -> np.ndarray:
         """Of a family with a text_form: its std_at as a table for a network's condition (noise/curve.py)."""
-        raise NotImplementedError
+        raise AssertionError(f"{self.family} noise is written by its parameters")
 
     # --- natural coordinates --------------------------------------------------------------------------------
 
     def natural(self, y: Tensor) -> Tensor:
         """The paper's coordinates of y."""
-        raise NotImplementedError
+        raise AssertionError(f"{self.family} noise has no natural coordinates, as the configuration's checks say")
 
     def natural_posterior_mean(self, y: Tensor, score: Tensor) -> Tensor:
         """x_hat by the paper's formula, from the score in natural coordinates."""
-        raise NotImplementedError
+        raise AssertionError(f"{self.family} noise has no natural coordinates, as the configuration's checks say")

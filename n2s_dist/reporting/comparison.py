@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from n2s_dist.evaluation.published import method_name, paper_db, read_paper, remark
+from n2s_dist.evaluation.published import PAPERS_OWN, method_name, paper_db, read_paper, remark
 from n2s_dist.evaluation.results import ResultCell
 from n2s_dist.noise.specification import noise_title
 from n2s_dist.reporting.tables import difference
@@ -20,7 +20,9 @@ _BENCHMARKS = {
 }  # fmt: skip
 _PROTOCOLS = {"float": "", "uint8_input": "8-bit input"}
 # Published lines to see computed ones against, but for the one all are measured from.
-_LANDMARKS = {(method_name("n2s"), "paper, unknown level"), (method_name("supervised"), "paper")}
+_LANDMARKS = {
+    (method_name(PAPERS_OWN), "paper, unknown level"), *((method_name(key), "paper") for key in read_paper()["bounds"]),
+}  # fmt: skip
 _SOURCES = {"table2": "paper", "reproduction": "", "literature": "its own paper"}
 
 
@@ -93,7 +95,7 @@ def compare(cells: list[ResultCell]) -> tuple[list[str], list[Group]]:
     """Benchmarks, the columns, in the paper's order; and for each noise its lines, computed ones first."""
     shown = [cell for cell in cells if has_figures(cell) or cell.get("missing")]
     benchmarks = _ordered((cell["benchmark"] for cell in shown), list(_BENCHMARKS))
-    noises = _ordered((cell["noise"] for cell in shown), list(read_paper()["methods"]["n2s"]["known"]))
+    noises = _ordered((cell["noise"] for cell in shown), list(read_paper()["methods"][PAPERS_OWN]["known"]))
     return benchmarks, [
         Group(noise, [*_noisy(mine), *_computed(mine), *_published(noise, benchmarks)])
         for noise in noises
@@ -140,16 +142,16 @@ def _computed(cells: list[ResultCell]) -> list[Row]:
 
 
 def _published(noise: str, benchmarks: list[str]) -> list[Row]:
-    rows = []
+    rows, doubtful = [], read_paper()["doubted_methods"]
     for key, method in read_paper()["methods"].items():
         for level in ("known", "unknown"):
             found = {
-                name: Figure(db, note=remark(noise, name) if db is None or key == "supervised" else None)
+                name: Figure(db, note=remark(noise, name) if db is None or key in doubtful else None)
                 for name in benchmarks
                 for db in [paper_db(noise, level, name, key)]
                 if db is not None or (noise in method.get(level, {}) and remark(noise, name))
             }
-            detail = f"paper, {level} level" if key == "n2s" else _SOURCES[method["source"]]
+            detail = f"paper, {level} level" if key == PAPERS_OWN else _SOURCES[method["source"]]
             if any(figure.db is not None for figure in found.values()):
                 rows.append(Row(method["name"], detail, "published", found))
     return rows
@@ -199,7 +201,9 @@ def headlines(cells: list[ResultCell]) -> list[Headline]:
         spread = f"{signed(min(gains))} to {signed(max(gains))} dB"
         out.append(Headline("gain over the noisy images", f"{signed(float(np.mean(gains)))} dB", spread))
     for level in ("known", "unknown"):
-        own = [c for c in computed if c["method"] == "n2s" and c["level"] == level and c.get("protocol") == "float"]
+        own = [
+            c for c in computed if c["method"] == PAPERS_OWN and c["level"] == level and c.get("protocol") == "float"
+        ]
         to_paper = [found for found in map(difference, own) if found is not None]
         if to_paper:
             above = sum(each > 0 for each in to_paper)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from n2s_dist.metrics.base import measures
 from n2s_dist.utils.errors import UserError
 
 
@@ -41,8 +42,15 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
 }
 # Logged for some runs alone: under fp16.
 OPTIONAL = frozenset({"loss_scale"})
-# Of an evaluation at the noise of training, logged as BENCHMARK/KEY.
-BENCHMARK_MEASURES = ("psnr_db", "psnr_noisy_db", "ssim")
+
+
+def benchmark_measures() -> list[str]:
+    """What is worth a chart of an evaluation at the noise of training, logged as BENCHMARK/KEY; denoised images first.
+
+    8-bit figures are next to those of the unrounded images.
+    """
+    shown = [measure for measure in measures() if measure.version != "uint8"]
+    return [measure.key for measure in sorted(shown, key=lambda measure: measure.version != "estimate")]
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -51,7 +59,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(errors="replace").splitlines(keepends=True)
     except OSError:
-        raise UserError(f"{path} is not readable: give run directories that n2s_dist.train has logged to") from None
+        raise UserError(f"{path} is not readable: give run directories that n2s train has logged to") from None
     rows = []
     for number, line in enumerate(lines, 1):
         if line.endswith("\n"):

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
+from n2s_dist.evaluation.published import PAPERS_OWN
 from n2s_dist.evaluation.results import ResultCell
 from n2s_dist.reporting.comparison import cell_title
 from n2s_dist.utils.errors import UserError
@@ -68,7 +69,7 @@ def choose(results_dir: Path, cells: list[ResultCell]) -> list[ExampleImage]:
 def owners(cells: list[ResultCell]) -> list[ResultCell]:
     """The cells that pictures belong to: one for each noise, level and benchmark."""
     owner: dict[tuple[str, ...], ResultCell] = {}
-    for cell in sorted(cells, key=lambda cell: cell["method"] != "n2s"):
+    for cell in sorted(cells, key=lambda cell: cell["method"] != PAPERS_OWN):
         if not cell.get("missing"):
             owner.setdefault((cell["noise"], cell["level"], cell["benchmark"]), cell)
     return [cell for cell in cells if any(cell is each for each in owner.values())]
@@ -117,7 +118,7 @@ def show(cell: ResultCell, row: dict[str, Any], paths: dict[str, Path], side: in
     pictures = {kind: _read(path) for kind, path in paths.items()}
     sizes = {picture.shape[:2] for picture in pictures.values()}
     if len(sizes) > 1:
-        raise UserError(f"{paths['denoised']} and its companions differ in size: run n2s_dist.evaluate again")
+        raise UserError(f"{paths['denoised']} and its companions differ in size: run n2s evaluate again")
     height, width = size = pictures["denoised"].shape[:2]
     if height * width <= side * side:
         return ExampleImage(cell, row, 0, 0, size, pictures)
@@ -134,7 +135,7 @@ def _read(path: Path) -> np.ndarray:
                 return (np.asarray(picture) >> 8).astype(np.uint8)
             return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable picture ({error}): run n2s_dist.evaluate again") from None
+        raise UserError(f"{path} is not a readable picture ({error}): run n2s evaluate again") from None
 
 
 def _most_telling(pictures: dict[str, np.ndarray], high: int, wide: int) -> tuple[int, int]:

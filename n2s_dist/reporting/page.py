@@ -15,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from n2s_dist.evaluation.published import read_paper
-from n2s_dist.evaluation.results import MEASURES, ResultCell
+from n2s_dist.evaluation.results import ResultCell, describe_measures, measures_of
+from n2s_dist.metrics.metric import Measure
 from n2s_dist.reporting import comparison, examples, figures
 from n2s_dist.reporting.curves import curve, read_metrics
 from n2s_dist.reporting.examples import ExampleImage
@@ -79,20 +80,21 @@ class Pictures:
 
 
 def page_data(
-    cells: list[ResultCell], shown: list[ExampleImage], runs: list[TrainingRun], benchmarks: list, groups: list
+    results: dict[str, Any], shown: list[ExampleImage], runs: list[TrainingRun], benchmarks: list, groups: list
 ) -> dict:
     """What the page's script draws: images of each cell, pictures, curves, distances to the paper."""
-    pictures = Pictures()
-    with_images = [cell for cell in cells if cell.get("images")]
+    pictures, measures = Pictures(), measures_of(results)
+    with_images = [cell for cell in results["cells"] if cell.get("images")]
     marks = comparison.gap_summary(benchmarks, groups)
     return {
+        "measures": describe_measures(measures),
         "cells": [
             {
                 "title": comparison.cell_title(cell, way),
                 "way": way,
                 "rivals": [cell["noise"], cell["benchmark"]],
                 "images": [
-                    [row["name"], *(_short(row[key]) for key in MEASURES), row.get("estimated")]
+                    {"name": row["name"], "estimated": row.get("estimated"), "figures": _figures(row, measures)}
                     for row in cell["images"]
                 ],
                 "exhibits": [
@@ -133,8 +135,10 @@ def page_data(
     }
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _figures(row: dict[str, Any], measures: list[Measure]) -> dict[str, float | None]:
+    """What was measured of an image, with as many digits as tables show, four at least."""
+    values = [(each, row.get(each.key)) for each in measures]
+    return {each.key: None if value is None else round(value, max(4, each.digits)) for each, value in values}
 
 
 def by_benchmark(entries: list[tuple[ResultCell, Any]]) -> dict[str, Any]:
@@ -183,5 +187,5 @@ def render(results: dict[str, Any], runs: list[TrainingRun], shown: list[Example
         posteriors=by_benchmark([(cell, cell) for cell in cells if cell.get("posterior")]),
         checkpoints=Counter((str(cell.get("checkpoint") or "none"), cell.get("samples_seen")) for cell in computed),
         sources=read_paper()["sources"],
-        data=page_data(cells, shown, runs, benchmarks, groups),
+        data=page_data(results, shown, runs, benchmarks, groups),
     )

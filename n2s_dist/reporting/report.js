@@ -2,18 +2,25 @@
 
 // --- image by image ----------------------------------------------------------------------------------------
 
-const NAME = 0, NOISY = 1, PSNR = 2, SSIM = 4, ESTIMATED = 5;
-const COLUMNS = [["image", NAME], ["noisy", NOISY], ["denoised", PSNR], ["SSIM", SSIM], ["estimated", ESTIMATED]];
+// A column of the table: what it is called, its value in a row, how that is written, and whether larger is better.
+const NOISY = "psnr_noisy_db", PSNR = "psnr_db", HIDDEN = ["psnr_uint8_db"];
+const withUnit = each => each.title + (each.unit && each.unit !== "dB" ? ` (${each.unit})` : "");
+const MEASURED = data.measures.filter(each => !HIDDEN.includes(each.key)).map(each => ({
+  key: each.key, label: each.key === PSNR ? "denoised" : withUnit(each), higher: each.higher_is_better,
+  of: row => row.figures[each.key] ?? null, text: value => fixed(value, each.digits)}));
+const COLUMNS = [{key: "name", label: "image", higher: true, of: row => row.name}, ...MEASURED,
+  {key: "estimated", label: "estimated", higher: true, of: row => row.estimated, text: value => value ?? "–"}];
 const FEW = 10;
+const psnr = row => row.figures[PSNR] ?? null;
 let cell, picked = null, exhibit = null, sorting = {by: PSNR, down: false}, all = false;
 
 function chooseCell(index) {
   cell = data.cells[index];
   $("cell").value = index;
   const rivals = data.cells.filter(other => other !== cell && other.rivals.join() === cell.rivals.join());
-  const column = place => new Map(cell.images.map(row => [row[NAME], row[place]]));
-  cell.axes = [["noisy PSNR (dB)", column(NOISY)], ["SSIM", column(SSIM)],
-    ...rivals.map(other => [`PSNR (dB) of ${other.way}`, new Map(other.images.map(row => [row[NAME], row[PSNR]]))])]
+  cell.axes = [...MEASURED.filter(each => each.key !== PSNR).map(each => [each.key === NOISY ? "noisy PSNR (dB)" : each.label,
+    new Map(cell.images.map(row => [row.name, each.of(row)]))]),
+    ...rivals.map(other => [`PSNR (dB) of ${other.way}`, new Map(other.images.map(row => [row.name, psnr(row)]))])]
     .filter(([, values]) => [...values.values()].some(value => value !== null));
   fill($("against"), cell.axes.map(axis => axis[0]));
   $("against").value = Math.max(0, cell.axes.length - 1);
@@ -30,31 +37,33 @@ function pick(name) {
   picked = name;
   drawRows();
   for (const dot of $("scatter").querySelectorAll(".dot")) dot.classList.toggle("picked", dot.dataset.name === name);
-  const row = cell.images.find(row => row[NAME] === name), at = cell.axes[$("against").value];
-  $("tip").textContent = !row || row[PSNR] === null ? "" :
-    `${name}: ${fixed(row[PSNR])} dB, noisy ${fixed(row[NOISY])} dB, SSIM ${fixed(row[SSIM], 4)}`;
+  const row = cell.images.find(row => row.name === name);
+  const told = MEASURED.filter(each => each.key !== PSNR && row && each.of(row) !== null)
+    .map(each => `${each.label} ${each.text(each.of(row))}${each.key === NOISY ? " dB" : ""}`);
+  $("tip").textContent = !row || psnr(row) === null ? "" : [`${name}: ${fixed(psnr(row))} dB`, ...told].join(", ");
 }
 
 function drawRows() {
-  const columns = COLUMNS.filter(([, place]) => cell.images.some(row => row[place] !== null));
-  const value = row => row[sorting.by] ?? (sorting.by === PSNR ? Infinity : "");
+  const columns = COLUMNS.filter(column => cell.images.some(row => column.of(row) !== null));
+  const by = COLUMNS.find(column => column.key === sorting.by), last = by.text && by.key !== "estimated" ? Infinity : "";
+  const value = row => by.of(row) ?? last;
   const order = (a, b) => (value(a) > value(b)) - (value(a) < value(b));
   const rows = [...cell.images].sort((a, b) => sorting.down ? order(b, a) : order(a, b));
-  const head = columns.map(([label, place]) => {
-    const sort = () => { sorting = {by: place, down: sorting.by === place && !sorting.down}; drawRows(); };
-    const direction = sorting.by === place ? sorting.down ? "descending" : "ascending" : "none";
+  const head = columns.map(({key, label, higher}) => {
+    // The worst first, then the best.
+    const sort = () => { sorting = {by: key, down: sorting.by === key ? !sorting.down : !higher}; drawRows(); };
+    const direction = sorting.by === key ? sorting.down ? "descending" : "ascending" : "none";
     return make("th", {scope: "col", ariaSort: direction}, make("button", {textContent: label, onclick: sort}));
   });
   const shown = new Set(cell.exhibits.map(each => each.name));
   const look = name => { chooseExhibit(cell.exhibits.findIndex(each => each.name === name)); $("stage").focus(); };
-  const entry = (row, place) => place !== NAME ? make("td", {textContent: place === ESTIMATED ? row[place] ?? "–"
-    : fixed(row[place], place === SSIM ? 4 : 2)})
-    : make("th", {scope: "row"}, shown.has(row[NAME])
-      ? make("button", {textContent: row[NAME], title: "show", onclick: () => look(row[NAME])}) : row[NAME]);
+  const entry = (row, column) => column.text ? make("td", {textContent: column.text(column.of(row))})
+    : make("th", {scope: "row"}, shown.has(row.name)
+      ? make("button", {textContent: row.name, title: "show", onclick: () => look(row.name)}) : row.name);
   $("rows").replaceChildren(make("thead", {}, make("tr", {}, ...head)),
     make("tbody", {}, ...rows.slice(0, all ? Infinity : FEW).map(row => {
-      const line = make("tr", {}, ...columns.map(([, place]) => entry(row, place)));
-      if (row[NAME] === picked) line.style.background = "var(--card)";
+      const line = make("tr", {}, ...columns.map(column => entry(row, column)));
+      if (row.name === picked) line.style.background = "var(--card)";
       return line;
     })));
   $("more").hidden = rows.length <= FEW;
@@ -63,7 +72,7 @@ function drawRows() {
 
 function drawScatter() {
   const [label, values] = cell.axes[$("against").value] ?? ["", new Map()];
-  const points = cell.images.map(row => [values.get(row[NAME]) ?? null, row[PSNR], row[NAME]])
+  const points = cell.images.map(row => [values.get(row.name) ?? null, psnr(row), row.name])
     .filter(([a, b]) => a !== null && b !== null).sort((a, b) => a[0] - b[0]);
   $("scatter").parentElement.hidden = !points.length;
   if (!points.length) return;
@@ -131,7 +140,8 @@ function chooseExhibit(index) {
 }
 
 function caption(kind) {
-  const row = cell.images.find(row => row[NAME] === exhibit.name), db = {noisy: row[NOISY], denoised: row[PSNR]}[kind];
+  const {figures} = cell.images.find(row => row.name === exhibit.name);
+  const db = {noisy: figures[NOISY], denoised: figures[PSNR]}[kind];
   return NAMES[kind] + (db == null ? "" : `, ${fixed(db)} dB`);
 }
 

@@ -6,8 +6,9 @@ from collections import defaultdict
 from textwrap import wrap
 from typing import Any
 
-from n2s_dist.evaluation.published import method_name, paper_db, read_paper, remark
-from n2s_dist.evaluation.results import ResultCell
+from n2s_dist.evaluation.published import PAPERS_OWN, method_name, paper_db, read_paper, remark
+from n2s_dist.evaluation.results import ResultCell, measures_of
+from n2s_dist.metrics.metric import Measure
 
 
 def difference(cell: ResultCell) -> float | None:
@@ -18,8 +19,9 @@ def difference(cell: ResultCell) -> float | None:
 
 def format_table(results: dict[str, Any]) -> str:
     """The computed cells beside the paper's own figures, at most 80 columns wide, and why others are missing."""
-    lines, heading = ["PSNR in dB; paper: of the same method; above: how far this is above that"], ""
+    lines = ["PSNR in dB; paper: of the same method; above: how far this is above that"]
     missing: dict[str, list[ResultCell]] = defaultdict(list)
+    groups: dict[str, list[ResultCell]] = {}
     several = len(_networks(results["cells"])) > 1
     for cell in _by_network(results["cells"]) if several else results["cells"]:
         if "missing" in cell:
@@ -28,23 +30,43 @@ def format_table(results: dict[str, Any]) -> str:
         above = f"{cell['noise']} ({cell['protocol']})"
         if several and cell["checkpoint"]:
             above += f"\n{cell['checkpoint'][-80:]}"
-        if above != heading:
-            heading = above
-            columns = f"{'images':>6}{'noisy':>7}{'PSNR':>8}{'8-bit':>7}{'SSIM':>7}{'paper':>6}{'above':>6}"
-            lines += ["", heading, f"{'benchmark':<12}{'level':<8}{'method':<13}{columns}"]
-        lines.append(
-            f"{cell['benchmark'][:11]:<12}{cell['level']:<8}{cell['method'][:12]:<13}{cell['num_images']:>6}"
-            + _number(cell["psnr_noisy_db"], 7)
-            + _number(cell["psnr_db"], 8)
-            + _number(cell["psnr_uint8_db"], 7)
-            + _number(cell["ssim"], 7, 4)
-            + _number(cell["paper_db"], 6)
-            + _number(difference(cell), 6, sign=True)
-        )
+        groups.setdefault(above, []).append(cell)
+    measures = measures_of(results)
+    for heading, cells in groups.items():
+        lines += ["", heading, *_main_lines(cells, measures[:_MAIN])]
+        for first in range(_MAIN, len(measures), _FURTHER):
+            lines += _further_lines(cells, measures[first : first + _FURTHER])
     for why, cells in missing.items():
         count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
         lines += ["", *wrap(f"{count} not computed: {why}", 80)]
     return "\n".join(lines)
+
+
+_MAIN, _FURTHER = 4, 5  # figures that lines of 80 letters hold, beside the paper's and without
+
+
+def _names(cell: ResultCell) -> str:
+    return f"{cell['benchmark'][:11]:<12}{cell['level']:<8}{cell['method'][:12]:<13}"
+
+
+def _main_lines(cells: list[ResultCell], measures: list[Measure]) -> list[str]:
+    """The first figures, and the paper's."""
+    widths = [8 if each.key == "psnr_db" else 7 for each in measures]
+    titles = "".join(f"{each.title[: width - 1]:>{width}}" for each, width in zip(measures, widths, strict=True))
+    lines = [f"{'benchmark':<12}{'level':<8}{'method':<13}{'images':>6}{titles}{'paper':>6}{'above':>6}"]
+    for cell in cells:
+        figures = [
+            _number(cell.get(each.key), width, each.digits) for each, width in zip(measures, widths, strict=True)
+        ]
+        paper = _number(cell["paper_db"], 6) + _number(difference(cell), 6, sign=True)
+        lines.append(f"{_names(cell)}{cell['num_images']:>6}{''.join(figures)}{paper}")
+    return lines
+
+
+def _further_lines(cells: list[ResultCell], measures: list[Measure]) -> list[str]:
+    """More figures of the same cells."""
+    lines = [" " * 33 + "".join(f"{each.title[:8]:>9}" for each in measures)]
+    return lines + [_names(cell) + "".join(_number(cell.get(m.key), 9, m.digits) for m in measures) for cell in cells]
 
 
 def _networks(cells: list[ResultCell]) -> list[str]:
@@ -126,8 +148,9 @@ def _title(method: str) -> str:
 
 def _published(noise: str, benchmarks: list[str], cells: list[ResultCell], notes: _Notes) -> dict[str, dict[str, str]]:
     """Every published method's lines."""
-    ours = {(c["level"], c["benchmark"]): c.get("psnr_db") for c in reversed(cells) if c["method"] == "n2s"}
+    ours = {(c["level"], c["benchmark"]): c.get("psnr_db") for c in reversed(cells) if c["method"] == PAPERS_OWN}
     rows: dict[str, dict[str, str]] = defaultdict(dict)
+    doubtful = read_paper()["doubted_methods"]
     for method in read_paper()["methods"]:
         for level in ("known", "unknown"):
             for name in benchmarks:
@@ -135,16 +158,14 @@ def _published(noise: str, benchmarks: list[str], cells: list[ResultCell], notes
                 if figure is not None:
                     own, why = ours.get((level, name)), remark(noise, name)
                     shown = f"{figure:.2f}" + ("" if own is None else _in_brackets(own, figure))
-                    rows[title][name] = f"{shown} {notes.mark(why)}" if why and method == "supervised" else shown
-                elif method == "n2s" and remark(noise, name):
+                    rows[title][name] = f"{shown} {notes.mark(why)}" if why and method in doubtful else shown
+                elif method == PAPERS_OWN and remark(noise, name):
                     rows[title][name] = notes.mark(f"unusable: {remark(noise, name)}")
     return rows
 
 
-_FIELDS = (
-    "noise", "level", "method", "benchmark", "protocol", "num_images", "psnr_noisy_db", "psnr_db", "psnr_uint8_db",
-    "ssim", "paper_db", "difference_db", "checkpoint", "samples_seen", "missing",
-)  # fmt: skip
+_FIELDS_BEFORE = ("noise", "level", "method", "benchmark", "protocol", "num_images")
+_FIELDS_AFTER = ("paper_db", "difference_db", "checkpoint", "samples_seen", "missing")
 
 
 def to_csv(results: dict[str, Any]) -> str:
@@ -154,7 +175,9 @@ def to_csv(results: dict[str, Any]) -> str:
     """
     methods = list(read_paper()["methods"])
     stream = io.StringIO()
-    fields = [*_FIELDS, *(name for method in methods for name in (f"published_{method}_db", f"above_{method}_db"))]
+    figures = [measure.key for measure in measures_of(results)]
+    published = [name for method in methods for name in (f"published_{method}_db", f"above_{method}_db")]
+    fields = [*_FIELDS_BEFORE, *figures, *_FIELDS_AFTER, *published]
     writer = csv.DictWriter(stream, fields, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for cell in results["cells"]:

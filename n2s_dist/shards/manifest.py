@@ -132,5 +132,5 @@ class Manifest:
 def read_manifest(folder: str | Path) -> Manifest:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
-        raise UserError(f"{folder} holds no manifest.json: build shards with tools/build_shards.py SOURCE --out DIR")
+        raise UserError(f"{folder} holds no manifest.json: build shards with n2s build-shards SOURCE --out DIR")
     return Manifest.from_json(path.read_text(errors="replace"), path)

@@ -11,15 +11,16 @@ from n2s_dist.loading import sample_order
 from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.loading.prefetch import bring_ahead, run_ahead
 from n2s_dist.losses.ardae import excesses, is_overstated, part_of_raise, raised, share_of_range, sigma_a_law
+from n2s_dist.losses.base import draw
 from n2s_dist.losses.constant_areas import make_constant
-from n2s_dist.losses.objectives import Batch, draw
+from n2s_dist.losses.loss import Batch
 from n2s_dist.noise.transfer import to_device
 from n2s_dist.training.state import TrainState
 
 
 def open_batches(run: TrainState) -> Iterator[Batch]:
     """This rank's micro-batches from samples_seen on, without end, made one ahead of their use."""
-    config, device = run.config, run.ranks.device
+    config, device, extra_view = run.config, run.ranks.device, run.loss.extra_view
     noise = None if run.shards.noise else run.model.noise.single
     for_loader, for_loss = itertools.tee(micro_batches(run))
     if run.ranks.local_rank == 0:
@@ -27,13 +28,13 @@ def open_batches(run: TrainState) -> Iterator[Batch]:
     crops = CropLoader(
         run.shards, for_loader, run.micro_batch_size, config.data.crop_size, noise, config.seed,
         resample_noise=config.data.resample_noise, device=device, num_threads=config.data.num_threads,
-        windows=run.windows, extra_view=config.extra_view,
+        windows=run.windows, extra_view=extra_view,
     )  # fmt: skip
 
     def make(positions: np.ndarray, made: Tensor) -> Batch:
         # One noise for all needs no look at the images.
         keys = np.zeros(len(positions), np.uint64) if run.model.noise.is_single else run.image_keys(positions)
-        if config.extra_view:
+        if extra_view:
             noisy, aux = made.unbind(1)
         else:
             kernels = run.model.noise.kernels(keys, run.shards.manifest.seed)
@@ -52,10 +53,12 @@ def open_batches(run: TrainState) -> Iterator[Batch]:
 def perturbation_scales(
     run: TrainState, positions: np.ndarray, image_keys: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AR-DAE's sigma_a for the crops at some global positions, of images with these keys, and the excess of the level
-    that the network is told over theirs: float64 [B] each.
+    """sigma_a for the crops at some global positions, of images with these keys, and the excess of the level that the
+    network is told over theirs: float64 [B] each. They are 0 and 1 for a loss that is not perturbed.
     """
     config = run.config
+    if not run.loss.is_perturbed:
+        return np.zeros(len(positions)), np.ones(len(positions))
     law = config.ardae.coordinates
     sigma_a = sigma_a_law(law, config.seed, positions, config.train.total_samples, config.sigma_a)
     if not config.ardae.whole_range:

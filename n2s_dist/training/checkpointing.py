@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from n2s_dist.distributed import stop_signals
-from n2s_dist.models import checkpoint
+from n2s_dist.models import checkpoint, checkpoint_writing
 from n2s_dist.training.checkpoint_writer import copied
 from n2s_dist.training.schedules import decay_start
 from n2s_dist.training.state import TrainState
@@ -53,9 +53,9 @@ def save(run: TrainState) -> None:
         psnr_now = psnr if measured_at == run.samples_seen else None
 
         def write() -> None:
-            checkpoint.save(run.run_dir, *about, average, state, psnr_now)
+            checkpoint_writing.save(run.run_dir, *about, average, state, psnr_now)
             # A run that is prolonged goes on from before its decay.
-            checkpoint.retain(run.run_dir, run.config.train.keep_checkpoints, decay_start(run.config))
+            checkpoint_writing.retain(run.run_dir, run.config.train.keep_checkpoints, decay_start(run.config))
 
         run.checkpoint_writer.submit(write)
     run.saved_at = run.samples_seen

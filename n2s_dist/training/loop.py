@@ -13,7 +13,7 @@ from n2s_dist.distributed.consistency import compare_program
 from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.distributed.ranks import lost_ranks_named
 from n2s_dist.distributed.watchdog import Watchdog
-from n2s_dist.losses.objectives import Batch
+from n2s_dist.losses.loss import Batch
 from n2s_dist.models import checkpoint
 from n2s_dist.training import schedules
 from n2s_dist.training.batches import open_batches
@@ -38,7 +38,7 @@ def train(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting |
             return train(config, stopwatch, meeting)
     compare_program(meeting, flatten(to_dict(config)), checkpoint.versions())
     if not config.run_dir:
-        raise UserError("--run_dir is missing: name a folder for checkpoints and metrics")
+        raise UserError("--run-dir is missing: name a folder for checkpoints and metrics")
     run_dir, launch = Path(config.run_dir), meeting.launch
     only = alone_in(run_dir, gives_up=stop_signals.told_to_end) if launch.is_main else contextlib.nullcontext()
     with only, lost_ranks_named(), Watchdog(config.train.hang_sec, run_dir, launch.rank) as watchdog:

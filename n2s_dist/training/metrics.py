@@ -25,7 +25,7 @@ def write_metrics(run: TrainState, tracker: NullTracker, progress: tqdm) -> None
         "samples_per_sec": count / elapsed,
         **run.telemetry.report(count / elapsed, max(0, run.config.train.total_samples - run.samples_seen)),
     }
-    if run.config.method == "ardae":
+    if run.loss.is_perturbed:
         metrics["sigma_a"] = float(torch.cat(now.sigma_a).mean())
     if now.checkpoint_pause_sec:
         metrics["checkpoint_pause_sec"] = now.checkpoint_pause_sec

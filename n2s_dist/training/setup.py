@@ -20,8 +20,9 @@ from n2s_dist.distributed.ranks import FOREVER, Ranks
 from n2s_dist.loading import windowed_order
 from n2s_dist.loading.crop_pipeline import check_crop_size, check_noise
 from n2s_dist.loading.remote_cache import open_store
+from n2s_dist.losses.base import loss_of
 from n2s_dist.models import checkpoint
-from n2s_dist.models.base import hidden_weights
+from n2s_dist.models.base import resolved
 from n2s_dist.models.equivariance import make_plain, symmetric_weights
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.shards.reader import ShardSet
@@ -63,7 +64,7 @@ def start(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting |
     """Open shards and ranks, build or resume the model, and freeze the configuration into the run directory."""
     stopwatch, meeting = stopwatch or Stopwatch(), meeting or Meeting()
     if not config.data.shards:
-        raise UserError("--data.shards is missing: build shards with tools/build_shards.py SOURCE --out DIR")
+        raise UserError("--data.shards is missing: build shards with n2s build-shards SOURCE --out DIR")
     store = open_store(config.data.shards, config.data.cache_dir, config.data.cache_gib)
     shards = ShardSet(store)
     check_crop_size(shards, config.data.crop_size)
@@ -79,7 +80,7 @@ def start(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting |
         check_same_run(config, before.config, before.samples_seen, run_dir)
         if before.shards_fingerprint not in shards.manifest.identities:
             raise UserError(
-                f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run_dir"
+                f"{run_dir} was trained on other shards than {shards.folder}: give the same ones or another --run-dir"
             )
 
     stopwatch.lap("shards and checkpoint")
@@ -92,7 +93,7 @@ def start(config: Config, stopwatch: Stopwatch | None = None, meeting: Meeting |
     torch.manual_seed(int(hashing.hash64(config.seed, hashing.STREAM_WEIGHTS)) >> 1)
     model = build_score_model(config, shards.manifest.channels)
     if start_from:
-        load_first_weights(model, config, start_from)
+        load_first_weights(model, start_from)
     model = place(model, ranks.device, config.train.channels_last)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     meeting.ready()  # what comes next is done together
@@ -149,7 +150,7 @@ def build_optimizer(config: Config, model: ScoreModel) -> torch.optim.Optimizer:
     options["weight_decay"] = plan.weight_decay
     if plan.name == "adamw":
         return torch.optim.AdamW(model.parameters(), fused=True, **options)
-    hidden = hidden_weights(model.network)
+    hidden = model.network.hidden_weights()
     chosen = {id(weight) for weight in hidden}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return Muon(hidden, rest, momentum=plan.momentum, symmetric=symmetric_weights(model), **options)
@@ -176,10 +177,10 @@ def choose_weights(config: Config, meeting: Meeting) -> tuple[Path | None, Path 
     return (path, None) if kind == "found" else (None, path)
 
 
-def load_first_weights(model: ScoreModel, config: Config, path: Path) -> None:
+def load_first_weights(model: ScoreModel, path: Path) -> None:
     """Begin with the weights of another run or of a shipped network."""
     source = checkpoint.load(path).model
-    if not config.network.symmetric:
+    if not symmetric_weights(model):
         make_plain(source)
     checkpoint.load_weights(model, source.state_dict(), path)
 
@@ -197,11 +198,12 @@ def resume(run: TrainState, path: Path) -> None:
 
 def check_method(shards: ShardSet, config: Config) -> None:
     """UserError when tiles hold less than the method sees."""
-    if config.extra_view and shards.noise:
-        seen = {"clean": "clean pixels", "noisy": "a second noisy version of each image"}[config.extra_view]
+    extra_view = loss_of(config.method).extra_view
+    if extra_view and shards.noise:
+        seen = {"clean": "clean pixels", "noisy": "a second noisy version of each image"}[extra_view]
         raise UserError(
             f"method {config.method} sees {seen}, but {shards.folder} holds tiles with their noise in them: "
-            "build them without --noise, or choose a method that sees noisy pixels alone, such as ardae"
+            f"build them without --noise, or choose a method that sees noisy pixels alone, such as {Config.method}"
         )
 
 
@@ -250,11 +252,11 @@ def check_compile(config: Config, world_size: int) -> None:
 
 def check_same_run(config: Config, before: Config, samples_seen: int, run_dir: Path) -> None:
     """A run is continued with the settings it began with, and where it stands at samples_seen with another length."""
-    now, then = flatten(to_dict(config)), flatten(to_dict(before))
+    now, then = flatten(to_dict(resolved(config))), flatten(to_dict(resolved(before)))
     may_change = _MAY_CHANGE + (_MAY_CHANGE_BEFORE_DECAY if may_go_on(config, before, samples_seen) else ())
     for key in now:
-        if now[key] != then[key] and not key.startswith(may_change):
+        if now[key] != then.get(key) and not key.startswith(may_change):
             raise UserError(
-                f"{run_dir} was trained with {key} {then[key]}, not {now[key]}: "
-                "go on with the same settings, or choose another --run_dir"
+                f"{run_dir} was trained with {key} {then.get(key)}, not {now[key]}: "
+                "go on with the same settings, or choose another --run-dir"
             )

@@ -14,6 +14,8 @@ from n2s_dist.distributed import consistency, stop_signals
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.distributed.watchdog import Watchdog
 from n2s_dist.loading import sample_order, windowed_order
+from n2s_dist.losses.base import loss_of
+from n2s_dist.losses.loss import Loss
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.batch import NoiseBatch
@@ -90,6 +92,11 @@ class TrainState:
     def image_keys(self, positions: np.ndarray) -> np.ndarray:
         """Of the images that the crops at some global positions are of: uint64 [N]."""
         return np.array([sample.image_key for sample in self.shards.take(self.sample_index(positions))], np.uint64)
+
+    @property
+    def loss(self) -> Loss:
+        """What the method learns by."""
+        return loss_of(self.config.method)
 
     @property
     def run_dir(self) -> Path:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from n2s_dist.losses.objectives import Batch, method_loss
+from n2s_dist.losses.base import method_loss
+from n2s_dist.losses.loss import Batch
 from n2s_dist.training import schedules
 from n2s_dist.training.ema import EMA_EVERY_SAMPLES, update_ema
 from n2s_dist.training.schedules import learning_rate

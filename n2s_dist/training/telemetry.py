@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from n2s_dist.config.schema import Method
+from n2s_dist.config.schema import Config
 from n2s_dist.distributed.ranks import Ranks
-from n2s_dist.losses.objectives import Batch, method_loss
+from n2s_dist.losses.base import loss_of, method_loss
+from n2s_dist.losses.loss import Batch
 from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.utils.errors import print_rank0
 from n2s_dist.utils.files import atomic_write
 
 # What differs between a run and its repeat; all else that is logged follows from configuration and samples_seen.
@@ -64,7 +66,7 @@ def stragglers(own_ms: list[float]) -> dict[str, float | list[float]]:
     }
 
 
-def flops_per_sample(model: ScoreModel, channels: int, crop_size: int, method: Method = "ardae") -> float:
+def flops_per_sample(model: ScoreModel, channels: int, crop_size: int, method: str = Config.method) -> float:
     """FLOPs of convolutions and matrix products in the loss and its gradient for one crop.
 
     Counted on tensors that have shapes and no values, which costs milliseconds.
@@ -72,11 +74,21 @@ def flops_per_sample(model: ScoreModel, channels: int, crop_size: int, method: M
     twin = copy.deepcopy(model).to("meta").requires_grad_(True)
     noise = model.noise.ranges[0].low
     y = torch.empty(1, channels, crop_size, crop_size, device="meta")
-    aux = y.long() if method == "noise2void" else y
+    aux = torch.empty_like(y, dtype=loss_of(method).aux_dtype)
     sigma_a = torch.empty(1, 1, 1, 1, device="meta")
     with FlopCounterMode(display=False) as counter:
         method_loss(method, twin, twin, Batch(np.zeros(1), y, noise, aux, sigma_a)).mean().backward()
     return float(counter.get_total_flops())
+
+
+def _flops_or_none(model: ScoreModel, channels: int, crop_size: int, method: str) -> float | None:
+    """The same; None, with a word on it, for a network or a loss that looks at values, which such tensors lack."""
+    try:
+        return flops_per_sample(model, channels, crop_size, method)
+    except (RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:120]
+        print_rank0(f"note: FLOPs can't be counted, so mfu is not logged ({reason})")
+        return None
 
 
 @lru_cache
@@ -160,13 +172,13 @@ class StepTelemetry:
         *,
         channels: int,
         crop_size: int,
-        method: Method,
+        method: str,
         mixed_precision: str,
         profile_dir: Path,
         profile_steps: int,
     ) -> None:
         self._ranks, self._clock = ranks, _clock(ranks.device)
-        self._flops = flops_per_sample(model, channels, crop_size, method)
+        self._flops = _flops_or_none(model, channels, crop_size, method)
         self._peak = matmul_peak(ranks.device, _DTYPES[mixed_precision], torch.get_num_threads())
         self._steps: list[list[Any]] = []  # four marks a step
         self._data_waits: list[tuple[Any, Any]] = []
@@ -222,7 +234,7 @@ class StepTelemetry:
             **percentiles(whole),
             **stragglers(own_ms),
             "exchange_wait_frac": float(np.mean(wait_frac)),
-            "mfu": self._flops * samples_per_sec / sum(peaks),
+            **({} if self._flops is None else {"mfu": self._flops * samples_per_sec / sum(peaks)}),
             "memory_mib": max(memory),
             **({} if scale is None else {"loss_scale": scale}),
         }

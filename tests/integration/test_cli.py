@@ -7,7 +7,7 @@ import pytest
 from support.paths import ROOT
 
 from n2s_dist.cli import COMMANDS, usage
-from n2s_dist.config.command_line import read_config
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.programs import dashed, hyphenated, underscored
 
 HEAVY = ("torch", "numpy", "accelerate", "nvidia", "wandb", "matplotlib")

@@ -5,8 +5,8 @@ import signal
 import torch
 from support.forked_ranks import INTERRUPTED, trained_positions
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.models import checkpoint
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.setup import start
 from n2s_dist.utils.errors import EX_TEMPFAIL
 

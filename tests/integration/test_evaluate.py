@@ -18,13 +18,13 @@ from n2s_dist import evaluate
 from n2s_dist.evaluation.benchmarks import Benchmark, Task
 from n2s_dist.evaluation.methods import of_network
 from n2s_dist.evaluation.partition import WorkUnit, cut
-from n2s_dist.evaluation.results import MEASURES
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.evaluation.worker import EvaluationWorker, image_row
 from n2s_dist.images.files import list_images
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.tiling import ReceptiveField, denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled
+from n2s_dist.metrics.base import BUILT_IN
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.models.self_ensemble import SelfEnsemble
@@ -32,6 +32,7 @@ from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils.hashing import frozen_rng, name_key
 
+MEASURES = tuple(measure.key for measure in BUILT_IN)
 pytestmark = pytest.mark.usefixtures("cpu")
 
 PICTURES = "gaussian_25-known"  # their folder, of the network that most tests evaluate
@@ -127,7 +128,8 @@ def test_a_row_can_be_recomputed_by_hand(evaluated, trained, photographs):
 
 def test_results_hold_what_they_promise_and_means_are_means_of_rows(evaluated, photographs):
     results = read(evaluated)
-    assert results.keys() == {"seed", "versions", "hardware", "protocol", "cells"} and results["seed"] == 0
+    assert results.keys() == {"seed", "versions", "hardware", "protocol", "measures", "cells"} and results["seed"] == 0
+    assert [each["key"] for each in results["measures"]] == list(MEASURES)
     assert results["hardware"].keys() == {"device", "processor", "cores"} and results["hardware"]["device"] == "cpu"
     assert results["protocol"].startswith("float: ")
     assert [cell["benchmark"] for cell in results["cells"]] == ["photographs", "small"]

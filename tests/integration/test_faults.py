@@ -265,7 +265,7 @@ def test_a_wandb_server_that_never_answers_is_given_up(tmp_path, environment):
 import sys
 from pathlib import Path
 from n2s_dist.training import tracking
-from n2s_dist.config.command_line import read_config
+from n2s_dist.training.command_line import read_config
 tracking._INIT_TIMEOUT_SEC = tracking._FINISH_TIMEOUT_SEC = 2
 tracker = tracking.open_tracker(read_config([]), Path(sys.argv[1]), 0, is_main=True)
 tracker.log(40, {"loss": 1.0})

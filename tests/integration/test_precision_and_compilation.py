@@ -10,10 +10,10 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from n2s_dist import train as training
-from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed.precision import choose_precision
 from n2s_dist.models import checkpoint
 from n2s_dist.training import compilation
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import train
 from n2s_dist.training.setup import check_compile, start
 from n2s_dist.utils.errors import UserError

@@ -18,10 +18,10 @@ from support.launched import Launched
 from support.paths import ROOT
 
 from n2s_dist import evaluate
-from n2s_dist.config.command_line import read_config
 from n2s_dist.loading import sample_order
 from n2s_dist.models import checkpoint
 from n2s_dist.shards.reader import ShardSet
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import train
 from n2s_dist.training.setup import start
 

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from support.paths import ROOT
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.images.files import list_images
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.training.command_line import read_config
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2s_dist import train as training
-from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.loading.crop_pipeline import CropLoader
 from n2s_dist.models import checkpoint
@@ -28,6 +27,7 @@ from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training import step
 from n2s_dist.training.batches import micro_batches, open_batches
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import loop, train
 from n2s_dist.training.setup import choose_micro_batch_size, start
 from n2s_dist.training.telemetry import CLOCKS
@@ -323,7 +323,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(configure, tiny, cli,
 
 
 @pytest.mark.parametrize(
-    ("missing", "named"), [("--run_dir", "--run_dir is missing"), ("--data.shards", "--data.shards is missing")]
+    ("missing", "named"), [("--run_dir", "--run-dir is missing"), ("--data.shards", "--data.shards is missing")]
 )
 def test_missing_folders_are_named(tiny, cli, tmp_path, missing, named):
     arguments = [word for word in [*tiny, f"--run_dir={tmp_path / 'run'}"] if not word.startswith(missing)]

@@ -9,7 +9,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from n2s_dist import train as training
-from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
 from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.loading.crop_pipeline import CropLoader
@@ -18,6 +17,7 @@ from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.shards.build.builder import BuildOptions, build_shards
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.training.batches import open_batches
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import loop, train
 from n2s_dist.training.setup import start
 from n2s_dist.training.tracking import NullTracker

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from n2s_dist.config.schema import ArdaeConfig, Config, Method, NetworkConfig
+from n2s_dist.config.schema import ArdaeConfig, Config, NetworkConfig
 from n2s_dist.evaluation.benchmarks import Benchmark
 from n2s_dist.evaluation.methods import EvaluatedMethod, of_network
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.evaluation.worker import compare_deviations, posterior_figures
 from n2s_dist.inference.uncertainty import Posterior
-from n2s_dist.models import checkpoint
+from n2s_dist.models import checkpoint, checkpoint_writing
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.base import NoiseModel
 
@@ -45,15 +45,17 @@ def save_network(
     noise: str = UNIVERSAL,
     channels: int = 3,
     seed: int = 0,
-    method: Method = "ardae",
+    method: str = "ardae",
     focus: str = "",
 ) -> Path:
     """A run directory with a checkpoint of fresh weights."""
     ardae = ArdaeConfig(whole_range=bool(focus), focus=focus)
-    config = Config(noise=noise, method=method, ardae=ardae, network=NetworkConfig(widths=[12, 24], blocks=1))
+    config = Config(
+        noise=noise, method=method, ardae=ardae, network=NetworkConfig(options={"widths": [12, 24], "blocks": 1})
+    )
     torch.manual_seed(seed)
     weights = build_score_model(config, channels).state_dict()
-    checkpoint.save(run_dir, config, channels, "", 8, weights, {}, None)
+    checkpoint_writing.save(run_dir, config, channels, "", 8, weights, {}, None)
     return run_dir
 
 

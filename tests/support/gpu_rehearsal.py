@@ -25,19 +25,19 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from fake_cuda import DEVICE, Observed, Observer, build_library, fake_cuda, load_library, values_read
 from tqdm import tqdm
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed import consistency
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.inference import noise_estimation, tiling, uncertainty
 from n2s_dist.inference.denoiser import Denoiser
 from n2s_dist.loading import crop_pipeline
-from n2s_dist.losses import objectives
+from n2s_dist.losses import ardae
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.training import batches as batches_module
 from n2s_dist.training import checkpoint_writer, setup, telemetry, validation
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.ema import update_ema
 from n2s_dist.training.metrics import write_metrics
 from n2s_dist.training.step import train_step
@@ -64,13 +64,13 @@ PRETRAINED = ("universal-color", "gaussian-color")
 
 @contextlib.contextmanager
 def _cpu_tensor() -> Iterator[None]:
-    original = objectives.ardae_loss
+    original = ardae.ardae_loss
 
     def loss(*args: Any, **kwargs: Any) -> torch.Tensor:
         values = original(*args, **kwargs)
         return values * torch.ones(len(values))
 
-    with mock.patch.object(objectives, "ardae_loss", loss):
+    with mock.patch.object(ardae, "ardae_loss", loss):
         yield
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.models.score_model import ScoreModel, build_score_model
+from n2s_dist.training.command_line import read_config
 
 
 def random_model(*options: str, channels: int = 3) -> ScoreModel:

@@ -11,7 +11,9 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from n2s_dist.evaluation.published import paper_db
-from n2s_dist.evaluation.results import MEASURES
+from n2s_dist.evaluation.results import describe_measures
+from n2s_dist.metrics.base import BUILT_IN
+from n2s_dist.metrics.metric import Measure
 
 # A name that would be markup, one that would end the page's data, and one that would leave the pictures' folder.
 HOSTILE = "<img src=x onerror=document.title='broken'>.png"
@@ -19,6 +21,9 @@ ENDING = "</script><script>document.title='broken'</script>.png"
 OUTSIDE = "../../outside.png"
 MISSING = "no <b>checkpoint</b> for gray images"
 
+ADDED = Measure("mae", "MAE", digits=3, unit="levels", higher_is_better=False)  # of a metric from elsewhere
+_MEASURED = [*BUILT_IN, ADDED]
+MEASURES = tuple(measure.key for measure in _MEASURED)
 _LEVELS = {"known": 1.0, "unknown": 1.1}  # the blur's radius
 
 
@@ -52,6 +57,7 @@ def write(folder: Path) -> dict[str, Any]:
         "versions": {"n2s_dist": "0.1.0", "python": "3.11.7"},
         "hardware": {"device": "cpu", "processor": "a <i>processor</i>", "cores": 2},
         "protocol": "float: noise neither clipped nor quantised",
+        "measures": describe_measures(_MEASURED),
         "cells": cells,
     }
     (folder / "results.json").write_text(json.dumps(results))
@@ -98,7 +104,8 @@ def _row(name: str, clean: np.ndarray | None, noisy: np.ndarray, estimate: np.nd
     axis = -1 if clean.ndim == 3 else None
     psnr = [peak_signal_noise_ratio(clean, each, data_range=1) for each in (noisy, estimate, estimate)]
     ssim = structural_similarity(clean, estimate, data_range=1, channel_axis=axis)
-    return size | dict(zip(MEASURES, map(float, (*psnr, ssim)), strict=True))
+    mae = 255 * np.abs(clean - estimate).mean()
+    return size | dict(zip(MEASURES, map(float, (*psnr, ssim, mae)), strict=True))
 
 
 def _guess(noise: str) -> str:

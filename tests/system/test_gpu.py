@@ -13,7 +13,7 @@ from support.forked_ranks import free_port
 
 from n2s_dist.inference import tiling, uncertainty
 from n2s_dist.loading.crop_pipeline import CropLoader
-from n2s_dist.losses.ardae import perturbations
+from n2s_dist.losses.draws import perturbations
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.shards.reader import ShardSet

@@ -329,4 +329,4 @@ def test_outside_git_the_commit_is_not_known(load_tool, cli, tmp_path, monkeypat
 
 
 def test_a_run_without_a_folder_is_refused(load_tool, cli):
-    assert "--run_dir is missing" in cli(load_tool("freeze_run").main, "--seed=1").error()
+    assert "--run-dir is missing" in cli(load_tool("freeze_run").main, "--seed=1").error()

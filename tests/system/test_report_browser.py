@@ -246,11 +246,14 @@ def test_the_worst_image_comes_first_and_every_cell_can_be_seen(opened):
         opened.run(f"chooseCell({number})")
         rows = opened.run("[...$('rows').tBodies[0].rows].map(row => [...row.cells].map(each => each.innerText))")
         images = opened.run(f"data.cells[{number}].images")
-        if images[0][2] is None:
-            assert [row[0] for row in rows] == [image[0] for image in images]
+        if images[0]["figures"]["psnr_db"] is None:
+            assert [row[0] for row in rows] == [image["name"] for image in images]
             continue
-        expected = sorted(images, key=lambda image: image[2])
-        assert [row[:3] for row in rows] == [[i[0], f"{i[1]:.2f}", f"{i[2]:.2f}"] for i in expected], title
+        expected = sorted(images, key=lambda image: image["figures"]["psnr_db"])
+        shown = [
+            [i["name"], f"{i['figures']['psnr_noisy_db']:.2f}", f"{i['figures']['psnr_db']:.2f}"] for i in expected
+        ]
+        assert [row[:3] for row in rows] == shown, title
         opened.run("$('against').value = 1, drawScatter()")  # SSIM, that every image has
         assert opened.run("document.querySelectorAll('#scatter .dot').length") == len(images)
         exhibits = opened.run(f"data.cells[{number}].exhibits.length")
@@ -282,6 +285,19 @@ def test_the_tables_columns_sort(opened):
 
     assert press(2) == "descending" and column(2) == sorted(column(2), reverse=True)
     assert press(0) == "ascending" and column(0) == sorted(column(0))
+
+
+def test_a_metric_from_elsewhere_has_its_own_column_and_axis(opened):
+    heads = opened.run("[...document.querySelectorAll('#rows thead button')].map(each => each.innerText)")
+    assert heads == ["image", "noisy", "denoised", "SSIM", "MAE (levels)"]
+    opened.run("document.querySelectorAll('#rows thead button')[4].click()")
+    shown = opened.run("[...document.querySelectorAll('#rows tbody tr')].map(row => row.cells[4].innerText)")
+    values = opened.run("cell.images.map(image => image.figures.mae)")
+    assert shown == [f"{value:.3f}" for value in sorted(values, reverse=True)]  # the worst first, where less is better
+    axes = opened.run("[...$('against').options].map(each => each.text)")
+    assert axes[:3] == ["noisy PSNR (dB)", "SSIM", "MAE (levels)"]
+    assert "MAE (levels) " in opened.run("document.getElementById('tip').textContent")
+    assert opened.errors == []
 
 
 def test_the_page_is_drawn_anew_at_another_width(browser, page):

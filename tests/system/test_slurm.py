@@ -212,4 +212,4 @@ def test_a_users_mistake_ends_the_job_with_its_exit_code_and_no_requeue(cluster,
     )  # fmt: skip
     ended = cluster.wait_for_end(number, 30)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "0")
-    assert "error: --run_dir is missing" in (tmp_path / "log").read_text()
+    assert "error: --run-dir is missing" in (tmp_path / "log").read_text()

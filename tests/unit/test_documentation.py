@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from support.paths import TOYS
 
-from n2s_dist.noise import base
 from n2s_dist.noise.frozen import corrupt_tile
 from n2s_dist.noise.specification import parse_noise
-from n2s_dist.utils import plugins
 
 ROOT = next(path for path in Path(__file__).resolve().parents if (path / "setup.cfg").is_file())
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "launch" / "README.md", ROOT / "shards" / "README.md",
@@ -27,7 +26,8 @@ def test_the_readme_takes_five_minutes():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_files_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)\s#]+)[^)\s]*\)", page.read_text())
+    prose = re.sub(r"```python\n.*?```", "", page.read_text(), flags=re.S)
+    targets = re.findall(r"\]\(([^)\s#]+)[^)\s]*\)", prose)
     local = [target for target in targets if "://" not in target]
     assert not [target for target in local if not (page.parent / target).exists()]
 
@@ -68,13 +68,15 @@ def test_the_notebook_holds_the_outputs_of_one_whole_run():
     assert path.stat().st_size < 500_000
 
 
-def test_the_documented_noise_family_works_as_it_stands(tmp_path, monkeypatch):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.S)
-    (tmp_path / "documented_noise.py").write_text(block)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv(plugins.VARIABLE, "documented_noise")
-    monkeypatch.setattr(plugins, "_imported", set())
-    monkeypatch.setattr(base, "_FAMILIES", dict(base._FAMILIES))
+def test_documented_extensions_are_those_that_are_tested():
+    """tests/integration/test_toys.py runs these files as they stand."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.S)
+    assert sorted(blocks) == sorted(path.read_text() for path in TOYS.glob("*.py"))
+    assert len(blocks) == 5
+
+
+def test_the_documented_noise_family_has_the_law_that_it_says(plug_in):
+    plug_in("laplace_noise")
     noise, clean = parse_noise("laplace:20"), np.full((128, 128, 1), 128, np.uint8)
     drawn = noise.corrupt(clean / 255, np.random.default_rng(0)) - clean / 255
     frozen = corrupt_tile(noise, clean, image_key=1, row=0, column=0, seed=0) - clean / 255

@@ -144,7 +144,7 @@ def build_shards(
 ) -> Manifest:
     """Build the shards of `sources` in `out`, go on with them, or reuse them.
 
-    sources: folders, zip or tar archives, or names of data sets that tools/fetch_data.py has fetched.
+    sources: folders, zip or tar archives, or names of data sets that n2s fetch has fetched.
     group: this node of those that build together, each by the same call.
 
     on_error "skip" leaves out images that can't be read and lists them in skipped.jsonl. Raises UserError

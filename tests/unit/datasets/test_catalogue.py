@@ -104,7 +104,7 @@ def test_sources_are_paths_or_names_of_data_sets(describe, tmp_path, monkeypatch
     assert dataset_folder("tiny") == Path("data/tiny") and dataset_folder("tiny", "/mnt") == Path("/mnt/tiny")
     with pytest.raises(UserError, match="did you mean 'tiny'"):
         dataset_folder("tinny")
-    with pytest.raises(UserError, match=r"run tools/fetch_data\.py tiny"):
+    with pytest.raises(UserError, match=r"run n2s fetch tiny"):
         resolve_source("tiny")
     Path("data/tiny").mkdir(parents=True)
     assert resolve_source("tiny") == Path("data/tiny")

@@ -20,12 +20,12 @@ from support.paths import ROOT
 
 from n2s_dist.commands import fetch as command_module
 from n2s_dist.datasets import download
-from n2s_dist.datasets.download import Network
+from n2s_dist.datasets.download import Connection
 from n2s_dist.datasets.fetch import fetch
 from n2s_dist.utils import publishing
 from n2s_dist.utils.errors import UserError
 
-QUICK = Network(timeout_sec=5, tries=3, pause_sec=0.001)
+QUICK = Connection(timeout_sec=5, tries=3, pause_sec=0.001)
 
 
 ZIP = zipped({f"set/{name}": content for name, content in IMAGES.items()})
@@ -284,7 +284,7 @@ def test_every_url_and_its_reason_is_named(server, describe, out):
 
 def test_a_server_that_falls_silent(server, describe, out):
     describe(server.url("set.zip"))
-    network = Network(timeout_sec=0.2, tries=2, pause_sec=0.001)
+    network = Connection(timeout_sec=0.2, tries=2, pause_sec=0.001)
     server.faults["set.zip"] = [("wait", 1000)]
     fetch("tiny", out, network=network)
     assert contents(out / "tiny") == IMAGES and server.log[1].range == "bytes=1000-"

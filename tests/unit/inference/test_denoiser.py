@@ -12,7 +12,6 @@ from PIL import Image
 from support.models import random_model
 
 import n2s_dist
-from n2s_dist.config.command_line import read_config
 from n2s_dist.inference import arrays
 from n2s_dist.inference.denoiser import Denoiser
 from n2s_dist.inference.network_choice import load_denoiser
@@ -24,6 +23,7 @@ from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")

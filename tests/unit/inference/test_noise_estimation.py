@@ -11,7 +11,6 @@ from PIL import Image
 from scipy.stats import norm
 from torch import Tensor
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.inference import noise_estimation
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.pieces import Pieces, choose_pieces
@@ -22,6 +21,7 @@ from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise, parse_training_noise
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import frozen_rng, name_key
 

@@ -11,12 +11,13 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from n2s_dist.config.command_line import read_config
-from n2s_dist.losses.ardae import ardae_loss, perturbations, raised, share_of_range, sigma_a_law
+from n2s_dist.losses.ardae import ardae_loss, raised, share_of_range, sigma_a_law
+from n2s_dist.losses.draws import perturbations
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.specification import parse_training_noise
+from n2s_dist.training.command_line import read_config
 
 CPU = torch.device("cpu")
 MEAN, SPREAD = 0.4, 0.7

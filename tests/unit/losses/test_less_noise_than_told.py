@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.losses.ardae import ardae_loss, excesses, is_overstated, part_of_raise, raised
 from n2s_dist.losses.constant_areas import make_constant
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gaussian import Gaussian
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 
 POSITIONS = np.arange(400)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
-from n2s_dist.models import checkpoint
+from n2s_dist.models import checkpoint, checkpoint_writing
 from n2s_dist.models.score_model import build_score_model
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils import errors
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file
@@ -33,7 +33,7 @@ def save(run_dir: Path, samples_seen: int, psnr: float | None = None, seed: int 
     torch.manual_seed(seed + samples_seen)
     weights = build_score_model(small(), 3).state_dict()
     state = {"weights": weights, "optimizer": {"step": torch.tensor(samples_seen)}, "loss_scale": {}}
-    return checkpoint.save(
+    return checkpoint_writing.save(
         run_dir,
         config=small(),
         channels=3,
@@ -106,7 +106,7 @@ def disk_that_fills_up(monkeypatch, earlier: Path, where: str) -> Iterator[None]
         if where in FILES:
             resource.setrlimit(resource.RLIMIT_FSIZE, ((earlier / where).stat().st_size - 100, hard))
         else:
-            target = {"syncing": os, "renaming": Path, "summing up": checkpoint}[where]
+            target = {"syncing": os, "renaming": Path, "summing up": checkpoint_writing}[where]
             patch.setattr(
                 target, {"syncing": "fsync", "renaming": "rename", "summing up": "sha256_file"}[where], no_space
             )
@@ -216,7 +216,7 @@ def test_a_checkpoint_that_can_not_be_removed_stays_and_the_run_goes_on(tmp_path
         monkeypatch.setattr(Path, "rename", stay)
     for seen in (160, 240, 320):
         last = save(tmp_path, seen)
-        checkpoint.retain(tmp_path, keep=1)
+        checkpoint_writing.retain(tmp_path, keep=1)
     assert [name for name in names(tmp_path) if "080" not in name] == [last.name] and len(names(tmp_path)) == 2
     (line,) = warnings()
     assert "samples-000000080" in line and "can't be removed (Directory not empty)" in line
@@ -263,7 +263,7 @@ def test_a_checkpoint_that_can_not_be_read_just_now_is_not_removed_as_damaged(tm
         save(tmp_path, seen, psnr)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "sha256_file", stale)
-        checkpoint.retain(tmp_path, keep=1)
+        checkpoint_writing.retain(tmp_path, keep=1)
         assert "can't be read (Stale file handle)" in checkpoint.damage(tmp_path / "checkpoints/samples-000000160")
     assert kept(tmp_path) == [160, 240]
     assert checkpoint.locate(tmp_path, "best").name == "samples-000000160"
@@ -279,7 +279,7 @@ def kept(run_dir: Path) -> list[int]:
 def test_the_newest_and_the_best_are_kept(tmp_path):
     for seen, psnr in ((80, 20.0), (160, 25.0), (240, 24.0), (320, None), (400, 23.0)):
         save(tmp_path, seen, psnr)
-        checkpoint.retain(tmp_path, keep=2)
+        checkpoint_writing.retain(tmp_path, keep=2)
     assert kept(tmp_path) == [160, 320, 400]
     assert checkpoint.locate(tmp_path) == tmp_path / "checkpoints" / "samples-000000400"
     assert checkpoint.locate(tmp_path, "best") == tmp_path / "checkpoints" / "samples-000000160"
@@ -288,7 +288,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 def test_without_a_validation_psnr_the_newest_is_the_best(tmp_path):
     for seen in (80, 160, 240):
         save(tmp_path, seen)
-    checkpoint.retain(tmp_path, keep=1)
+    checkpoint_writing.retain(tmp_path, keep=1)
     assert kept(tmp_path) == [240]
     assert checkpoint.locate(tmp_path, "best") == checkpoint.locate(tmp_path)
 
@@ -305,7 +305,7 @@ def test_retention_never_removes_the_newest_whole_checkpoint(tmp_path, name, kin
     for seen in (80, 160, 240):
         path = save(tmp_path, seen, psnr=20.0 if seen == 80 else None)
     DAMAGE[kind](path / name)
-    checkpoint.retain(tmp_path, keep=1)
+    checkpoint_writing.retain(tmp_path, keep=1)
     assert checkpoint.newest_valid(tmp_path) == tmp_path / "checkpoints" / "samples-000000160"
 
 

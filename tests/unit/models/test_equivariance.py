@@ -7,9 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from n2s_dist.config.checks import SYMMETRY_ORDER
-from n2s_dist.models.base import hidden_weights
-from n2s_dist.models.equivariance import moved, symmetric_weights
+from n2s_dist.models.equivariance import SYMMETRY_ORDER, moved, symmetric_weights
 from n2s_dist.models.resunet import ResUNet
 from n2s_dist.training.optimizers.muon import Muon
 
@@ -111,13 +109,13 @@ def test_muon_steps_as_on_the_whole_weights_which_stay_symmetric():
     plain = network().float()
     plain.load_state_dict(whole_weights(symmetric))
     options = {"momentum": 0.9, "lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1}
-    ours = Muon(hidden_weights(symmetric), [], symmetric=symmetric_weights(symmetric), **options)
-    theirs = Muon(hidden_weights(plain), [], **options)
+    ours = Muon(symmetric.hidden_weights(), [], symmetric=symmetric_weights(symmetric), **options)
+    theirs = Muon(plain.hidden_weights(), [], **options)
     for _ in range(3):
         ours.zero_grad()
         symmetric(torch.randn(1, 5, 16, 16)).square().mean().backward()
         copies = symmetric_weights(symmetric)
-        for weight, whole in zip(hidden_weights(symmetric), hidden_weights(plain), strict=True):
+        for weight, whole in zip(symmetric.hidden_weights(), plain.hidden_weights(), strict=True):
             whole.grad = copies[weight](weight.grad) / SYMMETRY_ORDER
         ours.step()
         theirs.step()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.models.conditioning import make_conditioning
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.batch import NoiseBatch
@@ -17,6 +16,7 @@ from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_noise, parse_training_noise
+from n2s_dist.training.command_line import read_config
 
 CPU = torch.device("cpu")
 TEXT = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200,poisson-gaussian:0.002-0.05:1-20+blur:0-1.2"

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from n2s_dist.models.base import reflect, run_padded
+from n2s_dist.models.network import reflect, run_padded
 from n2s_dist.models.resunet import ResUNet
 from n2s_dist.models.unet_n2n import UNetN2N
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from n2s_dist import train as training
-from n2s_dist.config.command_line import read_config
 from n2s_dist.inference.denoiser import Denoiser, choose_noise
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import random_signs
-from n2s_dist.losses.ardae import ardae_loss, perturbations
+from n2s_dist.losses.ardae import ardae_loss
+from n2s_dist.losses.draws import perturbations
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.blurred import Blurred, Kernels, kernel, radius
@@ -27,6 +27,7 @@ from n2s_dist.noise.specification import format_noise, format_training_noise, pa
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import name_key
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 from scipy import stats
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.inference.denoiser import Denoiser, choose_noise
 from n2s_dist.inference.uncertainty import slope
 from n2s_dist.models import checkpoint
@@ -17,6 +16,7 @@ from n2s_dist.noise.frozen import corrupt_tile
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_noise, noise_title, parse_noise, parse_training_noise
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 
 CPU = torch.device("cpu")

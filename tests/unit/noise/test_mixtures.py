@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import stats
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.inference.denoiser import choose_noise
 from n2s_dist.inference.tiling import denoise_whole
@@ -27,6 +26,7 @@ from n2s_dist.noise.specification import format_training_noise, parse_training_n
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import train
 from n2s_dist.training.validation import validate
 from n2s_dist.utils.errors import UserError
@@ -171,7 +171,7 @@ def test_training_on_several_noises_learns_and_denoises_each(stored, tmp_path, l
 
 def test_clean_tiles_and_the_papers_law_are_refused(shards, tmp_path):
     options = [f"--noise={TEXT}", f"--run_dir={tmp_path}", f"--data.shards={shards}", "--tracking.wandb=false"]
-    with pytest.raises(UserError, match=r"tools/build_shards\.py --noise gaussian:5-55"):
+    with pytest.raises(UserError, match=r"n2s build-shards --noise gaussian:5-55"):
         train(read_config(options))
     with pytest.raises(UserError, match="one noise level"):
         read_config([*options, "--ardae.coordinates=image"])

@@ -11,8 +11,9 @@ from PIL import Image
 from support import sample_results
 
 from n2s_dist.config.schema import Config
+from n2s_dist.metrics.base import BUILT_IN
 from n2s_dist.reporting import wandb_results
-from n2s_dist.reporting.curves import BENCHMARK_MEASURES, OPTIONAL, SECTIONS, curve, training_hours
+from n2s_dist.reporting.curves import OPTIONAL, SECTIONS, benchmark_measures, curve, training_hours
 from n2s_dist.training import tracking
 
 KEYS = {key for panels in SECTIONS.values() for panel in panels for key in panel.keys}
@@ -58,7 +59,7 @@ def test_the_dashboards_panels_show_keys_that_are_really_logged(dashboard, train
     """Of a training run and of an evaluation, as each hands them to wandb."""
     logged = set().union(*(tracking.one_value_a_key(row) for row in rows(trained))) | OPTIONAL
     benchmarks = ("cbsd68", "set12")
-    logged |= wandb_results.summary_of(sample_results.write(tmp_path)["cells"], Config()).keys()
+    logged |= wandb_results.summary_of(sample_results.write(tmp_path)["cells"], list(BUILT_IN), Config()).keys()
     done = dashboard("--print", *(f"--benchmark={name}" for name in benchmarks))
     assert done.code == 0 and done.err == ""
     shown = set()
@@ -67,7 +68,7 @@ def test_the_dashboards_panels_show_keys_that_are_really_logged(dashboard, train
         assert config.get("xAxis", "samples_seen") == "samples_seen"
         shown |= {name.removeprefix("summary_metrics.") for name in config.get("metrics", [])}
         shown |= {key for key in logged if "metricRegex" in config and re.fullmatch(config["metricRegex"], key)}
-    assert {f"{name}/{key}" for name in benchmarks for key in BENCHMARK_MEASURES} <= shown
+    assert {f"{name}/{key}" for name in benchmarks for key in benchmark_measures()} <= shown
     assert (KEYS - {"step_ms_by_rank"}) | {"step_ms_by_rank/0"} <= shown <= logged
 
 

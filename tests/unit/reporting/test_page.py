@@ -186,7 +186,7 @@ def test_pictures_on_the_page_are_the_evaluations(page, results_dir):
 
 def test_names_can_not_break_the_page(page):
     page, data = page
-    names = [row[0] for row in data["cells"][0]["images"]]
+    names = [row["name"] for row in data["cells"][0]["images"]]
     assert {sample_results.HOSTILE, sample_results.ENDING} <= set(names)
     assert page.tags.count("script") == 2 and "b" not in page.tags and "i" not in page.tags
 

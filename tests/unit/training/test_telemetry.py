@@ -12,12 +12,12 @@ import torch
 from support.launched import Launched
 from torch import nn
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.distributed.ranks import Ranks
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.training import telemetry
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import train
 from n2s_dist.training.telemetry import flops_per_sample, matmul_peak, memory_mib, percentiles, stragglers
 

@@ -14,12 +14,13 @@ import pytest
 import wandb
 from support import sample_results
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.config.schema import Config
+from n2s_dist.metrics.base import BUILT_IN
 from n2s_dist.reporting import wandb_results
 from n2s_dist.reporting.examples import caption, choose, strip
 from n2s_dist.reporting.wandb_results import log_results, summary_of
 from n2s_dist.training import tracking
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.tracking import NullTracker, Tracker, open_tracker
 from n2s_dist.utils import errors
 
@@ -254,10 +255,10 @@ def wandb_run(monkeypatch):
 def test_an_evaluation_goes_to_wandb_with_its_tables_and_pictures(wandb_run, tmp_path):
     cells = sample_results.write(tmp_path)["cells"]
     shown = [(caption(each), strip(each)) for each in choose(tmp_path, cells)]
-    log_results(Config(), tmp_path, cells, shown)
+    log_results(Config(), tmp_path, cells, list(BUILT_IN), shown)
     assert not wandb_run.logged  # training began no wandb run
     (tmp_path / "wandb_id").write_text("0123")
-    log_results(Config(), tmp_path, cells, shown)
+    log_results(Config(), tmp_path, cells, list(BUILT_IN), shown)
     assert wandb_run.finished and wandb_run.logged.keys() == {"cells", "results", "pictures"}
 
     def table(name: str) -> list[dict]:
@@ -274,7 +275,7 @@ def test_an_evaluation_goes_to_wandb_with_its_tables_and_pictures(wandb_run, tmp
     pictures = wandb_run.logged["pictures"]
     assert len(pictures) == len(shown) == 3 * 4 + 2 * 2 + 1
     assert any(each._caption.endswith("known level, coffee.png: clean, noisy, denoised, std") for each in pictures)
-    assert wandb_run.summary == summary_of(cells, Config())
+    assert wandb_run.summary == summary_of(cells, list(BUILT_IN), Config())
 
 
 def test_an_evaluation_that_wandb_does_not_take_says_so_and_is_over(wandb_run, tmp_path, capsys):
@@ -283,7 +284,7 @@ def test_an_evaluation_that_wandb_does_not_take_says_so_and_is_over(wandb_run, t
 
     wandb_run.finish = fail
     (tmp_path / "wandb_id").write_text("0123")
-    log_results(Config(), tmp_path, sample_results.write(tmp_path)["cells"], [])
+    log_results(Config(), tmp_path, sample_results.write(tmp_path)["cells"], list(BUILT_IN), [])
     assert "wandb failed (ConnectionError: gone)" in capsys.readouterr().out
 
 
@@ -294,6 +295,6 @@ def test_the_summary_names_a_benchmark_alone_for_what_was_trained():
 
     unknown = cell(noise="gamma:50", level="unknown", psnr_db=1.0)
     cells = [cell(), unknown, cell(method="n2s+ensemble"), cell(missing="why")]
-    assert summary_of(cells, Config()) == {
+    assert summary_of(cells, list(BUILT_IN), Config()) == {
         "set12/psnr_db": 29.0, "set12,gamma:50,unknown/psnr_db": 1.0, "set12,n2s+ensemble/psnr_db": 29.0,
     }  # fmt: skip

@@ -532,7 +532,7 @@ def test_a_dry_run_says_what_would_be_built_and_writes_nothing(source, cli, load
 
 def test_fetched_names_are_sources(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"data/set12 does not exist: run tools/fetch_data\.py set12"):
+    with pytest.raises(UserError, match=r"data/set12 does not exist: run n2s fetch set12"):
         build_shards(["set12"], "out", OPTIONS)
     shutil.copytree(source, "data/set12")
     shutil.copytree(source, "more")

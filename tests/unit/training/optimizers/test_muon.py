@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from n2s_dist.config.command_line import read_config
 from n2s_dist.models import checkpoint
-from n2s_dist.models.base import hidden_weights
 from n2s_dist.models.equivariance import symmetric_weights
 from n2s_dist.models.resunet import ResUNet
 from n2s_dist.models.unet_n2n import UNetN2N
+from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import train
 from n2s_dist.training.optimizers.muon import Muon, orthogonalised, stacks
 
@@ -59,7 +58,7 @@ def test_stacks_of_all_sizes_give_what_stacks_of_one_size_give(symmetric, layout
     """A GPU's few stacks, filled up with zeros, against one stack for each shape, on weights in any layout."""
     torch.manual_seed(0)
     network = ResUNet(5, 3, (8, 16, 64), 1, symmetric=symmetric).to(memory_format=layout)
-    weights, copies = hidden_weights(network), symmetric_weights(network)
+    weights, copies = network.hidden_weights(), symmetric_weights(network)
     for weight, symmetry in copies.items():
         symmetry.lay_out(weight, layout)
     ahead = {weight: torch.randn_like(weight) for weight in weights}
@@ -83,13 +82,13 @@ def test_stacks_of_all_sizes_give_what_stacks_of_one_size_give(symmetric, layout
 
 def test_large_matrices_are_not_filled_up_by_much():
     network = ResUNet(5, 3, (64, 256, 512), 1)
-    sides = [stack._shape[1] for stack in stacks(hidden_weights(network), {}, merged=True)]
+    sides = [stack._shape[1] for stack in stacks(network.hidden_weights(), {}, merged=True)]
     assert sorted(sides) == [64, 256, 512]
 
 
 @pytest.mark.parametrize("network", [ResUNet(5, 3, (4, 6, 8)), UNetN2N(4, 3)])
 def test_the_first_and_last_layer_are_left_to_adamw(network):
-    hidden = {id(weight) for weight in hidden_weights(network)}
+    hidden = {id(weight) for weight in network.hidden_weights()}
     others = [name for name, p in network.named_parameters() if id(p) not in hidden and p.ndim > 1]
     assert others == (
         ["head.weight", "tail.weight"] if isinstance(network, ResUNet) else ["encoder0.0.weight", "output.weight"]

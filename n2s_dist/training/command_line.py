@@ -1,11 +1,10 @@
 """A training run's settings from a YAML file and dotted options: typed, strict, and read before a device is touched.
 
-python -m n2s_dist.train --config configs/gaussian25.yaml --run_dir runs/a --data.shards shards/bsd400 --seed 1
+n2s train --config gaussian25 --run-dir runs/a --data.shards shards/bsd400 --seed 1
 
 A file's settings are read as if they stood on the command line in its place, so a word means the same in both.
 """
 
-import dataclasses
 import json
 import re
 import sys
@@ -14,12 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
-from n2s_dist.config.schema import Config, from_dict
+from n2s_dist.config.schema import Config, from_dict, to_dict
+from n2s_dist.losses.base import check_method
+from n2s_dist.models.base import network_of, option_types, resolved
 from n2s_dist.noise.specification import with_files_read
+from n2s_dist.training.config_options import config_class, config_keys, config_types
 from n2s_dist.utils.errors import UserError, nearest
 from n2s_dist.utils.files import expanded
+from n2s_dist.utils.plugins import VARIABLE
 from n2s_dist.utils.programs import hyphenated, program_name, underscored
 from n2s_dist.utils.shared_files import shared_folder
 from n2s_dist.utils.strict_yaml import read_yaml
@@ -45,23 +49,6 @@ class Setting(NamedTuple):
     where: str
 
 
-def config_types() -> dict[str, Any]:
-    """Every valid dotted key and its type."""
-    types: dict[str, Any] = {}
-    for outer in dataclasses.fields(Config):
-        inner = outer.default_factory() if callable(outer.default_factory) else None
-        if dataclasses.is_dataclass(inner):
-            types |= {f"{outer.name}.{f.name}": f.type for f in dataclasses.fields(inner)}
-        else:
-            types[outer.name] = outer.type
-    return types
-
-
-def config_keys() -> list[str]:
-    """Every valid dotted key."""
-    return list(config_types())
-
-
 class _Parser(ArgumentParser):
     """Shows options with hyphens."""
 
@@ -77,20 +64,54 @@ def parser() -> ArgumentParser:
         default_env=False,
     )
     out.add_argument("--config", action=ActionConfigFile, help="YAML file; later options override it")
-    out.add_class_arguments(Config)
+    out.add_class_arguments(config_class())
     return out
 
 
 def read_config(arguments: list[str] | None = None) -> Config:
-    """Parse a command line. Raises UserError that names the key and, where one is near, the valid one."""
+    """Parse a command line. Raises UserError that names the key and, where one is near, the valid one.
+
+    All options of the chosen network are filled in, and what its method asks for is checked.
+    """
     items = list(_settings(sys.argv[1:] if arguments is None else arguments))
+    if "--print_config" in items:  # the parser would print the options of all networks
+        config = _config_of([item for item in items if item != "--print_config"])
+        print(yaml.safe_dump(to_dict(config), sort_keys=False), end="")
+        sys.exit()
+    return _config_of(items)
+
+
+def _config_of(items: list[Setting | str]) -> Config:
+    """The configuration of a command line's settings and other words."""
     words = [item if isinstance(item, str) else f"--{item.key}={_checked(item)}" for item in items]
     try:
         parsed = parser().parse_args(words)
     except ArgumentError as error:
         raise UserError(_refusal(str(error), [item for item in items if isinstance(item, Setting)])) from None
     settings = json.loads(parser().dump(parsed, format="json"))
-    return from_dict({**settings, "noise": with_files_read(settings["noise"])}, "the command line")
+    settings["network"] = _network_section(settings["network"], [item for item in items if isinstance(item, Setting)])
+    config = resolved(from_dict({**settings, "noise": with_files_read(settings["noise"])}, "the command line"))
+    check_method(config)
+    return config
+
+
+def _network_section(parsed: dict[str, Any], items: list[Setting]) -> dict[str, Any]:
+    """The name, the condition and those options that were given.
+
+    Options that a file gives to another network go when a later word names this one; any other is refused where
+    networks are (models/base.py).
+    """
+    named = [place for place, item in enumerate(items) if item.key == "network.name"]
+    section = {"name": parsed["name"]}
+    own = option_types(network_of(parsed["name"]))
+    for place, (key, _, where) in enumerate(items):
+        kind, _, option = key.partition(".")
+        if kind != "network" or option in ("name", "condition"):
+            continue
+        replaced = named and place < named[-1] and where != items[named[-1]].where
+        if option in own or not replaced:
+            section[option] = parsed[option]
+    return section | {"condition": parsed["condition"]}
 
 
 def _settings(arguments: list[str]) -> Iterator[Setting | str]:
@@ -158,7 +179,8 @@ def _word(value: Any) -> str:
 def _reject_unknown(key: str, where: str) -> None:
     valid = config_keys()
     if key not in valid:
-        raise UserError(f"unknown key '{key}' {where}{nearest(key, valid) or ': see --help for all keys'}")
+        others = f": a network from elsewhere is named by {VARIABLE}" if key.startswith("network.") else ""
+        raise UserError(f"unknown key '{key}' {where}{nearest(key, valid) or others or ': see --help for all keys'}")
 
 
 def _checked(setting: Setting) -> str:
