@@ -110,6 +110,20 @@ def run_module(environment) -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
+def elsewhere(environment) -> Callable[..., str]:
+    """Run a module or file where there is nothing of Linux's own, and some modules are missing; returns its output."""
+
+    def run(lacking: list[str], *words: object) -> str:
+        command = [sys.executable, "-m", "support.elsewhere", ",".join(lacking), *map(str, words)]
+        path = {"PYTHONPATH": f"{environment['PYTHONPATH']}:{ROOT / 'tests'}"}
+        done = subprocess.run(command, env=environment | path, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def fleet(environment, tmp_path_factory) -> Iterator[Callable[..., Fleet]]:
     """Start ranks of a training run: their number, its arguments, a fault. None outlives the tests."""
     started: list[Fleet] = []
