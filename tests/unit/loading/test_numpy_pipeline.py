@@ -1,4 +1,4 @@
-"""NumPy's crops are DALI's, bit for bit: of all kinds of tiles, with every family's noise, and whatever comes beside."""
+"""NumPy's crops are DALI's, bit for bit: of all kinds of tiles, with every family's noise and all extra views."""
 
 from pathlib import Path
 
