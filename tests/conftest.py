@@ -20,6 +20,7 @@ import torch
 import yaml
 from PIL import Image
 from support.forked_ranks import INTERRUPTED, Fleet
+from support.inline_pool import one_worker_inline
 from support.paths import ROOT
 
 from n2s_dist import evaluate
@@ -59,6 +60,13 @@ def pytest_addoption(parser):
     parser.addoption(
         "--kills", type=int, default=6, help="random kills of one run in system/test_kills.py (%(default)s)"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_worker_inline():
+    """To start a worker process takes a second: pools of one do without."""
+    with one_worker_inline():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -210,7 +218,7 @@ def photographs(tmp_path_factory) -> Path:
 def shards(photographs, tmp_path_factory) -> Path:
     """Shards of the photographs, tiles of 64 x 64; one photograph is held out for validation."""
     folder = tmp_path_factory.mktemp("shards") / "photographs"
-    build_shards([str(photographs)], folder, BuildOptions(tile_size=64, validation_fraction=0.2))
+    build_shards([str(photographs)], folder, BuildOptions(tile_size=64, validation_fraction=0.2), workers=1)
     return folder
 
 
