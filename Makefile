@@ -1,16 +1,19 @@
 # Each target sets up .venv by itself when it is missing or older than what it is made from.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 DEMO := runs/demo
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: demo test test-unit lint bench docs notebook clean
+.PHONY: demo test test-unit lint lock bench docs notebook clean
 .DELETE_ON_ERROR:
 
-.venv/.ready: setup.cfg constraints.txt
+# All but PyTorch comes by its checksum; tools/lock.py has the reason.
+.venv/.ready: setup.cfg constraints.txt requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP) install --no-deps --require-hashes --only-binary :all: -r requirements.lock
+	$(PIP) install "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: .venv/.ready
@@ -38,15 +41,15 @@ bench: .venv/.ready
 	@$(BIN)/python tools/bench_scaling.py --json runs/bench/scaling.json
 	@$(BIN)/python tools/bench_checkpoint.py --json runs/bench/checkpoint.json
 
-.venv/.docs-ready: .venv/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
-	@touch $@
+lock: .venv/.ready
+	$(PIP) install -c constraints.txt uv
+	@$(BIN)/python tools/lock.py
 
-docs: .venv/.docs-ready
+docs: .venv/.ready
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo build/site/index.html
 
-notebook: .venv/.docs-ready
+notebook: .venv/.ready
 	@rm -rf runs/notebook
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/run_notebook.py $(KEEP)
 

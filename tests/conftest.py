@@ -20,6 +20,7 @@ import torch
 import yaml
 from PIL import Image
 from support.forked_ranks import INTERRUPTED, Fleet
+from support.inline_pool import one_worker_inline
 from support.paths import ROOT, TOYS
 
 from n2s_dist import evaluate
@@ -67,6 +68,13 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_worker_inline():
+    """To start a worker process takes a second: pools of one do without."""
+    with one_worker_inline():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_wandb(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -111,6 +119,20 @@ def run_module(environment) -> Callable[..., Finished]:
             env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def elsewhere(environment) -> Callable[..., str]:
+    """Run a module or file where there is nothing of Linux's own, and some modules are missing; returns its output."""
+
+    def run(lacking: list[str], *words: object) -> str:
+        command = [sys.executable, "-m", "support.elsewhere", ",".join(lacking), *map(str, words)]
+        path = {"PYTHONPATH": f"{environment['PYTHONPATH']}:{ROOT / 'tests'}"}
+        done = subprocess.run(command, env=environment | path, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run
 
@@ -225,7 +247,7 @@ def photographs(tmp_path_factory) -> Path:
 def shards(photographs, tmp_path_factory) -> Path:
     """Shards of the photographs, tiles of 64 x 64; one photograph is held out for validation."""
     folder = tmp_path_factory.mktemp("shards") / "photographs"
-    build_shards([str(photographs)], folder, BuildOptions(tile_size=64, validation_fraction=0.2))
+    build_shards([str(photographs)], folder, BuildOptions(tile_size=64, validation_fraction=0.2), workers=1)
     return folder
 
 

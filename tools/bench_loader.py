@@ -30,7 +30,7 @@ from bench_rivals import RIVALS, Job
 from PIL import Image
 
 from n2s_dist.loading import sample_order
-from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.loading.crop_loader import CropLoader
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions

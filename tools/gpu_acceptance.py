@@ -27,7 +27,7 @@ from bench_step import Switches, make_steps
 from n2s_dist.distributed.devices import choose_device
 from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.loading import sample_order
-from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.loading.crop_loader import CropLoader
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.shards.build.builder import build_shards

@@ -38,7 +38,8 @@ from typing import NamedTuple, Protocol
 
 from n2s_dist.utils.files import atomic_write
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP)
+# Windows has SIGTERM alone.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 POLL_INTERVAL_SEC = 0.5  # between two looks at whether some rank was asked to stop
 MEETING_SEC = 5.0  # for others to come after SIGTERM, before a rank that waits for them ends
 # For a handler to run. SIGTERM: launchers kill after 30 s; another rank may be writing a checkpoint until then.
@@ -68,9 +69,11 @@ def listen(remember: Iterable[signal.Signals] = SIGNALS) -> None:
     SIGINT interrupts, also a call that does not return; so does SIGTERM such a call, where it is to be remembered.
     """
     for number in remember:
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _remember)
     signal.signal(signal.SIGINT, _interrupt)
+    if not hasattr(signal, "pthread_kill"):  # Windows, where a call that waits for others is interrupted anyway
+        return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

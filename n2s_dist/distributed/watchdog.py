@@ -23,7 +23,8 @@ from n2s_dist.utils.errors import warn_once
 _FIRST_SEC = 600.0  # at least, for the first step: shards may have to come, a network to be compiled
 _LINGER_SEC = 3.0  # for the other ranks to write their stacks before a launcher sees that one has ended
 _LATE_SEC = 1.0  # a look that comes later than that was held up
-_WRITE_STACKS = signal.SIGRTMIN + 7
+# Not on every platform: without such a signal a hang that holds Python's lock goes unseen.
+_WRITE_STACKS = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else 0
 
 
 def longest_sec(limit_sec: float) -> float:
@@ -57,8 +58,9 @@ class Watchdog:
             self._give_sign()  # at once: a hang before the next look is to count from here
 
     def __enter__(self) -> "Watchdog":
-        if self._limit_sec:
+        if self._limit_sec and _WRITE_STACKS:
             self._sentinel = self._start_sentinel()
+        if self._limit_sec:
             self._thread.start()
         return self
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,13 +27,15 @@ from torch import Tensor
 
 import n2s_dist
 from n2s_dist.config.schema import Config, from_dict
-from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.models import pretrained
 from n2s_dist.models.base import network_options
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.utils.errors import UserError, print_rank0
 from n2s_dist.utils.files import sha256_file
+
+if TYPE_CHECKING:  # who only loads a network meets nobody
+    from n2s_dist.distributed.meeting import Meeting
 
 WEIGHTS, ABOUT, STATE, MARKER = "model.safetensors", "model.json", "training_state.pt", "COMPLETE"
 FORMAT = 2  # of model.json, and of what the network is given
@@ -177,7 +179,7 @@ def identity(path: Path) -> str:
     return sha256_file(path / MARKER)[:12]
 
 
-def compare(meeting: Meeting, paths: list[Path]) -> None:
+def compare(meeting: "Meeting", paths: list[Path]) -> None:
     """UserError on all ranks when one of these is missing, damaged or another one on some of them."""
     meeting.compare(
         "checkpoints",

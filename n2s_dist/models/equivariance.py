@@ -6,6 +6,7 @@ weights one copy is trained and the others are made from it. A step takes as man
 weight learns from eight times as much.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -73,6 +74,25 @@ def _places(groups: int, channels: int, side: int, pixels: bool) -> Tensor:
     return torch.stack(copies, dim=1).flatten(0, 1)
 
 
+def _spread(values: Tensor, trained: torch.Size, groups_dim: int, pixels: bool) -> Tensor:
+    """Values of trained weights of a shape, copied to the whole weight's."""
+    groups, channels, side, _ = trained
+    return values.flatten()[_places(groups, channels, side, pixels).transpose(0, groups_dim)]
+
+
+@lru_cache(64)  # networks have many layers of one shape, and to sort the places of one takes a tenth of a second
+def _tables(trained: torch.Size, groups_dim: int, pixels: bool, layouts: _Layouts) -> tuple[Tensor, Tensor]:
+    """For each weight in memory the trained one that it copies, int32 [N]; for each of those its copies, int32 [8, T].
+
+    Layers share them: nobody writes to them.
+    """
+    places, sums = (
+        in_memory(_spread(places_in_memory(trained, strides), trained, groups_dim, pixels), layouts.whole)
+        for strides in (layouts.trained, layouts.gradient)
+    )
+    return places.int(), sums.argsort(stable=True).view(-1, SYMMETRY_ORDER).T.contiguous().int()
+
+
 class _Copy(torch.autograd.Function):
     """Weights from trained ones. Gradients of copies are added in a fixed order, so they repeat to the last bit."""
 
@@ -111,18 +131,14 @@ class Symmetric(nn.Module):
         # their order has it, and on the CPU that stays as it was.
         gradient = own if whole == torch.channels_last else trained.contiguous().stride()
         self._layouts = layouts = _Layouts(_strides(self.shape, whole), own, gradient)
-        places, sums = (
-            in_memory(self.spread(places_in_memory(trained.shape, strides)), layouts.whole)
-            for strides in (layouts.trained, layouts.gradient)
-        )
-        self.places = places.int().to(trained.device)
-        self.copies = sums.argsort(stable=True).view(-1, SYMMETRY_ORDER).T.contiguous().int().to(trained.device)
+        places, copies = _tables(trained.shape, self.groups_dim, self.pixels, layouts)
+        self.places, self.copies = places.to(trained.device), copies.to(trained.device)
 
     def spread(self, values: Tensor) -> Tensor:
         """A value for each trained weight, of any type, copied to all that are made from it: of the whole's shape."""
-        groups, channels, side, _ = self.right_inverse(torch.empty(self.shape, device="meta")).shape
-        places = _places(groups, channels, side, self.pixels).transpose(0, self.groups_dim)
-        return values.flatten()[places]
+        return _spread(
+            values, self.right_inverse(torch.empty(self.shape, device="meta")).shape, self.groups_dim, self.pixels
+        )
 
     def forward(self, trained: Tensor) -> Tensor:
         return _Copy.apply(trained, self.places, self.copies, self.shape, self._layouts)

@@ -15,7 +15,6 @@ import json
 import mmap
 import os
 import random
-import resource
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cached_property
@@ -31,6 +30,11 @@ from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file
 from n2s_dist.utils.hashing import name_key
+
+try:
+    import resource
+except ImportError:  # Windows, where a mapped file does not stay open
+    resource = None  # type: ignore[assignment]
 
 _PAGE = 4096  # bytes
 _PAGES_IN_ALL = 2_000  # read of all files, as far as that leaves two of each
@@ -201,6 +205,8 @@ def _sampled_digest(path: Path, pages: int) -> str:
 
 def allow_open_files(count: int) -> None:
     """Raise the process's limit on open files where `count` mapped shards would exceed it. Raises UserError."""
+    if resource is None:
+        return
     need = count + 512  # for all else
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or need <= soft:

@@ -18,7 +18,7 @@ from n2s_dist.distributed import stop_signals, watchdog
 from n2s_dist.distributed.meeting import Meeting
 from n2s_dist.distributed.ranks import FOREVER, Ranks
 from n2s_dist.loading import windowed_order
-from n2s_dist.loading.crop_pipeline import check_crop_size, check_noise
+from n2s_dist.loading.crop_inputs import check_crop_size, check_noise
 from n2s_dist.loading.remote_cache import open_store
 from n2s_dist.losses.base import loss_of
 from n2s_dist.models import checkpoint

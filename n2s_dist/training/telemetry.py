@@ -7,13 +7,13 @@ step without the wait between the moment its last gradient was there and the end
 """
 
 import copy
-import os
 import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -129,7 +129,7 @@ def memory_mib(device: torch.device) -> float:
         free, total = torch.cuda.mem_get_info(device)
         others = total - free - torch.cuda.memory_reserved(device)
         return (torch.cuda.max_memory_allocated(device) + others) / 2**20
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return psutil.Process().memory_info().rss / 2**20
 
 
 class _CpuClock:

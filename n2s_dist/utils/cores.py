@@ -8,7 +8,8 @@ from pathlib import Path
 
 def usable_cores(root: Path = Path("/")) -> int:
     """At least 1. root: of the file system that says so."""
-    allowed = len(os.sched_getaffinity(0))
+    # Linux alone tells which cores a process may run on.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([allowed, *_quotas(root)])))
 
 

@@ -36,6 +36,8 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Bring a file, or a folder's list of names, to the disk; a warning where the file system knows no such thing."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders, and needs no telling
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,15 +2,20 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from n2s_dist.utils import windows_locks
 from n2s_dist.utils.errors import UserError, warn_once
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -25,7 +30,7 @@ def try_lock(path: Path, mode: str = "ab", shared: bool = False, optional: bool 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open(mode) as file:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            _lock(file, shared)
         except BlockingIOError:
             yield None
             return
@@ -37,6 +42,14 @@ def try_lock(path: Path, mode: str = "ab", shared: bool = False, optional: bool 
             )
         # A lock on a file that was removed meanwhile keeps nobody out.
         yield file if is_at(file, path) else None  # type: ignore[misc]
+
+
+def _lock(file: IO[Any], shared: bool) -> None:
+    """Lock an open file until it is closed. Raises BlockingIOError where another has it, else OSError."""
+    if fcntl is None:
+        windows_locks.lock(file, shared)
+    else:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager
@@ -58,7 +71,8 @@ def alone_in(
                 try:
                     yield
                 finally:
-                    path.unlink(missing_ok=True)
+                    with contextlib.suppress(PermissionError):  # Windows removes no file that is open
+                        path.unlink(missing_ok=True)
                     with contextlib.suppress(OSError):  # not empty, as it should be by now
                         folder.rmdir()
                 return

@@ -25,7 +25,11 @@ class Stopwatch:
 
 
 def process_age_sec() -> float:
-    """Since this process was started, interpreter and imports included."""
+    """Since this process was started, interpreter and imports included; its processor time where no file says so."""
+    try:
+        stat = Path("/proc/self/stat").read_text()
+    except OSError:  # not on every platform
+        return time.process_time()
     # The 22nd field of proc(5)'s stat; the second, the program's name, may hold blanks.
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    ticks = int(stat.rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

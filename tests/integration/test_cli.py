@@ -61,3 +61,10 @@ def test_the_tools_are_the_same_commands(photographs, tmp_path):
     command = [sys.executable, ROOT / "tools/build_shards.py", photographs, "--out", tmp_path / "shards", "--workers=2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "tiles" in done.stdout, done.stderr
+
+
+def test_a_mistake_is_one_line_and_code_2(run_module):
+    """Through the real program, where jsonargparse, argparse and accelerate could each have their say."""
+    done = run_module("n2s_dist.train", "--config", "configs/gaussian25.yaml", "--data.crop_sise", 3)
+    assert done.err.splitlines() == [done.error()]
+    assert "data.crop_sise" in done.error() and "data.crop_size" in done.error()

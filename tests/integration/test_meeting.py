@@ -119,7 +119,8 @@ def other_shards(photographs: Path, folder: Path, **options: object) -> Path:
     turned.mkdir()
     for path in photographs.iterdir():
         Image.fromarray(np.asarray(Image.open(path))[::-1]).save(turned / path.name)
-    build_shards([str(turned)], folder / "other", BuildOptions(tile_size=64, **{"validation_fraction": 0.2, **options}))
+    given = BuildOptions(tile_size=64, **{"validation_fraction": 0.2, **options})
+    build_shards([str(turned)], folder / "other", given, workers=1)
     return folder / "other"
 
 
@@ -138,7 +139,7 @@ def test_a_node_with_shards_of_other_images_is_named(three, nodes, photographs, 
 
 def test_a_node_whose_shards_have_no_validation_split_is_named(three, nodes, photographs, tmp_path):
     shutil.rmtree(nodes[2] / "shards")
-    build_shards([str(photographs)], nodes[2] / "shards", BuildOptions(tile_size=64, validation_fraction=0))
+    build_shards([str(photographs)], nodes[2] / "shards", BuildOptions(tile_size=64, validation_fraction=0), workers=1)
     line = refused(three(on_nodes(nodes), "--data.shards=shards"), tmp_path)
     assert "shards differ between ranks: manifest.json is " in line and " on rank 2 (" in line
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from n2s_dist import train as training
 from n2s_dist.config.schema import Config
-from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.loading.crop_loader import CropLoader
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.shards.build.builder import build_shards

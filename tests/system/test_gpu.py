@@ -12,7 +12,7 @@ import torch
 from support.forked_ranks import free_port
 
 from n2s_dist.inference import tiling, uncertainty
-from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.loading.crop_loader import CropLoader
 from n2s_dist.losses.draws import perturbations
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.specification import parse_noise

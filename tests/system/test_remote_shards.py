@@ -24,7 +24,7 @@ from support.servers import failing_server, nginx
 
 from n2s_dist import train as training
 from n2s_dist.loading import remote_cache, remote_files, sample_order
-from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.loading.crop_loader import CropLoader
 from n2s_dist.loading.prefetch import Prefetcher, bring_ahead
 from n2s_dist.loading.remote_cache import RemoteShards, open_store
 from n2s_dist.loading.remote_files import Closed, Patience, RemoteFolder

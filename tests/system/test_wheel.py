@@ -9,28 +9,52 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.distributions import INFERENCE, closure
 from support.paths import ROOT
 
 from n2s_dist.cli import COMMANDS
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    """bin/ of a new environment that has the wheel; what it depends on is taken from this one."""
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of what is committed."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     subprocess.run(["git", "clone", "--quiet", ROOT, source], check=True)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source]
     subprocess.run(build, check=True)
-    (wheel,) = folder.glob("n2s_dist-*.whl")
-    environment = folder / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    python = [environment / "bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    return next(folder.glob("n2s_dist-*.whl"))
+
+
+def environment_with(wheel: Path, folder: Path) -> tuple[Path, Path]:
+    """bin/ and the packages' folder of a new environment that has the wheel, and nothing that it depends on."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = [folder / "bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(python, check=True, capture_output=True, text=True).stdout.strip())
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [sys.executable, "-m", "pip", "--python", environment / "bin/python", "install", "--quiet", "--no-deps"]
+    install = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet", "--no-deps"]
     subprocess.run([*install, "--disable-pip-version-check", wheel], check=True)
-    return environment / "bin"
+    return folder / "bin", site
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """bin/ of an environment whose dependencies are all of this one's."""
+    programs, site = environment_with(wheel, tmp_path_factory.mktemp("all") / "environment")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return programs
+
+
+@pytest.fixture(scope="module")
+def bare(wheel, tmp_path_factory) -> Path:
+    """bin/ of an environment that has what INFERENCE names and what those require, file by file, and no more."""
+    programs, site = environment_with(wheel, tmp_path_factory.mktemp("bare") / "environment")
+    for distribution in closure(INFERENCE).values():
+        for file in distribution.files or []:
+            source, target = Path(distribution.locate_file(file)), site / file
+            if ".." not in file.parts and source.suffix != ".pyc" and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(source)
+    return programs
 
 
 def run(installed: Path, folder: Path, *words: str | Path) -> subprocess.CompletedProcess:
@@ -58,3 +82,20 @@ def test_an_image_is_denoised(installed, tmp_path):
     done = run(installed, tmp_path, "denoise", "--noise", "gaussian:20", "noisy.png", "denoised.png")
     assert done.returncode == 0, done.stderr
     assert np.asarray(Image.open(tmp_path / "denoised.png")).std() < noisy.std() / 2
+
+
+def test_denoising_takes_few_packages(bare, installed, tmp_path):
+    """Where there is no accelerate, DALI, wandb, scikit-image or webdataset; the pixels are the same."""
+    find = "import importlib.util as u; print(*[n for n in {} if u.find_spec(n)])"
+    training = ["accelerate", "nvidia", "wandb", "skimage", "webdataset", "jsonargparse", "jinja2", "torch"]
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [bare / "python", "-c", find.format(training)]
+    there = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True)
+    assert there.stdout.split() == ["jinja2", "torch"]  # torch requires jinja2
+    noisy = np.random.default_rng(0).integers(90, 160, (48, 40), np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "noisy.tif")
+    for name, programs in {"few": bare, "all": installed}.items():
+        done = run(programs, tmp_path, "denoise", "noisy.tif", f"{name}.tif", "--uncertainty")
+        assert done.returncode == 0, done.stderr
+    for end in (".tif", "-std.png"):
+        assert (tmp_path / f"few{end}").read_bytes() == (tmp_path / f"all{end}").read_bytes()

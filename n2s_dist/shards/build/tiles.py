@@ -241,7 +241,7 @@ def write_tiles(job: Job, content: Iterator[np.ndarray]) -> int:
     """Write tiles to their places; returns their checksum."""
     checksums, tiles = [], job.places.tiles
     # Samples of two nodes may share a page: without this, an NFS client may write all of it, stale neighbours too.
-    flags = os.O_WRONLY | (os.O_DSYNC if job.shared else 0)
+    flags = os.O_WRONLY | (getattr(os, "O_DSYNC", 0) if job.shared else 0) | getattr(os, "O_BINARY", 0)
     for i, tile in enumerate(content):
         checksums.append(zlib.crc32(tile.data))
         description = plan.describe(job.source.name, tiles.row[i], tiles.column[i], job.size, checksums[i])
@@ -261,7 +261,11 @@ def write_tiles(job: Job, content: Iterator[np.ndarray]) -> int:
 def write_all(descriptor: int, parts: list, offset: int) -> None:
     """Write buffers one after the other; the kernel may take less than all of them at a time."""
     while parts:
-        written = os.pwritev(descriptor, parts, offset)
+        if hasattr(os, "pwritev"):
+            written = os.pwritev(descriptor, parts, offset)
+        else:  # Windows
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            written = os.write(descriptor, parts[0])
         offset += written
         while parts and written >= len(parts[0]):
             written -= len(parts.pop(0))

@@ -241,13 +241,6 @@ def test_there_are_shipped_files():
     assert len(CONFIGS) >= 2
 
 
-def test_program_ends_with_one_line_and_code_2(run_module):
-    """Through the real program, where jsonargparse, argparse and accelerate could each have their say."""
-    done = run_module("n2s_dist.train", "--config", CONFIGS[0], "--data.crop_sise", 3)
-    assert done.err.splitlines() == [done.error()]
-    assert "data.crop_sise" in done.error() and "data.crop_size" in done.error()
-
-
 # --- what YAML 1.1 reads otherwise than it looks --------------------------------------------------------
 
 

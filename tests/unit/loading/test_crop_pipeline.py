@@ -16,7 +16,9 @@ from PIL import Image
 from scipy import stats
 
 from n2s_dist.loading import sample_order
-from n2s_dist.loading.crop_pipeline import CropLoader, check_noise, crop_inputs, crop_pipeline
+from n2s_dist.loading.crop_inputs import check_noise, crop_inputs
+from n2s_dist.loading.crop_loader import CropLoader
+from n2s_dist.loading.crop_pipeline import crop_pipeline
 from n2s_dist.loading.prefetch import run_ahead
 from n2s_dist.noise import frozen
 from n2s_dist.noise.encoding import CLEAN

@@ -127,14 +127,16 @@ def test_the_score_hears_its_condition():
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory, photographs):
     folder = tmp_path_factory.mktemp("several") / "shards"
-    build_shards([str(photographs)], str(folder), BuildOptions(tile_size=128, validation_fraction=0.3, noise=TEXT))
+    build_shards(
+        [str(photographs)], str(folder), BuildOptions(tile_size=128, validation_fraction=0.3, noise=TEXT), workers=1
+    )
     return folder
 
 
 def test_tiles_are_stored_with_their_images_own_noise(stored, photographs, tmp_path):
     """And are what the loader's noise makes of the clean ones, to a float16's rounding."""
     options = BuildOptions(tile_size=128, validation_fraction=0.3)
-    build_shards([str(photographs)], str(tmp_path / "clean"), options)
+    build_shards([str(photographs)], str(tmp_path / "clean"), options, workers=1)
     noisy, clean = ShardSet(stored), ShardSet(tmp_path / "clean")
     assert noisy.noise == TEXT and noisy.split.dtype == "float16"
     found = {}

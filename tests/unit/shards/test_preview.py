@@ -10,7 +10,7 @@ from PIL import Image
 
 from n2s_dist.images.eight_bit import to_uint8
 from n2s_dist.loading import sample_order
-from n2s_dist.loading.crop_pipeline import CropLoader
+from n2s_dist.loading.crop_loader import CropLoader
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson

@@ -1,5 +1,6 @@
 """Locks on files: one holder at a time, or several that share, and none on a file that is no longer there."""
 
+import ctypes
 import errno
 import fcntl
 import socket
@@ -7,12 +8,25 @@ import subprocess
 import sys
 
 import pytest
+from support import fake_windows
 
+from n2s_dist.utils import locks
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.locks import alone_in, try_lock
 
 
-def test_one_holds_a_lock_or_several_share_it(tmp_path):
+@pytest.fixture(params=["fcntl", "windows"])
+def kind(request, monkeypatch):
+    """Locks of this platform, and those of Windows by a fake of its calls."""
+    if request.param == "windows":
+        monkeypatch.setattr(locks, "fcntl", None)
+        for name in ("WinDLL", "get_last_error", "WinError"):
+            monkeypatch.setattr(ctypes, name, None, raising=False)
+        monkeypatch.setitem(sys.modules, "msvcrt", None)
+        fake_windows.install()
+
+
+def test_one_holds_a_lock_or_several_share_it(kind, tmp_path):
     path = tmp_path / "new/a.lock"
     with try_lock(path) as lock, try_lock(path) as second, try_lock(path, shared=True) as third:
         assert lock and second is None and third is None
@@ -61,7 +75,7 @@ def test_one_process_is_alone_in_a_folder_until_it_ends(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["found"]
 
 
-def test_a_holder_elsewhere_gets_time_to_go(tmp_path):
+def test_a_holder_elsewhere_gets_time_to_go(kind, tmp_path):
     """The lock of a lost node may outlive it for a while; its folder goes when nothing was put there."""
     folder = tmp_path / "run"
     with try_lock(folder / "lock", "a+b") as lock:

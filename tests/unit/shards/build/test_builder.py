@@ -1,16 +1,13 @@
 """Building shards: every pixel once in its place, the same bytes every time, and nothing half-built published."""
 
-import contextlib
 import errno
 import itertools
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import tarfile
-import time
 import tracemalloc
 import zipfile
 import zlib
@@ -415,61 +412,6 @@ def test_two_builds_of_one_set_do_not_meet(source, tmp_path):
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
 
 
-@pytest.fixture(scope="module")
-def many(random_images) -> Path:
-    """Sixty images that take a while to decode, one of them damaged."""
-    folder = random_images(60, 300, 300)
-    data = (folder / "33.png").read_bytes()
-    (folder / "33.png").write_bytes(data[: len(data) // 2])
-    return folder
-
-
-def start_build(source: Path, out: Path) -> subprocess.Popen:
-    command = [sys.executable, ROOT / "tools/build_shards.py", source, "--out", out, "--tile-size", "64"]
-    return subprocess.Popen(
-        [*map(str, command), "--on-error", "skip", "--shard-mib", "1", "--workers", "2"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def test_killed_at_twenty_moments_the_bytes_are_the_same(many, tmp_path):
-    start = time.perf_counter()
-    assert start_build(many, tmp_path / "undisturbed").wait() == 0
-    whole, expected = time.perf_counter() - start, contents(tmp_path / "undisturbed")
-    assert len(expected) > 10 and b"33.png" in expected["skipped.jsonl"]
-    rng, kills = random.Random(0), 0
-    while kills < 20:
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        while kills < 20:
-            build = start_build(many, tmp_path / "out")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                build.wait(rng.uniform(0.15, 1.0) * whole)
-            if build.poll() is None:
-                build.kill()
-                build.wait()
-                kills += 1
-                assert not (tmp_path / "out/manifest.json").exists() or contents(tmp_path / "out") == expected
-            else:
-                assert build.returncode == 0 and contents(tmp_path / "out") == expected
-                break
-    assert start_build(many, tmp_path / "out").wait() == 0
-    assert contents(tmp_path / "out") == expected
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "undisturbed"]
-
-
-def test_workers_end_with_a_build_that_was_killed(many, tmp_path):
-    build = start_build(many, tmp_path / "out")
-    children = Path(f"/proc/{build.pid}/task/{build.pid}/children")
-    while len(workers := children.read_text().split()) < 3:  # two workers, and multiprocessing's own tracker
-        time.sleep(0.01)
-    build.kill()
-    build.wait()
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_what_is_written_already_is_checked_before_it_is_kept(source, built, tmp_path, monkeypatch):
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -559,13 +501,14 @@ def test_fetched_names_are_sources(source, tmp_path, monkeypatch):
         ([], "SOURCE"),
     ],
 )
-def test_mistakes_are_one_line(tool, source, tmp_path, arguments, names):
+def test_mistakes_are_one_line(cli, load_tool, source, tmp_path, monkeypatch, arguments, names):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("a file, where a folder should be")
-    done = tool(*[source if word == "SOURCE" else word for word in ["--out", "out", *arguments]])
-    errors = [line for line in done.stderr.splitlines() if "error:" in line]
-    assert done.returncode == 2 and len(errors) == 1 and names in errors[0]
-    assert "Traceback" not in done.stderr
+    words = [source if word == "SOURCE" else word for word in ["--out", "out", *arguments]]
+    done = cli(load_tool("build_shards").main, *words)
+    errors = [line for line in done.err.splitlines() if "error:" in line]
+    assert done.code == 2 and len(errors) == 1 and names in errors[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file.txt"]
 
 

@@ -1,0 +1,24 @@
+"""Unit tests start no program and train nothing: where they need a trained network, a stored one will do."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+_FOR_OTHERS = {"undisturbed", "fleet", "run_module"}
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """The run directory of a tiny run on Gaussian noise of sigma 25, color, written before."""
+    run_dir = tmp_path_factory.mktemp("runs") / "trained"
+    return Path(shutil.copytree(ROOT / "tests/data/written_before/runs/gaussian25", run_dir))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts ranks or programs of the training stack belongs elsewhere."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    found = [item.nodeid for item in here if _FOR_OTHERS & set(getattr(item, "fixturenames", ()))]
+    if found:
+        raise pytest.UsageError(f"no unit tests, so move them to tests/integration: {', '.join(found)}")
