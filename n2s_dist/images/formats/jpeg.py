@@ -25,6 +25,8 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         return None
     opened = _opened(stream)
     frames = getattr(opened, "n_frames", 1)
+    notes: tuple[str, ...] = (f"its first picture of {frames}: the others are previews of it",) if frames > 1 else ()
+    notes += ("its CMYK colors become RGB",) if opened.mode == "CMYK" else ()
     return Contents(
         format="jpeg",
         kind="JPEG",
@@ -35,7 +37,7 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         chroma_subsampled=subsamples_chroma(opened),
         about=about_pillow(opened),
         form=(opened.quantization, _segments(opened)),  # type: ignore[attr-defined]
-        notes=(f"its first picture of {frames}: the others are previews of it",) if frames > 1 else (),
+        notes=notes,
     )
 
 
