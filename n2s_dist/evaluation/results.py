@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import fitting_name
 
 ResultCell = dict[str, Any]  # of results.json
 MEASURES = ("psnr_noisy_db", "psnr_db", "psnr_uint8_db", "ssim")  # of an image, and their means of a cell
@@ -14,11 +15,16 @@ _KEYS = ("seed", "versions", "hardware", "protocol", "cells")
 _CELL_KEYS = ("noise", "level", "method", "benchmark")
 
 
+def picture_name(image: str, kind: str) -> str:
+    """Of an image's noisy, denoised or clean picture, or of its deviations (std), in its benchmark's folder."""
+    return fitting_name(image.rsplit(".", 1)[0], f"-{kind}.png")
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """results.json of an evaluation's --out folder. Raises UserError where it is none."""
     path = folder / "results.json"
     try:
-        results = json.loads(path.read_text())
+        results = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no results.json: run n2s_dist.evaluate with --out {folder} first") from None
     except ValueError as error:

@@ -28,6 +28,8 @@ def damage_named(path: Path, fault: str) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except UnidentifiedImageError:
+        raise UserError(f"{path} {fault}") from None
     except MemoryError:
         raise UserError(f"{path} does not fit into memory: take a part of it, or a machine with more") from None
     except Exception as error:
