@@ -18,6 +18,7 @@ from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.files import LONGEST_NAME, is_too_long
 from n2s_dist.utils.programs import program_name
 
 
@@ -67,6 +68,8 @@ def main() -> None:
     deviations = {std_path(target, several) for target in targets for several in (False, True)}
     if args.uncertainty and deviations & targets:
         raise UserError(f"{args.input} holds an image whose name ends in -std, as those of --uncertainty do: rename it")
+    if args.uncertainty and (long := next((path for path in sorted(deviations) if is_too_long(path.name)), None)):
+        raise UserError(f"{long} would have a name of more than {LONGEST_NAME} bytes: give the image a shorter one")
     skipped = 0
     wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):

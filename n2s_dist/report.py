@@ -33,7 +33,7 @@ def main() -> None:
     shown = examples.choose(args.results, results["cells"])
     args.out.mkdir(parents=True, exist_ok=True)
     page = args.out / "report.html"
-    page.write_text(render(results, runs, shown), encoding="utf-8")
+    page.write_text(render(results, runs, shown), encoding="utf-8", errors="surrogateescape")
     written = figures.draw_all(args.out / "figures", results["cells"], {run.name: run.metrics for run in runs}, shown)
     print(f"report:  {page} ({page.stat().st_size / 2**20:.1f} MiB)")
     for path in written:

@@ -168,6 +168,8 @@ def cli(capsys, monkeypatch) -> Callable[..., Finished]:
     def run(main: Callable[[], int | None], *arguments: object) -> Finished:
         monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
         capsys.readouterr()
+        for stream in (sys.stdout, sys.stderr):  # as utils/streams.py has a program's own
+            stream.reconfigure(errors="backslashreplace")
         with pytest.raises(SystemExit) as stop:
             run_command(main)
         out, err = capsys.readouterr()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from n2s_dist.evaluation.worker import check_channels
+from n2s_dist.evaluation.suite import check_channels
 from n2s_dist.images.eight_bit import read_image
 from n2s_dist.images.files import ImageFile, list_images
 from n2s_dist.inference.noise_estimation import estimate_noise, scan_total_variation
@@ -38,7 +38,7 @@ def measure(
 ) -> dict[str, Any]:
     """One image's errors of level, PSNR in dB and family taken for likeliest; its noise is that of the evaluator."""
     pixels = read_image(image)
-    check_channels(loaded.channels, image, pixels)
+    check_channels(loaded.channels, image, pixels.shape[2])
     clean = pixels / 255.0
     rng = frozen_rng(args.seed, name_key(benchmark), name_key(image.name))
     noisy = noise.corrupt(clean, rng).astype(np.float32)

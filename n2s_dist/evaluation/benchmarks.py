@@ -41,7 +41,7 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Task:
-    """One image of one benchmark; height and width in pixels.
+    """One image of one benchmark; height and width in pixels, channels 1 or 3.
 
     noisy: its noisy version, where that is a file as well. has_truth: whether `image` is clean, not that version.
     """
@@ -50,6 +50,7 @@ class Task:
     image: ImageFile
     height: int
     width: int
+    channels: int
     noisy: ImageFile | None = None
     has_truth: bool = True
 
@@ -90,7 +91,7 @@ class Benchmark:
             version = versions[image]
             if version is not None and _shape(version) != shape:
                 raise UserError(f"{version.path} and {image.path} differ in size or in color: they must be one image")
-            tasks.append(Task(name, image, *shape[:2], version, has_truth=clean is not None))
+            tasks.append(Task(name, image, *shape, version, has_truth=clean is not None))
             shapes.append(shape)
         if name in KNOWN:
             _check_known(name, of, images, shapes)

@@ -40,7 +40,9 @@ def bm3d() -> EvaluatedMethod:
     def denoise(noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
         return box.of_array(through_stable(white, noisy, noise))
 
-    return EvaluatedMethod("bm3d", denoise, f"bm3d {version('bm3d')} bm4d {version('bm4d')}", passes=_PASSES)
+    return EvaluatedMethod(
+        "bm3d", denoise, f"bm3d {version('bm3d')} bm4d {version('bm4d')}", passes=_PASSES, smallest_side=_SMALLEST
+    )
 
 
 def through_stable(

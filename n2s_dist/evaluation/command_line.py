@@ -10,7 +10,7 @@ from n2s_dist.evaluation.benchmarks import Benchmark, parse_folders
 from n2s_dist.evaluation.bm3d import bm3d
 from n2s_dist.evaluation.methods import EvaluatedMethod, of_network, self_ensemble
 from n2s_dist.evaluation.protocols import PROTOCOLS
-from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, product_cells, suite_cells
+from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, check_images, product_cells, suite_cells
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.utils.errors import UserError
@@ -62,14 +62,18 @@ def open_denoisers(args: argparse.Namespace, paths: list[Path], device: torch.de
 def choose_cells(
     args: argparse.Namespace, sources: dict[str, Benchmark | str], denoisers: list[EvaluatedMethod]
 ) -> list[Cell]:
-    """The table that a command line asks for."""
+    """The table that a command line asks for. Raises UserError for an image that is none of its benchmark's kind."""
     if args.suite:
         levels = (args.level,) if args.level in LEVELS else LEVELS
-        return suite_cells(args.suite, sources, denoisers, levels, args.protocol)
+        cells = suite_cells(args.suite, sources, denoisers, levels, args.protocol)
+        check_images(cells)
+        return cells
     levels = LEVELS if args.level == "both" else (args.level or "known",)
     noises = list(dict.fromkeys(map(parse_cell_noise, args.noise))) or None
     folders = [source for source in sources.values() if isinstance(source, Benchmark)]
-    return product_cells(folders, denoisers, noises, levels)
+    cells = product_cells(folders, denoisers, noises, levels)
+    check_images(cells)
+    return cells
 
 
 def parser() -> argparse.ArgumentParser:

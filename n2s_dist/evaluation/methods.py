@@ -32,6 +32,7 @@ class EvaluatedMethod:
         reach: how far it sees; None where it needs all of an image at once
         loaded: the network, where there is one
         checkpoint: what results call that network
+        smallest_side: of the images that it takes, in pixels
         posterior: the estimate of a whole image with its standard deviation, where that is wanted; instead of denoise
     """
 
@@ -42,6 +43,7 @@ class EvaluatedMethod:
     receptive_field: ReceptiveField | None = None
     loaded: checkpoint.Loaded | None = None
     checkpoint: str | None = None
+    smallest_side: int = 1
     posterior: Callable[[np.ndarray, NoiseModel], Posterior] | None = None
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 from n2s_dist.metrics.base import BUILT_IN
 from n2s_dist.metrics.metric import Measure
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import fitting_name
 
 ResultCell = dict[str, Any]  # of results.json
 
@@ -14,11 +15,16 @@ _KEYS = ("seed", "versions", "hardware", "protocol", "cells")
 _CELL_KEYS = ("noise", "level", "method", "benchmark")
 
 
+def picture_name(image: str, kind: str) -> str:
+    """Of an image's noisy, denoised or clean picture, or of its deviations (std), in its benchmark's folder."""
+    return fitting_name(image.rsplit(".", 1)[0], f"-{kind}.png")
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """results.json of an evaluation's --out folder. Raises UserError where it is none."""
     path = folder / "results.json"
     try:
-        results = json.loads(path.read_text())
+        results = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no results.json: run n2s evaluate with --out {folder} first") from None
     except ValueError as error:

@@ -53,7 +53,7 @@ def read_completed(out: Path, fingerprints: list[str | None], shown: set[int], u
             cells[place] = cell
     rows = {}  # a unit measured twice, by an evaluation that was to show more than the one before, counts once
     for path in sorted((out / FOLDER).glob("*.jsonl")):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError):  # a kill cut it short
                 row = json.loads(line)
                 place = places.get(row["cell"])

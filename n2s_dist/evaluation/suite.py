@@ -11,7 +11,8 @@ from hashlib import sha256
 from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark
 from n2s_dist.evaluation.methods import EvaluatedMethod
 from n2s_dist.evaluation.published import PAPERS_OWN, paper_db
-from n2s_dist.images.files import KINDS
+from n2s_dist.images.files import KINDS, ImageFile
+from n2s_dist.inference.noise_estimation import SMALLEST_SIDE
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
 from n2s_dist.utils.errors import UserError
@@ -155,6 +156,36 @@ def product_cells(
                     where = source.name, source, denoiser
                     cells.append(Cell(noise, level, denoiser.method, *where, protocol=source.protocol))
     return cells
+
+
+def check_images(cells: list[Cell]) -> None:
+    """UserError for an image that its cell can't be computed with, as far as its header tells."""
+    for cell in cells:
+        if cell.source is None or cell.denoiser is None:
+            continue
+        channels, smallest = cell.denoiser.channels, cell.denoiser.smallest_side
+        for task in cell.source.tasks:
+            size = f"{task.width} x {task.height} pixels"
+            if channels:
+                check_channels(channels, task.image, task.channels)
+            if cell.level == UNKNOWN and min(task.size) < SMALLEST_SIDE:
+                raise UserError(
+                    f"{task.image.path}: the image has {size}: to estimate its noise takes {SMALLEST_SIDE} x "
+                    f"{SMALLEST_SIDE} or more, so take it out, or --level known"
+                )
+            if min(task.size) < smallest:
+                raise UserError(
+                    f"{task.image.path} has {size}: {cell.method} takes {smallest} x {smallest} or more, so take it out"
+                )
+
+
+def check_channels(wanted: int, image: ImageFile, channels: int) -> None:
+    """UserError when a color image meets a gray network or the reverse. wanted: the network's channels."""
+    if channels != wanted:
+        raise UserError(
+            f"{image.path} is {KINDS[channels]}, but the checkpoint was trained on {KINDS[wanted]} images: take a "
+            f"{KINDS[channels]} checkpoint or convert the image"
+        )
 
 
 def _trained_on(denoiser: EvaluatedMethod) -> str:

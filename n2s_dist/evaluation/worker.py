@@ -23,9 +23,9 @@ from n2s_dist.evaluation.methods import Estimator
 from n2s_dist.evaluation.partition import WorkUnit
 from n2s_dist.evaluation.protocols import read_pair
 from n2s_dist.evaluation.published import PAPERS_OWN
+from n2s_dist.evaluation.results import picture_name
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.images.eight_bit import read_image, to_uint8, write_image
-from n2s_dist.images.files import KINDS, ImageFile
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.metrics.base import measures, metrics, reach
@@ -33,6 +33,7 @@ from n2s_dist.metrics.metric import Metric, PixelMetric
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import fitting_name
 
 
 class NoisyImageCache:
@@ -89,8 +90,7 @@ class EvaluationWorker:
         task, box, cell = unit.task, unit.box, self.cells[unit.cell]
         assert cell.denoiser
         pixels, all_noisy = self._noisy_images[self._noisy_key(unit)].take()
-        if cell.denoiser.channels:
-            check_channels(cell.denoiser.channels, task.image, pixels)
+        assert cell.denoiser.channels in (None, pixels.shape[2])
         noise = self._estimate(cell, task, all_noisy) if cell.level == UNKNOWN else cell.noise_model
         assert noise
         wide = box.grown(self._reach, task.size)
@@ -132,7 +132,8 @@ class EvaluationWorker:
         return self.pictures / self.cells[unit.cell].folder
 
     def _kept(self, unit: WorkUnit) -> Path:
-        return self._folder(unit) / f".{unit.task.image.name}.tiles" / f"{unit.box.top}-{unit.box.left}.npy"
+        folder = fitting_name(f".{unit.task.image.name}", ".tiles")
+        return self._folder(unit) / folder / f"{unit.box.top}-{unit.box.left}.npy"
 
     def join(self, units: list[WorkUnit]) -> None:
         """Write the pictures of one image from its tiles, which other ranks may have kept in the same folder.
@@ -157,7 +158,7 @@ class EvaluationWorker:
         if unit.task.has_truth:
             kinds["clean"] = read_image(unit.task.image)
         for kind, picture in kinds.items():
-            write_image(self._folder(unit) / f"{_stem(unit.task)}-{kind}.png", picture)
+            write_image(self._folder(unit) / picture_name(unit.task.image.name, kind), picture)
 
 
 def shown_cells(cells: list[Cell]) -> set[int]:
@@ -173,11 +174,8 @@ def shown_cells(cells: list[Cell]) -> set[int]:
 def has_pictures(cell: Cell, folder: Path) -> bool:
     """Whether an evaluation has written those of all of a cell's images."""
     assert cell.source
-    return all((folder / cell.folder / f"{_stem(task)}-denoised.png").is_file() for task in cell.source.tasks)
-
-
-def _stem(task: Task) -> str:
-    return task.image.name.rsplit(".", 1)[0]
+    names = (picture_name(task.image.name, "denoised") for task in cell.source.tasks)
+    return all((folder / cell.folder / name).is_file() for name in names)
 
 
 def measure_versions(
@@ -267,12 +265,3 @@ def posterior_figures(sums: list[dict[str, Any]]) -> dict[str, float] | None:
         return None
     predicted, actual, within = (math.fsum(row[key] for row in told) for key in ("predicted", "actual", "within"))
     return {"mse_ratio": predicted / actual, "within_one_std": within / len(told)}
-
-
-def check_channels(channels: int, image: ImageFile, pixels: np.ndarray) -> None:
-    """UserError when a color image meets a gray model or the reverse."""
-    if pixels.shape[2] != channels:
-        raise UserError(
-            f"{image.path} is {KINDS[pixels.shape[2]]}, but the checkpoint was trained on "
-            f"{KINDS[channels]} images: take a {KINDS[pixels.shape[2]]} checkpoint or convert the image"
-        )

@@ -63,7 +63,7 @@ class Contents:
     Args:
         format: the format's name in the registry
         kind: what people call it, such as "TIFF stack"
-        size: (height, width) of each image, upright
+        size: (height, width) of each image, upright; of images of several sizes, the largest of both
         channels: of each as a viewer shows it, 1 or 3, without transparency
         dtype: of its values
         images: how many it holds

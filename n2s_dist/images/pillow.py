@@ -1,5 +1,6 @@
 """Pillow's images to arrays, and what they say of themselves; what the formats that Pillow reads share."""
 
+import math
 import re
 from typing import Any
 
@@ -13,6 +14,8 @@ _XMP_ORIENTATION = re.compile(rb'tiff:Orientation="[0-9]"|<tiff:Orientation>[0-9
 # Two of a channel's bytes, as Pillow unpacks them to 8 bits: the high one, and the low one by the other byte order.
 _OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B"}
 ORIENTATION = 0x0112  # of EXIF and TIFF: how a viewer turns what the file holds
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296  # of both
+_EXIF_IFD, _WIDTH, _HEIGHT = 0x8769, 0xA002, 0xA003
 _STEEPEST, _LEAST_USED = 24, 32  # of a palette that colors measured values: its steps, of 255, and its colors in use
 
 
@@ -122,14 +125,13 @@ def about_pillow(opened: Image.Image) -> About:
     """What a PNG, JPEG, WebP or BMP says of itself, as far as it is true of the decoded image."""
     info = opened.info
     exif = info.get("exif")
-    if exif and Image.Image.getexif(opened).get(ORIENTATION, 1) != 1:
-        turned = Image.Exif()
-        turned.load(exif)
-        del turned[ORIENTATION]
-        exif = turned.tobytes()
-    elif exif and not exif.startswith(_EXIF):
-        exif = _EXIF + exif
-    dpi = info.get("dpi")
+    said = Image.Exif()
+    if exif:
+        said.load(exif)
+        exif = exif if exif.startswith(_EXIF) else _EXIF + exif
+    dpi = info.get("dpi") or exif_dpi(said)
+    if said.get(ORIENTATION, 1) != 1:
+        exif = _upright_exif(said, _is_on_its_side(opened))
     if dpi is not None:
         across, down = (float(each) for each in dpi)
         dpi = None if min(across, down) <= 0 else (down, across) if _is_on_its_side(opened) else (across, down)
@@ -141,6 +143,26 @@ def about_pillow(opened: Image.Image) -> About:
         dpi=dpi,
         xmp=_XMP_ORIENTATION.sub(b"", xmp) if xmp else None,
     )
+
+
+def _upright_exif(exif: Image.Exif, on_its_side: bool) -> bytes:
+    """EXIF of a picture that was turned."""
+    del exif[ORIENTATION]
+    if on_its_side:
+        for tags, across, down in ((exif, X_RESOLUTION, Y_RESOLUTION), (exif.get_ifd(_EXIF_IFD), _WIDTH, _HEIGHT)):
+            if across in tags and down in tags:
+                tags[across], tags[down] = tags[down], tags[across]
+    return exif.tobytes()
+
+
+def exif_dpi(exif: Image.Exif) -> tuple[float, float] | None:
+    """Pixels an inch, by EXIF."""
+    per_inch = {2: 1.0, 3: 2.54}.get(exif.get(RESOLUTION_UNIT, 2))
+    found = [exif.get(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+    if per_inch is None or None in found:
+        return None
+    across, down = (float(each) * per_inch for each in found)  # type: ignore[arg-type]
+    return (across, down) if all(0 < each < math.inf for each in (across, down)) else None  # 0/0 is NaN
 
 
 def subsamples_chroma(image: Image.Image) -> bool:

@@ -54,11 +54,14 @@ class _Directory(NamedTuple):
 
 def _unpack(stream: BinaryIO, at: int, kind: str) -> int:
     stream.seek(at)
-    return struct.unpack(kind, stream.read(struct.calcsize(kind)))[0]
+    data = stream.read(struct.calcsize(kind))
+    if len(data) < struct.calcsize(kind):
+        raise ValueError(f"it ends at byte {at + len(data)}, within its list of pages")
+    return struct.unpack(kind, data)[0]
 
 
 def _walk(stream: BinaryIO, layout: _Layout) -> Iterator[_Directory]:
-    """The directories of a file's pages. Raises ValueError, struct.error for a chain that is broken."""
+    """The directories of a file's pages. Raises ValueError for a chain that is broken."""
     size = stream.seek(0, 2)
     seen: set[int] = set()
     pointer = 8 if layout.is_big else 4
@@ -75,7 +78,7 @@ def _walk(stream: BinaryIO, layout: _Layout) -> Iterator[_Directory]:
 
 
 def check_chain(stream: BinaryIO) -> int:
-    """How many pages a file has. Raises ValueError, struct.error where their chain is broken."""
+    """How many pages a file has. Raises ValueError where their chain is broken."""
     return sum(1 for _ in _walk(stream, _Layout.of(stream)))
 
 

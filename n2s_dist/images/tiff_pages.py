@@ -3,6 +3,7 @@
 import contextlib
 import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -10,33 +11,37 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from n2s_dist.images.decoded import About, Contents
-from n2s_dist.images.pillow import ORIENTATION
-from n2s_dist.images.scale import Scale
-from n2s_dist.images.tiff_directories import EXIF, GPS, Directories, new_directory, read_directory
+from n2s_dist.images.decoded import Contents
+from n2s_dist.images.tiff_directories import Directories
+from n2s_dist.images.tiff_tags import (
+    DESCRIPTION,
+    GRAY,
+    NEGATIVE,
+    PALETTE,
+    RGB,
+    about_tiff,
+    below_of,
+    nodata_of,
+    orientation_of,
+    plain_tags,
+    raw,
+    resolution_of,
+    scale_of,
+    tags_of,
+)
 from n2s_dist.utils.errors import UserError
 
-_NEGATIVE, _GRAY, _RGB, _PALETTE, _CFA, _LINEAR_RAW = 0, 1, 2, 3, 32803, 34892  # photometric interpretations
+_CFA, _LINEAR_RAW = 32803, 34892  # photometric interpretations
+_OTHER_COLORS = {5: "CMYK", 8: "Lab", 9: "Lab", 10: "Lab"}
 _DEFLATE = 8
+_ZSTD = (34926, 50000)
 _NO_LOSS = (1, 5, 8, 32946, 32773, 34925, 34926, 50000)  # compressions
 _ALPHAS = (1, 2)  # kinds of extra samples
-_INCH, _CENTIMETER = 2, 3
-# Tags that the writer makes anew, or that speak of pixels as they were stored, or of other parts of the file.
-_OWN_TAGS = {
-    254, 255, 256, 257, 258, 259, 262, 266, 269, 273, 277, 278, 279, 282, 283, 284, 288, 289, 296, 317, 320, 322, 323,
-    324, 325, 330, 338, 339, 347, 400, 512, 513, 514, 515, 529, 530, 531, 532, 32997, 32998, 40965, EXIF, GPS,
-    ORIENTATION,
-}  # fmt: skip
-_POINTERS = (13, 18)  # types of tags that point to other parts of a file
-_CAPTIONS = (270, 271, 272, 305, 306, 315, 33432)  # also of EXIF's first directory, in other formats
-_DESCRIPTION, _ICC, _XMP, _NODATA = 270, 34675, 700, 42113
-_MAXIMA = (281, 341)  # MaxSampleValue and SMaxSampleValue
 _FOREIGN = {
     "lsm": "a Zeiss LSM file", "stk": "a MetaMorph stack", "fluoview": "a FluoView file", "nih": "an NIH Image file",
     "mdgel": "an MD gel file", "eer": "an EER movie",
     **dict.fromkeys(("svs", "ndpi", "scn", "bif", "philips"), "a whole-slide image"),
 }  # fmt: skip
-_MICROMETERS = {"inch": 25.4e3, "in": 25.4e3, "m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "": 0.0, "pixel": 0.0}
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Form:
         name = f'FileName="{path.name}"'.encode("utf-8", "surrogateescape")
         return [
             (*tag[:3], re.sub(rb'FileName="[^"]*"', lambda _: name, tag[3]), True)
-            if tag[0] == _DESCRIPTION and b"<OME" in tag[3]
+            if tag[0] == DESCRIPTION and b"<OME" in tag[3]
             else tag
             for tag in page.tags
         ]
@@ -132,23 +137,23 @@ def survey(file: tifffile.TiffFile, stream: BinaryIO, path: Path) -> Contents:
     if len({(_dtype(each.page, page), page.groups[0], page.alpha is None) for each, page in both}) > 1:
         raise UserError(f"{path} has pages of different kinds, such as gray and color: save each as a file of its own")
     count = sum(len(each.groups) * each.planes for each in pages)
-    size = first.imagelength, first.imagewidth
     origin = "ImageJ " if file.is_imagej else "OME " if file.is_ome else ""
     notes: tuple[str, ...] = (f"{copies} smaller copies of its pages are left out",) if copies else ()
+    notes += (f"its {other} colors become RGB",) if (other := _OTHER_COLORS.get(int(first.photometric))) else ()
     notes += ("Micro-Manager's own index is left out",) if "micromanager" in file.flags else ()
     return Contents(
         format="tiff",
         kind=f"{origin}TIFF stack" if count > 1 else f"{origin}TIFF",
-        size=size[::-1] if _orientation(first) in (5, 6, 7, 8) else size,
-        channels=3 if int(first.photometric) == _PALETTE else pages[0].groups[0],
+        size=tuple(np.max([_upright_size(each.page) for each in stored], axis=0).tolist()),
+        channels=3 if int(first.photometric) == PALETTE else pages[0].groups[0],
         dtype=_dtype(first, pages[0]),
         images=count,
         has_alpha=pages[0].alpha is not None,
-        scale=_scale(first),
-        nodata=_nodata(first),
+        scale=scale_of(first),
+        nodata=nodata_of(first),
         is_lossy=int(first.compression) not in _NO_LOSS,
         chroma_subsampled=first.is_subsampled,
-        about=_about(file, first, pages[0]),
+        about=about_tiff(file, first, pages[0].tags, pages[0].below),
         form=Form(pages, file.byteorder, file.is_bigtiff),
         notes=notes,
     )
@@ -156,15 +161,7 @@ def survey(file: tifffile.TiffFile, stream: BinaryIO, path: Path) -> Contents:
 
 def plain_form(contents: Contents) -> Form:
     """For an image from a file of another format."""
-    about, tags, below = contents.about, [], {}
-    tags += [(_ICC, 7, len(about.icc), about.icc, True)] if about.icc else []
-    tags += [(_XMP, 1, len(about.xmp), about.xmp, True)] if about.xmp else []
-    if about.exif:
-        exif = Image.Exif()
-        exif.load(about.exif)
-        tags += [(tag, 2, 0, str(exif[tag]).encode(), True) for tag in _CAPTIONS if tag in exif]
-        below = {tag: new_directory(found) for tag in (EXIF, GPS) if (found := exif.get_ifd(tag))}
-    options = {"resolution": about.dpi, "resolutionunit": _INCH} if about.dpi else {}
+    tags, below, options = plain_tags(contents.about)
     alpha = contents.channels if contents.has_alpha else None
     return Form([Page((contents.channels,), alpha, options=options, tags=tags, below=below)])
 
@@ -195,28 +192,28 @@ def _page(file: tifffile.TiffFile, main: Stored, planes: int, stream: BinaryIO, 
         raise UserError(f"{path} holds a sensor's raw colors: develop it, or save its channels as gray images, first")
     if stored.imagedepth > 1:
         raise UserError(f"{path} holds a volume in one page: save its slices as pages")
-    text = _raw(file, stored.tags.get(_DESCRIPTION))
+    text = raw(file, stored.tags.get(DESCRIPTION))
     if len(parts := set(re.findall(rb'FileName="([^"]*)"', text))) > 1 and b"<OME" in text:
         raise UserError(f"{path} is one of {len(parts)} files of an OME set: save it as a file of its own")
     reason = _undecodable(stored)
     common: dict[str, Any] = {
-        "orientation": _orientation(stored),
-        "tags": _tags(file, stored),
-        "below": _below(stored, stream),
+        "orientation": orientation_of(stored),
+        "tags": tags_of(file, stored, is_one_of_many=planes > 1),
+        "below": below_of(stored, stream),
         "options": _storage(stored),
         "is_deep": stored.bitspersample == 16,
         "place": main.place,
     }
     if reason:
         return _pillow_page(main, reason, common, stream, path)
-    base = 3 if photometric == _RGB else 1
+    base = 3 if photometric == RGB else 1
     if samples < base:
         raise UserError(f"{path} has color of {samples} channels: save it as gray or RGB")
     extra = [int(each) for each in stored.extrasamples]
     extra += [0] * (samples - base - len(extra))
     alpha = next((base + place for place, kind in enumerate(extra) if kind in _ALPHAS), None)
     palette = None
-    if photometric == _PALETTE and stored.colormap is not None:
+    if photometric == PALETTE and stored.colormap is not None:
         palette = (np.asarray(stored.colormap).T >> 8).astype(np.uint8)
         common["options"]["colormap"] = np.asarray(stored.colormap)
     return Page(
@@ -225,7 +222,7 @@ def _page(file: tifffile.TiffFile, main: Stored, planes: int, stream: BinaryIO, 
         extra=extra,
         planes=planes,
         is_planar=samples > 1 and int(stored.planarconfig) == 2,
-        is_negative=photometric == _NEGATIVE,
+        is_negative=photometric == NEGATIVE,
         palette=palette,
         **common,
     )
@@ -233,15 +230,21 @@ def _page(file: tifffile.TiffFile, main: Stored, planes: int, stream: BinaryIO, 
 
 def _undecodable(stored: Any) -> str:
     """Why tifffile can't decode a page; empty where it can."""
-    if stored.compression not in tifffile.TIFF.DECOMPRESSORS:
+    if not _has_codec(tifffile.TIFF.DECOMPRESSORS, int(stored.compression)):
         return f"is compressed by {getattr(stored.compression, 'name', stored.compression)}"
     if stored.predictor not in tifffile.TIFF.UNPREDICTORS:
         return f"has predictor {getattr(stored.predictor, 'name', stored.predictor)}"
     if stored.bitspersample not in (1, 8, 16, 32, 64):
         return f"packs {stored.bitspersample} bits"
-    if int(stored.photometric) not in (_NEGATIVE, _GRAY, _RGB, _PALETTE) or stored.is_subsampled:
+    if int(stored.photometric) not in (NEGATIVE, GRAY, RGB, PALETTE) or stored.is_subsampled:
         return f"has colors of kind {getattr(stored.photometric, 'name', stored.photometric)}"
     return ""
+
+
+def _has_codec(codecs: Any, compression: int) -> bool:
+    """Whether tifffile has one. zstd it counts always, and takes from Python 3.14 or imagecodecs."""
+    there = compression not in _ZSTD or any(map(find_spec, ("compression", "imagecodecs")))
+    return there and compression in codecs
 
 
 def _pillow_page(main: Stored, reason: str, common: dict[str, Any], stream: BinaryIO, path: Path) -> Page:
@@ -263,10 +266,15 @@ def _pillow_page(main: Stored, reason: str, common: dict[str, Any], stream: Bina
     return Page(
         groups=(1 if gray else 3,),
         alpha=(1 if gray else 3) if alpha else None,
-        is_negative=int(stored.photometric) == _NEGATIVE and mode.startswith("I;16"),
+        is_negative=int(stored.photometric) == NEGATIVE and mode.startswith("I;16"),
         through_pillow=True,
         **{**common, "orientation": 1},
     )
+
+
+def _upright_size(stored: Any) -> tuple[int, int]:
+    size = stored.imagelength, stored.imagewidth
+    return size[::-1] if orientation_of(stored) in (5, 6, 7, 8) else size
 
 
 def _dtype(stored: Any, page: Page) -> np.dtype:
@@ -277,17 +285,12 @@ def _dtype(stored: Any, page: Page) -> np.dtype:
     return np.dtype(np.uint8) if kind.kind == "b" else kind.newbyteorder("=")
 
 
-def _orientation(stored: Any) -> int:
-    tag = stored.tags.get(ORIENTATION)
-    return int(tag.value) if tag is not None and 1 <= int(tag.value) <= 8 else 1
-
-
 def _storage(stored: Any) -> dict[str, Any]:
     """How a page's pixels are to be stored: as they are, where that loses nothing and tifffile can."""
     options: dict[str, Any] = {}
     compression = int(stored.compression)
     if compression != 1:
-        same = compression in _NO_LOSS and compression in tifffile.TIFF.COMPRESSORS
+        same = compression in _NO_LOSS and _has_codec(tifffile.TIFF.COMPRESSORS, compression)
         options["compression"] = compression if same else _DEFLATE
         whole = stored.dtype is not None and np.dtype(stored.dtype).kind in "iu" and stored.bitspersample >= 8
         if int(stored.predictor) == 2 and whole:
@@ -298,103 +301,4 @@ def _storage(stored: Any) -> dict[str, Any]:
         options["rowsperstrip"] = min(stored.rowsperstrip, stored.imagelength)
     if stored.subfiletype:
         options["subfiletype"] = int(stored.subfiletype) & 2
-    resolution = [stored.tags.get(code) for code in (282, 283)]
-    if all(tag is not None for tag in resolution):
-        across, down = (tuple(map(int, tag.value)) for tag in resolution)
-        turned = _orientation(stored) in (5, 6, 7, 8)
-        options["resolution"] = (down, across) if turned else (across, down)
-        options["resolutionunit"] = int(stored.tags[296].value) if 296 in stored.tags else _INCH
-    return options
-
-
-def _raw(file: tifffile.TiffFile, tag: Any) -> bytes:
-    """A tag's bytes, as they are in the file."""
-    if tag is None:
-        return b""
-    is_big = file.is_bigtiff
-    is_here = tag.valuebytecount <= (8 if is_big else 4)  # in the directory itself
-    file.filehandle.seek(tag.offset + (12 if is_big else 8) if is_here else tag.valueoffset)
-    return file.filehandle.read(tag.valuebytecount)
-
-
-def _tags(file: tifffile.TiffFile, stored: Any) -> list[tuple]:
-    """All tags that another file like this one is to have."""
-    kept = [tag for tag in stored.tags if tag.code not in _OWN_TAGS and int(tag.dtype) not in _POINTERS]
-    if int(stored.photometric) not in (_NEGATIVE, _GRAY, _RGB, _PALETTE):
-        kept = [tag for tag in kept if tag.code != _ICC]  # of colors that become RGB
-    return [(tag.code, int(tag.dtype), tag.count, _raw(file, tag), True) for tag in kept if tag.count]
-
-
-def _below(stored: Any, stream: BinaryIO) -> Directories:
-    """EXIF and GPS of a page."""
-    # tifffile takes what such a tag points to for its value, so that is where the directory begins.
-    return {code: read_directory(stream, stored.tags[code].valueoffset) for code in (EXIF, GPS) if code in stored.tags}
-
-
-def _scale(stored: Any) -> Scale | None:
-    """What the file says of white: by its bits, OME's, or the largest value that it says there may be."""
-    bits = stored.bitspersample
-    if 8 < bits < 16:
-        return Scale(0, 2**bits - 1)
-    if found := re.search(r'SignificantBits="(\d+)"', stored.description if stored.is_ome else ""):
-        significant = int(found[1])
-        return Scale(0, 2**significant - 1) if 1 < significant < bits else None
-    for code in _MAXIMA:
-        if code in stored.tags:
-            highest = int(np.max(stored.tags[code].value))
-            if 255 <= highest < 2**bits - 1 and highest & (highest + 1) == 0:
-                return Scale(0, highest)
-    return None
-
-
-def _nodata(stored: Any) -> float | None:
-    """GDAL's word on pixels that hold nothing."""
-    try:
-        value = float(str(stored.tags[_NODATA].value).strip(" \0")) if _NODATA in stored.tags else None
-    except ValueError:
-        return None
-    return None if value is None or not np.isfinite(value) else value
-
-
-# --- what it says of itself, for other formats --------------------------------------------------------------
-
-
-def _about(file: tifffile.TiffFile, stored: Any, page: Page) -> About:
-    known = {tag[0]: tag[3] for tag in page.tags}
-    exif = Image.Exif()
-    machine_written = file.is_imagej or file.is_ome or file.is_shaped
-    for code in _CAPTIONS:
-        if code in known and not (code == _DESCRIPTION and machine_written):
-            exif[code] = known[code].rstrip(b"\0").decode("utf-8", "replace")
-    for code, directory in page.below.items():
-        exif[code] = dict(directory)
-    return About(known.get(_ICC), exif.tobytes() if len(exif) else None, _dpi(file, stored), known.get(_XMP))
-
-
-def _dpi(file: tifffile.TiffFile, stored: Any) -> tuple[float, float] | None:
-    """Pixels an inch, also where ImageJ or OME say how large a pixel is."""
-    if file.is_ome and (found := _ome_pixels(stored.description)):
-        return found
-    if not all(code in stored.tags for code in (282, 283)):
-        return None
-    across, down = (float(stored.tags[code].value[0]) / max(stored.tags[code].value[1], 1) for code in (282, 283))
-    unit = int(stored.tags[296].value) if 296 in stored.tags else _INCH
-    if file.is_imagej:
-        name = str((file.imagej_metadata or {}).get("unit", ""))
-        per_inch = 25.4e3 / length if (length := _MICROMETERS.get(name, 1.0)) else 0.0
-    else:
-        per_inch = {_INCH: 1.0, _CENTIMETER: 2.54}.get(unit, 0.0)
-    dpi = across * per_inch, down * per_inch
-    if min(dpi) <= 0:
-        return None
-    return dpi[::-1] if _orientation(stored) in (5, 6, 7, 8) else dpi
-
-
-def _ome_pixels(description: str) -> tuple[float, float] | None:
-    sizes = []
-    for axis in "XY":
-        size = re.search(rf'PhysicalSize{axis}="([0-9.eE+-]+)"', description)
-        unit = re.search(rf'PhysicalSize{axis}Unit="([^"]*)"', description)
-        length = float(size[1]) * _MICROMETERS.get(unit[1] if unit else "µm", 1.0) if size else 0.0
-        sizes.append(25.4e3 / length if length > 0 else 0.0)
-    return (sizes[0], sizes[1]) if min(sizes) > 0 else None
+    return options | resolution_of(stored)

@@ -28,6 +28,8 @@ def damage_named(path: Path, fault: str) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except UnidentifiedImageError:
+        raise UserError(f"{path} {fault}") from None
     except MemoryError:
         raise UserError(f"{path} does not fit into memory: take a part of it, or a machine with more") from None
     except Exception as error:
@@ -119,7 +121,10 @@ def image_file_size(image: ImageFile) -> tuple[int, int]:
 def check_single(contents: Contents, path: Path) -> None:
     """UserError for a file of several images, of which only the first would be read."""
     if contents.images > 1:
-        raise UserError(f"{path} is a {contents.kind} of {contents.images} images: save each as a file of its own")
+        article = "an" if contents.kind[0] in "IO" else "a"  # ImageJ, OME
+        raise UserError(
+            f"{path} is {article} {contents.kind} of {contents.images} images: save each as a file of its own"
+        )
 
 
 def check_memory(path: Path, contents: Contents, bytes_per_value: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.missing import fill_missing
-from n2s_dist.images.pillow import decode_pillow, subsamples_chroma, to_pillow
+from n2s_dist.images.pillow import decode_pillow, raw_mode, subsamples_chroma, to_pillow
 from n2s_dist.images.scale import Scale, find_scale
 from n2s_dist.utils.errors import UserError
 
@@ -118,6 +118,11 @@ def one_plane(images: ImageBatch) -> ImageBatch | None:
 def _of_pil(image: Image.Image, white: float | None, black: float | None) -> ImageBatch:
     if image.mode == "I" and white is None:
         raise UserError("a PIL image of mode I has no known range: give white=, or convert it to I;16, L or RGB")
+    if _hides_transparency(image):
+        raise UserError(
+            "a PIL image can't hold which pixels of 16 bits are transparent: denoise the file itself, or remove "
+            'info["transparency"]'
+        )
     plain = image.mode in ("F", "I")
     picture = DecodedImage(np.asarray(image)[:, :, None]) if plain else decode_pillow(image)
     array = picture.joined()
@@ -131,6 +136,15 @@ def _of_pil(image: Image.Image, white: float | None, black: float | None) -> Ima
         return found
 
     return replace(images, restore=restore)
+
+
+def _hides_transparency(image: Image.Image) -> bool:
+    """Whether one color of 16 bits is transparent, which Pillow compares with 8 of them, or drops."""
+    color = image.info.get("transparency")
+    if color is None or image.mode not in ("RGB", "I;16", "I;16B"):
+        return False
+    is_deep = bool(getattr(image, "tile", None)) and raw_mode(image.tile[0]).startswith("RGB;16")  # type: ignore[attr-defined]
+    return image.mode != "RGB" or is_deep or max(color) > 255
 
 
 def _of_tensor(tensor: Tensor, white: float | None, black: float | None) -> ImageBatch:

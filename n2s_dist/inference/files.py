@@ -1,7 +1,6 @@
 """Users' own image files, denoised at the depth they have."""
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +18,8 @@ from n2s_dist.inference.network_choice import ShippedDenoiser
 from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.noise.specification import format_noise, format_training_noise
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import LONGEST_NAME, is_too_long
 
-_LONGEST_NAME = 255  # bytes, on nearly all file systems
 _BYTES_PER_VALUE = 16  # besides the file's own: floats in and out, and what is made of them on the way
 _BAR_DELAY_SEC = 2
 _MOST_REMARKS = 3
@@ -41,8 +40,8 @@ def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
         if len({target for _, target in work}) < len(work):
             raise UserError(f"{source} holds images that differ only in their suffix: rename one of them")
     for _, target in work:
-        if len(os.fsencode(target.name)) > _LONGEST_NAME:
-            raise UserError(f"{target} has a name of more than {_LONGEST_NAME} bytes: give a shorter one")
+        if is_too_long(target.name):
+            raise UserError(f"{target} has a name of more than {LONGEST_NAME} bytes: give a shorter one")
     return work
 
 

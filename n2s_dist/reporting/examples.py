@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from n2s_dist.evaluation.published import PAPERS_OWN
-from n2s_dist.evaluation.results import ResultCell
+from n2s_dist.evaluation.results import ResultCell, picture_name
 from n2s_dist.reporting.comparison import cell_title
 from n2s_dist.utils.errors import UserError
 
@@ -83,7 +83,7 @@ def find(results_dir: Path, cell: ResultCell) -> dict[str, dict[str, Path]]:
         if any("/" in name or name.startswith(".") for name in (folder, cell["benchmark"], row["name"])):
             continue  # nothing outside the folder of pictures is shown
         where = results_dir / "pictures" / folder / cell["benchmark"]
-        paths = {kind: where / f"{stem_of(row['name'])}-{kind}.png" for kind in KINDS}
+        paths = {kind: where / picture_name(row["name"], kind) for kind in KINDS}
         paths = {kind: path for kind, path in paths.items() if path.is_file()}
         if {"noisy", "denoised"} <= paths.keys():
             found[row["name"]] = paths

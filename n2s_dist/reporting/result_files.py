@@ -18,5 +18,5 @@ def write(out: Path, results: dict[str, Any]) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         with atomic_write(out / name) as partial:
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8", errors="surrogateescape")
     return [out / name for name in texts]

@@ -135,7 +135,8 @@ def described(error: BaseException) -> tuple[int, str] | None:
 def tell(error: BaseException, message: str) -> None:
     """Print an error's line on stderr, once; ranks other than 0 say which one they are."""
     if not is_told(error):
-        print(f"error: {f'rank {_speaker}: ' if _speaker else ''}{message}", file=sys.stderr, flush=True)
+        line = message.replace("\n", "\\n")  # of a file's name
+        print(f"error: {f'rank {_speaker}: ' if _speaker else ''}{line}", file=sys.stderr, flush=True)
         mark_told(error)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from n2s_dist.utils.errors import UserError, warn_once
 
 _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
-_LONGEST_NAME = 255  # bytes, on nearly all file systems
+LONGEST_NAME = 255  # bytes, on nearly all file systems
 
 
 @contextlib.contextmanager
@@ -22,9 +22,8 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
     durable: bring the bytes to the disk before the file gets its name.
     """
     partial = path.with_name(f".partial-{path.name}")
-    if len(os.fsencode(partial.name)) > _LONGEST_NAME:
-        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-        partial = path.with_name(f".partial-{digest}{path.suffix}")
+    if is_too_long(partial.name):
+        partial = path.with_name(f".partial-{_digest(path.name)}{path.suffix}")
     try:
         yield partial
         if durable:
@@ -32,6 +31,28 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_too_long(name: str) -> bool:
+    """Whether a file's name has more bytes than file systems take."""
+    return len(os.fsencode(name)) > LONGEST_NAME
+
+
+def fitting_name(stem: str, ending: str) -> str:
+    """A path made of both, the stem's last part cut and told apart by its checksum where the name would be too long."""
+    folder, slash, name = stem.rpartition("/")
+    if is_too_long(name + ending):
+        name = f"{name[:40]}~{_digest(name)}"
+    return f"{folder}{slash}{name}{ending}"
+
+
+def as_utf8(name: str) -> str:
+    """A file's name as it is in UTF-8 locales, whatever this process takes names for; other bytes stay escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def sync(path: Path) -> None:

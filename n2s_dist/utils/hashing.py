@@ -31,8 +31,8 @@ def hash64(*words: int | np.ndarray) -> np.ndarray:
 
 
 def name_key(name: str) -> int:
-    """A 64-bit number for a name (an image, a benchmark), the same on every machine and run."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    """A 64-bit number for a name (an image, a benchmark), the same on every machine and run, UTF-8 or not."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
 def permute(

@@ -84,7 +84,7 @@ def measured(trained: Path, task: Task, pieces: list[WorkUnit], pictures: Path) 
 def test_an_image_in_tiles_gets_the_row_and_the_pictures_of_the_whole(trained, photographs, tmp_path, tile):
     """Of 101 x 67 pixels, the smallest tiles with last rows narrower than SSIM's window."""
     Image.open(photographs / "coffee.png").crop((0, 0, 101, 67)).save(tmp_path / "odd.png")
-    task = Task("a", list_images(tmp_path)[0], 67, 101)
+    task = Task("a", list_images(tmp_path)[0], 67, 101, 3)
     tiles = cut(task, ReceptiveField.of(checkpoint.load(checkpoint.locate(trained)).model), tile)
     assert len(tiles) >= 2
     whole = measured(trained, task, cut(task, None), tmp_path / "whole")
@@ -292,6 +292,28 @@ def test_a_gray_image_and_a_color_checkpoint_do_not_match(run, photographs, tmp_
     line = run(f"--benchmark=mixed={folder}").error()
     assert "gray.png is gray" in line and "trained on color" in line
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "words"),
+    [
+        ((30, 40), ("--level=unknown",), "z.png: the image has 30 x 40 pixels: to estimate its noise takes 32 x 32"),
+        ((7, 40), ("--bm3d",), "z.png has 7 x 40 pixels: bm3d takes 8 x 8 or more"),
+    ],
+)
+def test_images_that_can_not_be_measured_are_found_before_any_is(cli, photographs, tmp_path, size, options, words):
+    """By their headers. The last of them is one: had the others been denoised, the journal would hold them."""
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.open(photographs / "coffee.png").crop((0, 0, 40, 40)).save(folder / f"{name}.png")
+    Image.open(photographs / "coffee.png").crop((0, 0, *size)).save(folder / "z.png")
+    arguments = [f"--checkpoint={save_network(tmp_path / 'run')}", f"--benchmark=a={folder}", f"--out={out}"]
+    said = cli(evaluate.main, *arguments, "--noise=gamma:50", "--no-wandb", "--device=cpu", *options).error()
+    assert f"{folder}/{words}" in said
+    assert not [path for path in out.rglob("*") if path.suffix in (".jsonl", ".json", ".png")]
+    (folder / "z.png").write_bytes(b"no image")
+    assert "z.png is not a readable image" in cli(evaluate.main, *arguments, "--noise=gamma:50", "--no-wandb").error()
 
 
 def test_a_broken_image_is_named(run, photographs, tmp_path):

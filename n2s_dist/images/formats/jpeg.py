@@ -1,4 +1,4 @@
-"""JPEG: gray or color, 8 bits. What is denoised is written in at least quality 95, color at full resolution."""
+"""JPEG: gray or color, 8 bits. What is denoised is written in at least quality 99, color at full resolution."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ from n2s_dist.images.pillow import about_pillow, decode_pillow, is_gray, subsamp
 suffixes = (".jpg", ".jpeg")
 is_lossless = False
 
-_QUALITY = 95
+_QUALITY = 99  # 95 costs up to 1.2 dB where there was little noise; 100 is no better and a third larger
 _XMP, _IPTC = b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
 
 
@@ -25,6 +25,8 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         return None
     opened = _opened(stream)
     frames = getattr(opened, "n_frames", 1)
+    notes: tuple[str, ...] = (f"its first picture of {frames}: the others are previews of it",) if frames > 1 else ()
+    notes += ("its CMYK colors become RGB",) if opened.mode == "CMYK" else ()
     return Contents(
         format="jpeg",
         kind="JPEG",
@@ -35,7 +37,7 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         chroma_subsampled=subsamples_chroma(opened),
         about=about_pillow(opened),
         form=(opened.quantization, _segments(opened)),  # type: ignore[attr-defined]
-        notes=(f"its first picture of {frames}: the others are previews of it",) if frames > 1 else (),
+        notes=notes,
     )
 
 

@@ -7,8 +7,18 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from n2s_dist.images.decoded import Contents, DecodedImage, check_holds, to_eight_bits
-from n2s_dist.images.pillow import about_pillow, decode_pillow, sees_through, to_pillow, upright_size
+from n2s_dist.images.decoded import About, Contents, DecodedImage, check_holds, to_eight_bits
+from n2s_dist.images.pillow import (
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    about_pillow,
+    decode_pillow,
+    exif_dpi,
+    sees_through,
+    to_pillow,
+    upright_size,
+)
 from n2s_dist.utils.errors import UserError
 
 suffixes = (".webp",)
@@ -44,11 +54,21 @@ def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> Non
     check_holds(path, contents, "WebP", ("uint8", "uint16"))
     (image,) = images
     about = contents.about
-    extra = {"icc_profile": about.icc, "exif": about.exif, "xmp": about.xmp}
+    extra = {"icc_profile": about.icc, "exif": _exif(about), "xmp": about.xmp}
     shown = DecodedImage(image.shown(), image.alpha)
     to_pillow(to_eight_bits(shown.joined(), contents.scale)).save(
         path, "WEBP", lossless=True, exact=True, **{key: value for key, value in extra.items() if value}
     )
+
+
+def _exif(about: About) -> bytes | None:
+    """EXIF with the resolution, which WebP has nowhere else."""
+    exif = Image.Exif()
+    exif.load(about.exif or b"")
+    if about.dpi is None or exif_dpi(exif) is not None:
+        return about.exif
+    exif[X_RESOLUTION], exif[Y_RESOLUTION], exif[RESOLUTION_UNIT] = *about.dpi, 2
+    return exif.tobytes()
 
 
 def _opened(stream: BinaryIO) -> Image.Image:

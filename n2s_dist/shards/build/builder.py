@@ -30,6 +30,7 @@ from n2s_dist.shards.build.tiles import Source, digest, measure
 from n2s_dist.shards.build.workspace import begin, clear, locate_out, shared_workspace, workspace
 from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import as_utf8
 from n2s_dist.utils.process_pool import Workers
 from n2s_dist.utils.publishing import holds_others, place_beside, publish
 
@@ -48,7 +49,7 @@ def gather(sources: list[str]) -> list[Source]:
             raise UserError(
                 f"{source} holds several images with the name {twice[0]}: rename them or leave all but one out"
             )
-        found += [Source(image, prefix + image.name) for image in images]
+        found += [Source(image, as_utf8(prefix + image.name)) for image in images]
     if len({source.name for source in found}) < len(found):
         raise UserError("two sources have the same folder name and the same image names: rename one folder")
     return sorted(found, key=lambda source: source.name)

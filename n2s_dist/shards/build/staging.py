@@ -197,7 +197,7 @@ class Layout:
 
 def fingerprint_of_content(name: str, sha256: str) -> int:
     """What an image adds to the fingerprint of all: their sum, which has no order, so nodes can add up their parts."""
-    return int(hashlib.sha256(f"{sha256} {name}".encode()).hexdigest(), 16)
+    return int(hashlib.sha256(f"{sha256} {name}".encode("utf-8", "surrogateescape")).hexdigest(), 16)
 
 
 def fingerprint_of_all(contents: int) -> str:

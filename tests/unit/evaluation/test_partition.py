@@ -14,7 +14,7 @@ from n2s_dist.inference.tiling import TILE, ReceptiveField
 
 
 def sized(benchmark: str, sizes: list[tuple[int, int]]) -> list[Task]:
-    return [Task(benchmark, ImageFile(Path(benchmark), f"{i:03d}.png", 1), *size) for i, size in enumerate(sizes)]
+    return [Task(benchmark, ImageFile(Path(benchmark), f"{i:03d}.png", 1), *size, 3) for i, size in enumerate(sizes)]
 
 
 REACH = ReceptiveField(144, 8)  # of the network in most configs

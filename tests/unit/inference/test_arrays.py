@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from support.deep_png import write_16_bit_png
 
 from n2s_dist import load_denoiser
 from n2s_dist.inference import arrays
@@ -228,6 +229,15 @@ def test_what_a_pil_image_says_of_itself_stays(denoise):
     assert found.size == (96, 64) and found.info["icc_profile"] == b"profile"
     assert round(found.info["dpi"][0]) == 300
     assert found.getexif()[0x010F] == "a camera" and found.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("transparent", [(77,), (5, 6, 7), (70, 2000, 9)])
+def test_transparency_that_pillow_gets_wrong_is_refused(denoise, tmp_path, transparent):
+    """A color of 16 bits, which Pillow compares with 8 of each channel's, or drops."""
+    pixels = np.full((40, 40, len(transparent)), 30_000, np.uint16)
+    write_16_bit_png(tmp_path / "a.png", pixels, transparent)
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(UserError, match="denoise the file itself"):
+        denoise(image, noise="gaussian:20")
 
 
 def test_floats_of_another_scale_are_named_with_what_settles_them():
