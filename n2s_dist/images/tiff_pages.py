@@ -155,7 +155,7 @@ def survey(file: tifffile.TiffFile, stream: BinaryIO, path: Path) -> Contents:
 
 
 def plain_form(contents: Contents) -> Form:
-    """For an image from a file of another format."""
+    """For images from a file of another format, or of none: a page each."""
     about, tags, below = contents.about, [], {}
     tags += [(_ICC, 7, len(about.icc), about.icc, True)] if about.icc else []
     tags += [(_XMP, 1, len(about.xmp), about.xmp, True)] if about.xmp else []
@@ -166,7 +166,8 @@ def plain_form(contents: Contents) -> Form:
         below = {tag: new_directory(found) for tag in (EXIF, GPS) if (found := exif.get_ifd(tag))}
     options = {"resolution": about.dpi, "resolutionunit": _INCH} if about.dpi else {}
     alpha = contents.channels if contents.has_alpha else None
-    return Form([Page((contents.channels,), alpha, options=options, tags=tags, below=below)])
+    page = Page((contents.channels,), alpha, options=options, tags=tags, below=below)
+    return Form([page] * contents.images)
 
 
 def _planes(file: tifffile.TiffFile, page: Any, path: Path) -> int:
