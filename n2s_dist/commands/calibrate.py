@@ -179,12 +179,12 @@ def calibrate(args: argparse.Namespace) -> Result:
     correlation = fit_width(lit_noise or measured.dark_noise)
     camera = Calibration(
         kind="calibration",
-        black_level=transfer.black,
+        black_level=_rounded(transfer.black),
         white_level=white,
-        gain=transfer.gain,
-        read_noise=math.sqrt(max(dark - row - column - rounding, 0.0)),
-        row_noise=math.sqrt(row),
-        column_noise=math.sqrt(column),
+        gain=_rounded(transfer.gain),
+        read_noise=_rounded(math.sqrt(max(dark - row - column - rounding, 0.0))),
+        row_noise=_rounded(math.sqrt(row)),
+        column_noise=_rounded(math.sqrt(column)),
         step=measured.step,
         correlation_width=correlation.width,
         **curve(exposures, measured.dark, transfer),
@@ -206,10 +206,16 @@ def curve(exposures: list[Exposure], dark: Exposure | None, transfer: Transfer) 
     points = sorted([*([dark] if dark else []), *exposures], key=lambda each: each.level)
     kept = [points[0]]
     for point in points[1:]:
-        if point.level > kept[-1].level + 1e-6 * points[-1].level:
+        if point.level > kept[-1].level + 1e-4 * points[-1].level:
             kept.append(point)
     kept = [kept[place] for place in np.unique(np.linspace(0, len(kept) - 1, _MAX_POINTS).astype(int))]
-    return {"curve_values": [each.level for each in kept], "curve_std": [each.variance**0.5 for each in kept]}
+    stds = [_rounded(each.variance**0.5) for each in kept]
+    return {"curve_values": [_rounded(each.level) for each in kept], "curve_std": stds}
+
+
+def _rounded(value: float) -> float:
+    """As far as frames tell: six digits."""
+    return float(f"{value:.6g}")
 
 
 def described(result: Result, out: Path) -> list[str]:

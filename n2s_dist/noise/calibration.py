@@ -129,7 +129,7 @@ class Calibration:
 
 
 def _written(value: float) -> str:
-    return f"{value:.7g}"
+    return f"{value:.10g}"
 
 
 def read_calibration(path: Path) -> Calibration:

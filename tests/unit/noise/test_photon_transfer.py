@@ -155,5 +155,5 @@ def test_frames_that_do_not_belong_together_are_refused():
         found.add(np.zeros((120, 20, 1)))
     with pytest.raises(UserError, match="not finite"):
         found.add(np.full((120, 150, 1), np.nan))
-    with pytest.raises(UserError, match="different brightness.*each exposure's frames apart"):
+    with pytest.raises(UserError, match=r"different brightness.*each exposure's frames apart"):
         found.add(frames(100, 1)[0])
