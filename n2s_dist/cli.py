@@ -19,6 +19,8 @@ COMMANDS = {
     "report": ("report", "make one page of results, curves and pictures"),
     "ship": ("commands.ship", "make a trained network one that is found by name"),
     "denoise": ("denoise", "denoise your own images"),
+    "calibrate": ("commands.calibrate", "measure a camera's noise from its own frames"),
+    "simulate": ("commands.simulate", "make noisy images of known truth"),
 }
 _PROGRAMS = {"train", "evaluate", "report", "denoise"}  # also called by python -m n2s_dist.NAME
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from n2s_dist.inference.files import denoise_file, list_work, spare_sources, std_path
 from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.tiling import TILE
+from n2s_dist.noise.calibration import on_scale_of
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.utils.errors import UserError, run_command
 from n2s_dist.utils.files import LONGEST_NAME, is_too_long
@@ -33,7 +34,8 @@ def main() -> None:
     parser.add_argument(
         "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "
         "the file's depth; poisson:ZETA and gamma:K of values from 0 to 1; FAMILY to estimate its level, or unknown to "
-        "estimate both (default: what was trained on, or unknown where that was a range)"
+        "estimate both; camera:FILE.yaml of n2s calibrate, which says white and black as well (default: what was "
+        "trained on, or unknown where that was a range)"
     )  # fmt: skip
     parser.add_argument("--ensemble", action="store_true", help="mean over 8 flips, or 4 shifts: as many times as slow")
     parser.add_argument(
@@ -61,6 +63,7 @@ def main() -> None:
 
     if args.noise:
         parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
+    _, white, black = on_scale_of(args.noise, args.white, args.black)
     denoise = load_denoiser(args.checkpoint, tile=args.tile)
     work = list_work(args.input, args.output)
     spare_sources(work)
@@ -74,7 +77,7 @@ def main() -> None:
     wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):
         try:
-            for said in denoise_file(image, target, denoise, args.white, args.black, **wanted):
+            for said in denoise_file(image, target, denoise, white, black, **wanted):
                 tqdm.write(f"{image.path}: {said}")
         except UserError as error:
             if args.on_error == "stop":

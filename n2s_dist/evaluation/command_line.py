@@ -12,7 +12,8 @@ from n2s_dist.evaluation.methods import EvaluatedMethod, of_network, self_ensemb
 from n2s_dist.evaluation.protocols import PROTOCOLS
 from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, check_images, product_cells, suite_cells
 from n2s_dist.models import checkpoint, pretrained
-from n2s_dist.noise.specification import parse_cell_noise
+from n2s_dist.noise.calibration import calibration_of
+from n2s_dist.noise.specification import format_noise, parse_cell_noise
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.programs import program_name
 
@@ -69,11 +70,19 @@ def choose_cells(
         check_images(cells)
         return cells
     levels = LEVELS if args.level == "both" else (args.level or "known",)
-    noises = list(dict.fromkeys(map(parse_cell_noise, args.noise))) or None
+    # The black level of a calibrated camera is still in photographs, and was never in clean images.
+    written = [_with_black(noise) if args.noisy else noise for noise in args.noise]
+    noises = list(dict.fromkeys(map(parse_cell_noise, written))) or None
     folders = [source for source in sources.values() if isinstance(source, Benchmark)]
     cells = product_cells(folders, denoisers, noises, levels)
     check_images(cells)
     return cells
+
+
+def _with_black(noise: str) -> str:
+    """A calibrated camera's noise on a scale that begins at 0; other text as it is."""
+    camera = calibration_of(noise)
+    return noise if camera is None else format_noise(camera.noise(black=0))
 
 
 def parser() -> argparse.ArgumentParser:

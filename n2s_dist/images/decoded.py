@@ -109,5 +109,5 @@ def to_eight_bits(values: np.ndarray, scale: Scale | None) -> np.ndarray:
     """Values between black and white to 0 to 255, rounded. scale: None for all of an unsigned type's range."""
     if values.dtype == np.uint8:
         return values
-    black, white = scale or (0, float(np.iinfo(values.dtype).max))
-    return np.round(np.clip((values - black) / (white - black), 0, 1) * 255).astype(np.uint8)
+    scale = scale or Scale(0, float(np.iinfo(values.dtype).max))
+    return np.round(np.clip(scale.to_unit(values), 0, 1) * 255).astype(np.uint8)

@@ -29,6 +29,12 @@ class Scale(NamedTuple):
     def span(self) -> float:
         return self.white - self.black
 
+    def to_unit(self, values: np.ndarray) -> np.ndarray:
+        """Values of any type on the 0-1 scale, which they may exceed: float64; floats stay of their type."""
+        # As integers, values below black would wrap around.
+        numbers = values if values.dtype.kind == "f" else values.astype(np.float64)
+        return (numbers - self.black) / self.span
+
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
     """Nearly the lowest and nearly the highest of an image's values; masked and infinite ones and NaN do not count."""

@@ -160,10 +160,11 @@ def survey(file: tifffile.TiffFile, stream: BinaryIO, path: Path) -> Contents:
 
 
 def plain_form(contents: Contents) -> Form:
-    """For an image from a file of another format."""
+    """For images from a file of another format, or of none: a page each."""
     tags, below, options = plain_tags(contents.about)
     alpha = contents.channels if contents.has_alpha else None
-    return Form([Page((contents.channels,), alpha, options=options, tags=tags, below=below)])
+    page = Page((contents.channels,), alpha, options=options, tags=tags, below=below)
+    return Form([page] * contents.images)
 
 
 def _planes(file: tifffile.TiffFile, page: Any, path: Path) -> int:

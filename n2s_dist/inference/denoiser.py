@@ -23,9 +23,11 @@ from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.base import UNKNOWN, NoiseModel, families
+from n2s_dist.noise.calibration import calibration_of, on_scale_of
 from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
 from n2s_dist.utils.errors import UserError
 
+_UNIT, _FAR_FROM_UNIT = 2.0, 100.0  # the highest that values on the 0-1 scale are, and spans that are none of theirs
 _SUFFIXES = {1: "gray", 3: "color"}  # of shipped networks
 
 
@@ -92,7 +94,8 @@ class Denoiser:
             transparency, and comes back as it was; so do NaN and masked values, which nothing else depends on.
             Floats come back unclamped, integers rounded and clamped.
         noise: such as "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta) or "gamma:50" (k), or
-            noise.gaussian's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level.
+            noise.gaussian's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level;
+            "camera:FILE.yaml" for a camera that n2s calibrate measured, whose white and black then hold as well.
             None takes what the network was trained on, or, if that is a range, an estimate.
         uncertainty: compute info.std as well, at five times the cost.
         ensemble: the mean over the 8 flips and transposes, at eight times the cost; for a symmetric network, over 4
@@ -108,8 +111,7 @@ class Denoiser:
         Gamma noise, which has none, and for noise of a family that the network was not trained on.
         """
         started = time.perf_counter()
-        check_noise(noise)
-        images = arrays.opened(noisy, white, black, chroma_subsampled)
+        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled)
         plane = arrays.one_plane(images)
         images = plane if plane and self.channels == 1 else images
         self._check_channels(images.channels)
@@ -172,6 +174,24 @@ class Denoiser:
             if number == len(noises) or noises[number] != noises[start] or number - start == most:
                 yield slice(start, number), noises[start]
                 start = number
+
+
+def opened_with(
+    noisy: Any, noise: str | NoiseModel | None, white: float | None, black: float | None, chroma_subsampled: bool | None
+) -> tuple[arrays.ImageBatch, str | NoiseModel | None]:
+    """Images on the 0-1 scale, and their noise on that scale; see Denoiser.__call__. Raises UserError as that does."""
+    check_noise(noise)
+    camera = calibration_of(noise)
+    noise, white, black = on_scale_of(noise, white, black)
+    images = arrays.opened(noisy, white, black, chroma_subsampled)
+    if camera is not None and white is not None and black is not None and "float" in str(getattr(noisy, "dtype", "")):
+        highest = black + float(images.pixels.max()) * (white - black)
+        if highest <= _UNIT < _FAR_FROM_UNIT <= white - black:
+            raise UserError(
+                f"values go up to {highest:.3g}, as on the 0-1 scale, but the camera's go from {black:g} to {white:g}: "
+                f"name its noise on the 0-1 scale, {format_noise(camera.noise())}"
+            )
+    return images, noise
 
 
 def check_noise(noise: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from n2s_dist.images.files import KINDS
 from n2s_dist.inference import arrays
-from n2s_dist.inference.denoiser import Denoiser, Info, Wish, check_noise
+from n2s_dist.inference.denoiser import Denoiser, Info, Wish, opened_with
 from n2s_dist.inference.noise_estimation import color_from_luma
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.models import checkpoint, pretrained
@@ -48,8 +48,7 @@ class ShippedDenoiser:
         Raises UserError also where no network for the image's channels is there.
         """
         started = time.perf_counter()
-        check_noise(noise)
-        images = arrays.opened(noisy, white, black, chroma_subsampled)
+        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled)
         plane = arrays.one_plane(images)
         images = plane or images
         networks = self._networks(images.channels)

@@ -5,6 +5,7 @@ A family from elsewhere calls `register` in a module that N2S_PLUGINS names.
 
 from typing import Literal
 
+from n2s_dist.noise.calibration import CAMERA
 from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
@@ -31,7 +32,7 @@ def register(family: type[NoiseModel]) -> type[NoiseModel]:
     name = family.family
     if not name.replace("-", "").isalnum() or not name[0].isalpha():
         raise UserError(f"noise family '{name}': a name has letters, digits and hyphens and begins with a letter")
-    if _FAMILIES.setdefault(name, family) is not family or name == UNKNOWN:
+    if _FAMILIES.setdefault(name, family) is not family or name in (UNKNOWN, CAMERA):
         raise UserError(f"noise family '{name}' is there already: give yours another name")
     return family
 

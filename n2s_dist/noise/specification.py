@@ -2,6 +2,7 @@
 
     "gaussian:25", "poisson-gaussian:0.01:5", "gaussian:25+blur:0.7"                    a noise model
     "gaussian:5-55,poisson:0.005-0.1", "poisson-gaussian:0.002-0.05:1-20+blur:0-1.2"    what a network trains on
+    "camera:FILE.yaml"                                                    a file of n2s calibrate, on the camera's scale
 
 Nothing here imports torch: programs that never compute read such texts as well.
 """
@@ -10,11 +11,13 @@ import re
 
 from n2s_dist.noise.base import UNKNOWN, families
 from n2s_dist.noise.blurred import WIDTH, Blurred
+from n2s_dist.noise.calibration import CAMERA, calibration_of
 from n2s_dist.noise.distribution import NoiseDistribution, NoiseRange
 from n2s_dist.noise.model import NoiseModel, Parameter
 from n2s_dist.utils.errors import UserError
 
 _BLUR = "+blur:"
+_FILES = (".yaml", ".yml", f"{CAMERA}:")
 _RANGE = re.compile(r"([0-9.]+)-([0-9.]+)")
 
 
@@ -53,7 +56,7 @@ def format_training_noise(noise: NoiseDistribution) -> str:
 
 def with_files_read(text: str) -> str:
     """The same noise with what its files hold in their place, so that the text says all of it."""
-    return format_training_noise(parse_training_noise(text)) if ".yaml" in text or ".yml" in text else text
+    return format_training_noise(parse_training_noise(text)) if any(word in text for word in _FILES) else text
 
 
 def parse_cell_noise(text: str) -> str:
@@ -88,6 +91,8 @@ def _parse_part(part: str, text: str) -> NoiseRange:
     """One family. text: the whole, which errors name."""
     main, _, width_text = part.partition(_BLUR)
     name, _, values_text = main.partition(":")
+    if name == CAMERA and values_text:
+        return _of_camera(main, _BLUR in part, text)
     family, value_texts = families().get(_name(name)), values_text.split(":")
     if family is None or (_BLUR in part and not width_text):
         raise UserError(f"noise '{text}' is not understood: {_usage()}")
@@ -103,6 +108,17 @@ def _parse_part(part: str, text: str) -> NoiseRange:
     ends += [(each.default, each.default) for each in left_out if each.default is not None]
     low, high = (family(*values) for values in zip(*ends, strict=True))
     return _with_blur(NoiseRange(low, high), width_text, part, text)
+
+
+def _of_camera(main: str, is_blurred: bool, text: str) -> NoiseRange:
+    """The noise of a calibrated camera, on the scale of its own black and white."""
+    if is_blurred:
+        raise UserError(
+            f"noise '{text}' has +blur, but the camera's file says how its noise is correlated: leave it out"
+        )
+    camera = calibration_of(main)
+    assert camera is not None
+    return NoiseRange(camera.noise(), camera.noise())
 
 
 def _parse_text(family: type[NoiseModel], written: str, text: str) -> NoiseRange:
@@ -144,7 +160,10 @@ def _usage() -> str:
         + " and ".join(parameter.limits for parameter in family.parameters)
         for name, family in families().items()
     )
-    return f"write {each}; each value may be a range LOWEST-HIGHEST, and +blur:WIDTH may follow, in pixels up to 8"
+    return (
+        f"write {each}, or {CAMERA}:FILE.yaml; each value may be a range LOWEST-HIGHEST, and +blur:WIDTH may follow, "
+        "in pixels up to 8"
+    )
 
 
 def _format_part(part: NoiseRange) -> str:

@@ -4,13 +4,15 @@ YAML 1.1, which PyYAML reads, takes 010 for 8, 1:30 for 90 and no for false, and
 first two are text and the third is as well, as in YAML 1.2.
 """
 
+import dataclasses
+import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.errors import UserError, nearest
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -65,6 +67,44 @@ def read_yaml(path: Path, as_text: bool = False) -> Any:
         raise UserError(f"{path} can't be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable as YAML: {_one_line(error)}") from None
+
+
+Record = TypeVar("Record")
+_INT, _FLOAT = (int, "a whole number"), (int | float, "a number")
+# By a field's annotation, which is text where its module postpones annotations.
+_NUMBERS: dict[str, tuple[Any, str]] = {"int": _INT, str(int): _INT, "float": _FLOAT, str(float): _FLOAT}
+
+
+def read_record(path: Path, kind: type[Record], what: str) -> Record:
+    """A dataclass from a YAML file of its fields. what: such a file's name in errors, such as "camera".
+
+    The class checks values when it is made, by ValueError. Raises UserError that names the file and the key.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds no {what}: it should map keys to values")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise UserError(f"{path}: a {what} has no '{key}'{nearest(str(key), list(fields)) or _all_of(fields)}")
+    missing = [
+        name for name, field in fields.items()
+        if name not in data and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]  # fmt: skip
+    if missing:
+        raise UserError(f"{path}: the {what} has no '{missing[0]}': give it")
+    for key, value in data.items():
+        numbers = _NUMBERS.get(str(fields[key].type))
+        if numbers and (isinstance(value, bool) or not isinstance(value, numbers[0]) or not math.isfinite(value)):
+            raise UserError(f"{path}: {key} is {value}: give {numbers[1]}")
+    try:
+        return kind(**data)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: {_one_line(error)}") from None
+
+
+def _all_of(fields: dict[str, Any]) -> str:
+    return f": its keys are {', '.join(fields)}"
 
 
 def _one_line(error: Exception) -> str:

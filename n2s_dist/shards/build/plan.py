@@ -5,11 +5,13 @@
 The whole plan is some thirty bytes a tile, in arrays: the images themselves are never held.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from n2s_dist.noise.specification import parse_training_noise, with_files_read
+from n2s_dist.noise.calibration import calibration_of
+from n2s_dist.noise.specification import format_noise, parse_training_noise, with_files_read
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.manifest import SPLITS
 from n2s_dist.utils import tar_members
@@ -50,6 +52,8 @@ class BuildOptions:
             raise UserError(f"--seed is {self.seed}: give a whole number, not negative and below 2^63")
         if self.shard_mib < 1:
             raise UserError(f"--shard-mib is {self.shard_mib}: a shard has at least 1 MiB")
+        if self.already_noisy:
+            self._take_camera()
         if self.noise is not None:
             object.__setattr__(self, "noise", with_files_read(self.noise))
         self.dtype("train")
@@ -70,6 +74,16 @@ class BuildOptions:
     @property
     def channels(self) -> int:
         return 1 if self.gray else 3
+
+    def _take_camera(self) -> None:
+        """Where the noise is a calibrated camera's: its white and black, and its noise on the scale of both."""
+        camera = calibration_of(self.noise)
+        if camera is None:
+            return
+        white = round(camera.white_level) if self.white is None else self.white
+        black = max(0, math.floor(camera.black_level)) if self.black is None else self.black  # the noise has the rest
+        for name, value in (("white", white), ("black", black), ("noise", format_noise(camera.noise(white, black)))):
+            object.__setattr__(self, name, value)
 
     def _has_one_noise(self) -> bool:
         return self.noise is not None and parse_training_noise(self.noise).is_single

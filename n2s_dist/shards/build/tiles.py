@@ -190,7 +190,7 @@ def cut_noisy_tiles(job: Job, file: ImageFile, options: BuildOptions) -> Iterato
     height, width, _ = tile_shape(job.size, options)
     places = job.places.tiles
     return (
-        stored.encode((pixels[row : row + height, column : column + width] - scale.black) / scale.span)
+        stored.encode(scale.to_unit(pixels[row : row + height, column : column + width]))
         for row, column in zip(places.row.tolist(), places.column.tolist(), strict=True)
     )
 

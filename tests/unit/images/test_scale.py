@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from n2s_dist.images.decoded import to_eight_bits
 from n2s_dist.images.scale import Scale, find_scale, value_range
 from n2s_dist.utils.errors import UserError
 
@@ -78,3 +79,10 @@ def test_the_range_of_values_leaves_out_what_is_not_there():
     large = np.zeros((1200, 1201, 3), np.uint16)  # one channel must not stand for all
     large[..., 1] = 60_000
     assert value_range(large)[1] == 60_000
+
+
+def test_values_below_black_do_not_wrap_around():
+    values = np.array([90, 100, 4095], np.uint16)
+    np.testing.assert_allclose(Scale(100, 4095).to_unit(values), [-10 / 3995, 0, 1])
+    signed = np.array([-128, -1, 0, 127], np.int8)
+    assert to_eight_bits(signed, find_scale(signed)).tolist() == [0, 127, 128, 255]

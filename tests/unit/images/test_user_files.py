@@ -8,9 +8,9 @@ import tifffile
 from PIL import Image
 from support.deep_png import write_16_bit_png
 
-from n2s_dist.images.decoded import DecodedImage
+from n2s_dist.images.decoded import Contents, DecodedImage
 from n2s_dist.images.files import list_images
-from n2s_dist.images.user_files import read_picture, write_picture
+from n2s_dist.images.user_files import read_picture, write_file, write_picture
 from n2s_dist.utils.errors import UserError
 
 HEIGHT, WIDTH = 21, 34
@@ -132,3 +132,10 @@ def test_broken_files_are_refused_by_name(tmp_path, deep):
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"a\.png can't be decoded"):
         read(tmp_path / "a.png")
+
+
+def test_several_images_of_no_file_become_pages_each(tmp_path):
+    images = [DecodedImage(np.full((4, 6, 1), value, np.uint16)) for value in (1, 2, 3)]
+    contents = Contents("", "array", (4, 6), 1, np.dtype(np.uint16), images=3)
+    write_file(tmp_path / "a.tif", images, contents)
+    assert tifffile.imread(tmp_path / "a.tif")[:, 0, 0].tolist() == [1, 2, 3]
