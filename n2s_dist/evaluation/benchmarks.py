@@ -19,15 +19,18 @@ from n2s_dist.utils.files import expanded
 
 @dataclass(frozen=True)
 class Known:
-    """What a published benchmark holds. size: longer and shorter side in pixels, where all images have the same."""
+    """What a published benchmark holds.
 
-    images: int
+    images: how many, where all copies have as many. size: longer and shorter side in pixels, where all have the same.
+    """
+
+    images: int | None
     channels: int
     size: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         of = f" of {self.size[0]} x {self.size[1]} pixels" if self.size else ""
-        return f"{self.images} {KINDS[self.channels]} images{of}"
+        return f"{self.images or 'only'} {KINDS[self.channels]} images{of}"
 
 
 KNOWN = {
@@ -36,7 +39,11 @@ KNOWN = {
     "cbsd68": Known(68, 3),
     "kodak24": Known(24, 3, (500, 500)),
     "kodak_full": Known(24, 3, (768, 512)),
+    "cc15": Known(15, 3, (512, 512)),
+    "fmd": Known(None, 1, (512, 512)),
 }
+_PAIRS = (("noisy", "clean"), ("raw", "gt"))  # folders of noisy photographs and of what is taken for their truth
+_ENDINGS = (("_noisy", "_clean"), ("_real", "_mean"))  # or, in one folder, the ends of their names
 
 
 @dataclass(frozen=True)
@@ -85,17 +92,45 @@ class Benchmark:
         versions = (
             _pair(images, clean, noisy) if clean and noisy else {image: image if noisy else None for image in images}
         )
+        return cls._of_versions(name, of, versions, "uint8_input" if noisy else protocol, clean is not None)
+
+    @classmethod
+    def open_photographs(cls, name: str, folder: Path) -> "Benchmark":
+        """Read the headers of noisy photographs and of what is taken for their truth.
+
+        They lie in folders noisy and clean, or raw and gt, under the same names; or side by side, where names end in
+        _noisy and _clean, or in _real and _mean. Raises UserError as `open` does, and where there are no such pairs.
+        """
+        for noisy, clean in _PAIRS:
+            if (folder / noisy).is_dir() and (folder / clean).is_dir():
+                return cls.open(name, folder / clean, folder / noisy, "uint8_input")
+        images = {_stem(image): image for image in list_images(folder)}
+        for noisy, clean in _ENDINGS:
+            truths = _with_ending(images, clean)
+            versions = _with_ending(images, noisy)
+            if truths and truths.keys() == versions.keys() and 2 * len(truths) == len(images):
+                pairs: dict[ImageFile, ImageFile | None] = {image: versions[stem] for stem, image in truths.items()}
+                return cls._of_versions(name, folder, pairs, "uint8_input", has_truth=True)
+        raise UserError(
+            f"{folder} does not hold noisy photographs and their truth: give folders noisy and clean (or raw and gt) "
+            "of the same names, or images whose names end in _noisy and _clean (or _real and _mean)"
+        )
+
+    @classmethod
+    def _of_versions(
+        cls, name: str, of: Path, versions: dict[ImageFile, ImageFile | None], protocol: str, has_truth: bool
+    ) -> "Benchmark":
+        """versions: of each image, the noisy one where that is a file. of: the folder that errors name."""
         tasks, shapes = [], []
-        for image in images:
+        for image, version in versions.items():
             shape = _shape(image)
-            version = versions[image]
             if version is not None and _shape(version) != shape:
                 raise UserError(f"{version.path} and {image.path} differ in size or in color: they must be one image")
-            tasks.append(Task(name, image, *shape, version, has_truth=clean is not None))
+            tasks.append(Task(name, image, *shape, version, has_truth=has_truth))
             shapes.append(shape)
         if name in KNOWN:
-            _check_known(name, of, images, shapes)
-        return cls(name, "uint8_input" if noisy else protocol, tuple(tasks), shapes[0][2])
+            _check_known(name, of, list(versions), shapes)
+        return cls(name, protocol, tuple(tasks), shapes[0][2])
 
     @cached_property
     def image_digests(self) -> list[tuple[ImageFile, str]]:
@@ -125,6 +160,11 @@ def _stem(image: ImageFile) -> str:
     return image.name.rsplit(".", 1)[0]
 
 
+def _with_ending(images: dict[str, ImageFile], ending: str) -> dict[str, ImageFile]:
+    """Those whose stems end so, by what is before it."""
+    return {stem.removesuffix(ending): image for stem, image in images.items() if stem.endswith(ending)}
+
+
 def _pair(images: list[ImageFile], clean: Path, noisy: Path) -> dict[ImageFile, ImageFile | None]:
     """The noisy version of each clean image, by names without their suffixes."""
     versions = list_images(noisy)
@@ -144,7 +184,7 @@ def _some(names: list[str]) -> str:
 
 def _check_known(name: str, folder: Path, images: list[ImageFile], shapes: list[tuple[int, int, int]]) -> None:
     known = KNOWN[name]
-    found = f"it has {len(images)} images" if len(images) != known.images else None
+    found = f"it has {len(images)} images" if len(images) != (known.images or len(images)) else None
     for image, (height, width, channels) in zip(images, shapes, strict=True):
         size = max(height, width), min(height, width)
         if not found and (channels != known.channels or (known.size and size != known.size)):

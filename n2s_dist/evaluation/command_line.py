@@ -30,19 +30,23 @@ def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
         return {
             n: Benchmark.open(n, clean.get(n), noisy.get(n), args.protocol) for n in dict.fromkeys([*clean, *noisy])
         }
-    names = SUITES[args.suite]["benchmarks"]
+    suite = SUITES[args.suite]
+    names = suite.benchmarks
     unknown = [name for name in [*clean, *noisy] if name not in names]
     if unknown or noisy:
         what = f"--benchmark {unknown[0]}" if unknown else "--noisy"
-        raise UserError(
-            f"{what} is not part of --suite {args.suite}, which has {', '.join(names)} and makes its own noise"
-        )
+        own = "whose folders hold noisy images as well" if suite.has_own_noise else "and makes its own noise"
+        raise UserError(f"{what} is not part of --suite {args.suite}, which has {', '.join(names)} {own}")
     if args.data and not args.data.is_dir():
         raise UserError(f"{args.data} is not a folder: --data holds benchmarks, such as {args.data}/cbsd68")
     for name in names:
         folder = clean.get(name) or (args.data / name if args.data else None)
         if folder and (name in clean or folder.exists()):
-            sources[name] = Benchmark.open(name, folder, None, args.protocol)
+            sources[name] = (
+                Benchmark.open_photographs(name, folder)
+                if suite.has_own_noise
+                else Benchmark.open(name, folder, None, args.protocol)
+            )
         else:
             sources[name] = f"no folder of images: {folder} does not exist" if folder else f"no --benchmark {name}=DIR"
     if not any(isinstance(source, Benchmark) for source in sources.values()):
@@ -65,7 +69,7 @@ def choose_cells(
 ) -> list[Cell]:
     """The table that a command line asks for. Raises UserError for an image that is none of its benchmark's kind."""
     if args.suite:
-        levels = (args.level,) if args.level in LEVELS else LEVELS
+        levels = (args.level,) if args.level in LEVELS else SUITES[args.suite].levels
         cells = suite_cells(args.suite, sources, denoisers, levels, args.protocol)
         check_images(cells)
         return cells
@@ -100,7 +104,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--which", choices=["last", "best"], default="last", help="checkpoint of a run (%(default)s)")
     add(
-        "--suite", choices=list(SUITES), help="all cells of a published table, each by the checkpoint that fits it best"
+        "--suite",
+        choices=list(SUITES),
+        help="table2: all cells of the paper's table, each by the checkpoint that fits it best; real: photographs and "
+        "micrographs whose noise nobody knows",
     )
     add("--data", type=Path, metavar="DIR", help="of a suite: holds a folder for each benchmark, such as DIR/cbsd68")
     add("--benchmark", metavar="NAME=DIR", help="clean images; may be repeated", **again)
@@ -124,6 +131,8 @@ def check_options(args: argparse.Namespace) -> None:
     """UserError for options that contradict each other or name nothing to denoise with."""
     if args.seed < 0:
         raise UserError(f"--seed is {args.seed}: it can't be negative")
+    if args.suite and args.level == "known" and "known" not in SUITES[args.suite].levels:
+        raise UserError(f"--level is known, but nobody knows the noise of --suite {args.suite}: leave it out")
     if args.suite and args.noise:
         raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
     has_network = args.checkpoint or (args.suite and pretrained.offered())

@@ -11,7 +11,7 @@ from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.tiling import TILE, Box, ReceptiveField, denoise_box, denoise_tiled
 from n2s_dist.inference.uncertainty import PROBES, Posterior, posterior_tiled
 from n2s_dist.losses.base import table_key
-from n2s_dist.models import checkpoint
+from n2s_dist.models.checkpoint import Loaded
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.base import NoiseModel
@@ -34,6 +34,7 @@ class EvaluatedMethod:
         checkpoint: what results call that network
         smallest_side: of the images that it takes, in pixels
         posterior: the estimate of a whole image with its standard deviation, where that is wanted; instead of denoise
+        reader: of a method that is no network, the network that estimates unknown noise for it
     """
 
     method: str
@@ -41,7 +42,8 @@ class EvaluatedMethod:
     digest: str
     passes: float = 1.0
     receptive_field: ReceptiveField | None = None
-    loaded: checkpoint.Loaded | None = None
+    loaded: Loaded | None = None
+    reader: Loaded | None = None
     checkpoint: str | None = None
     smallest_side: int = 1
     posterior: Callable[[np.ndarray, NoiseModel], Posterior] | None = None
@@ -61,6 +63,16 @@ class EvaluatedMethod:
         """Whether training has not told it an unknown level (Loaded.is_universal)."""
         return self.loaded is not None and self.loaded.is_universal
 
+    @property
+    def noise_reader(self) -> Loaded | None:
+        """The network that estimates unknown noise: its own, or another one."""
+        return self.loaded or self.reader
+
+    def reading_noise_with(self, network: "EvaluatedMethod") -> "EvaluatedMethod":
+        """A method without a network that is told what another one's network finds."""
+        assert self.loaded is None and network.loaded
+        return replace(self, reader=network.loaded, digest=f"{self.digest} {network.digest}")
+
     def takes(self, channels: int) -> bool:
         """Whether it is for images of so many channels; one without training takes all."""
         return self.channels in (channels, None)
@@ -70,7 +82,7 @@ class EvaluatedMethod:
         return self.loaded is None or self.loaded.is_for(noise)
 
 
-def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> EvaluatedMethod:
+def of_network(loaded: Loaded, uncertainty: bool = False) -> EvaluatedMethod:
     """A checkpoint's network in one pass, or in a few more for the posterior's standard deviation as well."""
     field = ReceptiveField.of(loaded.model)
     usual = EvaluatedMethod(
@@ -92,7 +104,7 @@ def of_network(loaded: checkpoint.Loaded, uncertainty: bool = False) -> Evaluate
     )
 
 
-def self_ensemble(loaded: checkpoint.Loaded) -> EvaluatedMethod:
+def self_ensemble(loaded: Loaded) -> EvaluatedMethod:
     """The same asked for each view of the image, and the mean of its answers."""
     usual, ensemble = of_network(loaded), SelfEnsemble(loaded.model).eval()
     return replace(
@@ -113,7 +125,7 @@ def _with(model: ScoreModel) -> Callable[[np.ndarray, NoiseModel, Box], np.ndarr
     return denoise
 
 
-def digest(loaded: checkpoint.Loaded) -> str:
+def digest(loaded: Loaded) -> str:
     """SHA-256 of a network's weights and of what else its estimates depend on."""
     config = to_dict(loaded.config)
     sections = [{k: v for k, v in config[key].items() if (k, v) not in _LATER} for key in ("ardae", "network")]

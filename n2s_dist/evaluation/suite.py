@@ -7,6 +7,7 @@ meets every noise on every benchmark.
 import json
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark
 from n2s_dist.evaluation.methods import EvaluatedMethod
@@ -18,11 +19,26 @@ from n2s_dist.noise.specification import format_noise, format_training_noise, pa
 from n2s_dist.utils.errors import UserError
 
 LEVELS = ("known", UNKNOWN)
+
+
+class Suite(NamedTuple):
+    """Cells that are fixed in advance: every noise on every benchmark at every level.
+
+    has_own_noise: whether benchmarks are photographs that are noisy themselves.
+    """
+
+    noises: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    levels: tuple[str, ...] = LEVELS
+    has_own_noise: bool = False
+
+
 SUITES = {
-    "table2": {
-        "noises": ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50"),
-        "benchmarks": ("bsd68", "set12", "cbsd68", "kodak24"),
-    }
+    "table2": Suite(
+        ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50"),
+        ("bsd68", "set12", "cbsd68", "kodak24"),
+    ),
+    "real": Suite((UNKNOWN,), ("cc15", "fmd"), (UNKNOWN,), has_own_noise=True),
 }
 
 
@@ -93,12 +109,17 @@ def suite_cells(
     """
     cells = []
     methods = list(dict.fromkeys([PAPERS_OWN, *(denoiser.method for denoiser in denoisers)]))
-    for noise in SUITES[suite]["noises"]:
+    wanted = SUITES[suite]
+    for noise in wanted.noises:
         for level in levels:
-            for name in SUITES[suite]["benchmarks"]:
+            for name in wanted.benchmarks:
                 for method in methods:
                     mine = [denoiser for denoiser in denoisers if denoiser.method == method]
-                    source, chosen = sources[name], choose(mine, parse_noise(noise), level, KNOWN[name].channels)
+                    source, channels = sources[name], KNOWN[name].channels
+                    if wanted.has_own_noise:
+                        chosen = choose_reader(mine, denoisers, channels)
+                    else:
+                        chosen = choose(mine, parse_noise(noise), level, channels)
                     missing = next((why for why in (source, chosen) if isinstance(why, str)), None)
                     if isinstance(chosen, str) and not method.startswith(PAPERS_OWN):
                         continue  # a baseline is there to compare with where it is given
@@ -125,6 +146,25 @@ def choose(denoisers: list[EvaluatedMethod], noise: NoiseModel, level: str, chan
         return fitting[0]
     universal = [each for each in fitting if each.is_universal]
     return universal[0] if universal else f"no checkpoint for {kind} images with a range of {noise.family} levels"
+
+
+def choose_reader(
+    mine: list[EvaluatedMethod], denoisers: list[EvaluatedMethod], channels: int
+) -> EvaluatedMethod | str:
+    """The one of `mine` for noise that nobody knows, or why there is none: of the most families and levels.
+
+    One without training takes the noise as the network among `denoisers` finds it.
+    """
+    readers = [each for each in denoisers if each.is_universal and each.takes(channels)]
+    if not readers:
+        return f"no checkpoint for {KINDS[channels]} images of a range of levels"
+    own = [each for each in mine if each in readers]
+    if own:
+        return max(own, key=lambda each: each.specificity)
+    untrained = [each for each in mine if each.loaded is None]
+    if not untrained:
+        return f"no checkpoint for {KINDS[channels]} images of a range of levels"
+    return untrained[0].reading_noise_with(max(readers, key=lambda each: each.specificity))
 
 
 def product_cells(

@@ -113,9 +113,9 @@ class EvaluationWorker:
         return row | {"sums": measure_versions(self._metrics, clean, versions, wide, box, task)}
 
     def _estimate(self, cell: Cell, task: Task, noisy: np.ndarray) -> NoiseModel:
-        assert self.estimator and cell.denoiser and cell.denoiser.loaded
+        assert self.estimator and cell.denoiser and cell.denoiser.noise_reader
         try:
-            return self.estimator.estimate(cell.denoiser.loaded.model, noisy, cell.family)
+            return self.estimator.estimate(cell.denoiser.noise_reader.model, noisy, cell.family)
         except UserError as error:
             raise UserError(f"{task.image.path}: {error}") from None
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n2s_dist.datasets.catalogue import find_dataset
+from n2s_dist.datasets.catalogue import find_dataset, known_names
 from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark, parse_folders
 from n2s_dist.utils.errors import UserError
 
@@ -62,7 +62,7 @@ def test_a_folder_under_another_benchmarks_name_is_refused_in_one_line(
     assert len(Benchmark.open("mine", folder, None, "float").tasks) == count
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", sorted(KNOWN.keys() & set(known_names())))
 def test_what_is_known_of_them_is_what_their_descriptions_say(name):
     described = find_dataset(name)
     assert (described.images, described.color) == (KNOWN[name].images, COLORS[KNOWN[name].channels])
@@ -152,3 +152,25 @@ def test_a_folder_may_have_an_equals_sign_and_a_name_comes_once():
     assert parse_folders(["a=b=c"], "--noisy") == {"a": Path("b=c")}
     with pytest.raises(UserError, match="--noisy a is given twice"):
         parse_folders(["a=b", "a=c"], "--noisy")
+
+
+@pytest.mark.parametrize(
+    "pair", [("noisy/1.png", "clean/1.png"), ("raw/1.png", "gt/1.png"), ("1_real.png", "1_mean.png")]
+)
+def test_photographs_and_their_truth_are_found_below_one_folder(tmp_path, pair):
+    for shade, name in enumerate(pair):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (512, 512), shade).save(path)
+    found = Benchmark.open_photographs("fmd", tmp_path)
+    (task,) = found.tasks
+    assert found.protocol == "uint8_input" and task.has_truth and task.noisy
+    assert (task.noisy.path, task.image.path) == (tmp_path / pair[0], tmp_path / pair[1])
+
+
+@pytest.mark.parametrize("names", [["1.png"], ["1_real.png"], ["1_real.png", "2_mean.png"]])
+def test_photographs_without_their_truth_are_refused(tmp_path, names):
+    for name in names:
+        Image.new("L", (512, 512)).save(tmp_path / name)
+    with pytest.raises(UserError, match="does not hold noisy photographs and their truth"):
+        Benchmark.open_photographs("fmd", tmp_path)

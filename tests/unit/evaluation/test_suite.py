@@ -1,6 +1,7 @@
 """Which network fills which cell of a suite, why some cells stay empty, and what command lines are refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -22,7 +23,7 @@ GAUSSIANS = "gaussian:5-55"
 
 def sources() -> dict[str, Benchmark | str]:
     """All but set12."""
-    found = {name: Benchmark(name, "float", (), KNOWN[name].channels) for name in SUITES["table2"]["benchmarks"]}
+    found = {name: Benchmark(name, "float", (), KNOWN[name].channels) for name in SUITES["table2"].benchmarks}
     return found | {"set12": "no --benchmark set12=DIR"}
 
 
@@ -42,6 +43,25 @@ def test_table_2_has_every_cell_once_and_those_without_a_network_or_a_folder_say
             wanted = "no --benchmark set12=DIR" if each.benchmark == "set12" else "no checkpoint for gray images"
             assert each.missing == wanted
         assert each.identity()["paper_db"] == paper_db(each.noise, each.level, each.benchmark)
+
+
+def test_photographs_go_to_the_network_of_the_most_families_which_reads_their_noise_for_others(tmp_path):
+    found = {name: Benchmark(name, "uint8_input", (), KNOWN[name].channels) for name in SUITES["real"].benchmarks}
+    universal, narrow, gray = network(tmp_path), network(tmp_path, GAUSSIANS), network(tmp_path, UNIVERSAL, 1)
+    bare = replace(universal, method="bare", loaded=None, checkpoint=None)
+    single = network(tmp_path, "gaussian:25")
+    cells = suite_cells("real", dict(found), [narrow, universal, gray, bare, single], ("unknown",), "float")
+    assert [(each.noise, each.method, each.benchmark) for each in cells] == [
+        ("unknown", method, name) for name in ("cc15", "fmd") for method in ("n2s", "bare")
+    ]
+    color, reading, micro, reading_gray = (each.denoiser for each in cells)
+    assert color is universal and micro is gray
+    assert (reading.noise_reader, reading_gray.noise_reader) == (universal.loaded, gray.loaded)
+    assert len({reading.digest, reading_gray.digest, bare.digest}) == 3
+    alone = suite_cells("real", dict(found), [single], ("unknown",), "float")
+    assert [each.missing for each in alone] == [
+        f"no checkpoint for {kind} images of a range of levels" for kind in ("color", "gray")
+    ]
 
 
 def test_a_network_of_one_level_comes_first_where_the_level_is_known_and_not_at_all_where_it_is_not(tmp_path):
@@ -192,7 +212,7 @@ def test_the_suite_computes_what_it_can_and_its_files_say_the_rest(run, tmp_path
     computed = [each for each in cells if "missing" not in each]
     assert len(cells) == 48 and all(each["num_images"] == 12 for each in computed)
     assert [(each["noise"], each["level"], each["benchmark"]) for each in computed] == [
-        (noise, level, "set12") for noise in SUITES["table2"]["noises"] for level in ("known", "unknown")
+        (noise, level, "set12") for noise in SUITES["table2"].noises for level in ("known", "unknown")
     ]
     missing = next(each for each in cells if "missing" in each)
     assert missing == {
