@@ -19,6 +19,7 @@ COMMANDS = {
     "report": ("report", "make one page of results, curves and pictures"),
     "ship": ("commands.ship", "make a trained network one that is found by name"),
     "denoise": ("denoise", "denoise your own images"),
+    "adapt": ("commands.adapt", "train a shipped network on your own noisy images"),
     "calibrate": ("commands.calibrate", "measure a camera's noise from its own frames"),
     "simulate": ("commands.simulate", "make noisy images of known truth"),
 }

@@ -61,13 +61,34 @@ class _Secant:
         return missing / slope
 
 
-@torch.no_grad()
+class Estimate(NamedTuple):
+    """What was found in one image. low, high: the brightness that it was found at."""
+
+    function: LevelFunction
+    low: float
+    high: float
+
+
 def estimate_level_function(model: ScoreModel, pieces: Pieces) -> NoiseModel:
     """The noise of an image that `pieces` stand for, of the simplest family that agrees with what was found.
 
     model: one that is told maps. Deterministic. Costs up to 20 passes over the pieces. Widths stay within what the
     model was trained on.
     """
+    return noise_of_all([find_level_function(model, pieces)])
+
+
+def noise_of_all(found: list[Estimate]) -> NoiseModel:
+    """One noise for images of one instrument: the median of what was found in each."""
+    coefficients = np.median([each.function.coefficients for each in found], axis=0)
+    width = float(np.median([each.function.width for each in found]))
+    low, high = min(each.low for each in found), max(each.high for each in found)
+    return LevelFunction(coefficients, width).noise(low, high)
+
+
+@torch.no_grad()
+def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
+    """What estimate_level_function names."""
     noisy = pieces.pixels.cpu().numpy().astype(np.float64)
     counted = np.ones(noisy.shape, bool) if pieces.counted is None else pieces.counted.cpu().numpy()
     guess, clean = first_guess(noisy, counted), noisy
@@ -94,7 +115,7 @@ def estimate_level_function(model: ScoreModel, pieces: Pieces) -> NoiseModel:
         if settled and not last:
             break
     low, high = np.quantile(clean[counted], (0.01, 0.99))
-    return guess.noise(float(low), float(high))
+    return Estimate(guess, float(low), float(high))
 
 
 class _Wanted(NamedTuple):

@@ -26,7 +26,9 @@ class Ardae(Loss):
     def values(self, model: ScoreModel, run: Callable[..., Tensor], batch: Batch) -> Tensor:
         w, condition = model.given(batch.noisy, batch.noise)
         told = (condition,) if batch.excess is None else (condition, batch.excess)
-        return ardae_loss(run, w, batch.aux, batch.sigma_a, *told, noiseless=batch.noiseless)
+        values = ardae_loss(run, w, batch.aux, batch.sigma_a, *told, noiseless=batch.noiseless)
+        # An overstated crop's error counts times the excess, squared: a few would outweigh all that is told right.
+        return values if batch.excess is None else values / batch.excess.flatten()
 
 
 def sigma_a_law(

@@ -1,0 +1,259 @@
+"""Train a network on your own noisy images alone, beginning with one that ships.
+
+n2s adapt my-noisy-images/ --out runs/mine --minutes 10
+n2s denoise --checkpoint runs/mine my-noisy-images/ denoised/
+
+For images unlike the photographs that shipped networks learned from. The noise is estimated over the images, or named.
+A tenth of the images is held out: the AR-DAE loss on these, before and after, says without a clean image whether the
+network got better. Interrupted in any way, the same command goes on.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from n2s_dist.config.schema import ArdaeConfig, Config, DataConfig, OptimizerConfig, TrackingConfig, TrainConfig
+from n2s_dist.images.files import KINDS, ImageFile, list_images
+from n2s_dist.images.scale import Scale
+from n2s_dist.images.user_files import check_single, open_file
+from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
+from n2s_dist.inference.noise_estimation import SMALLEST_SIDE
+from n2s_dist.inference.pieces import choose_pieces
+from n2s_dist.losses.ardae import ardae_loss
+from n2s_dist.losses.draws import perturbations
+from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.models.image_batches import to_batch
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.calibration import on_scale_of
+from n2s_dist.noise.distribution import NoiseDistribution
+from n2s_dist.noise.specification import format_noise, parse_noise
+from n2s_dist.shards.build.builder import build_shards
+from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.loop import train
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import atomic_write, expanded
+
+_EVERY = 10  # one in so many images is held out
+_MOST_READ = 6  # images that the noise is estimated from
+_CROP, _BATCH = 96, 4
+_SPEED_STEPS = 12  # of a run that only tells how long a step takes
+_HELD_CROPS = 64
+_SIGMA_A = 0.5  # of the loss on held-out crops, in noise standard deviations
+_SEED = 0
+_PLAN, _FEWEST = "adapt.json", 2
+
+
+class Images(NamedTuple):
+    """A user's images: those to train on, those held out; 1 or 3 channels; the smallest side of all in pixels."""
+
+    training: list[ImageFile]
+    held_out: list[ImageFile]
+    channels: int
+    smallest: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("images", metavar="IMAGES", help="folder of noisy images of one instrument, as it wrote them")
+    add("--out", required=True, metavar="RUN", help="the run directory: shards, checkpoints, curves")
+    add("--minutes", type=float, default=10, help="how long to train (%(default)g)")
+    add("--network", metavar="NAME", help="what to begin with: a shipped network or a run (the universal one)")
+    add("--noise", metavar="FAMILY:LEVEL", help="the images' noise (default: estimated over them)")
+    add("--white", type=int, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits")
+    add("--black", type=int, metavar="VALUE", help="what the files have without light")
+    args = parser.parse_args()
+    if not 0 < args.minutes < 1e5:
+        raise UserError(f"--minutes is {args.minutes:g}: give a number above 0")
+    named, white, black = on_scale_of(args.noise, args.white, args.black)
+    noise_named = parse_noise(named) if isinstance(named, str) else named
+    folder, out = Path(expanded("IMAGES", args.images)), Path(expanded("--out", args.out))
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give the folder of your noisy images")
+    images = choose_images(folder)
+    name = args.network or f"universal-{KINDS[images.channels]}"
+    network = checkpoint.load(checkpoint.locate(name))
+    check_network(network, images, name)
+    began = time.monotonic()
+    plan = read_plan(out, folder, name)
+    if plan is None:
+        noise = noise_named or estimate(network.model, images, white, black)
+        print(f"noise: {format_noise(noise)}{'' if noise_named else ' (estimated)'}")
+        build(images, folder, out, noise, white, black)
+        config = configure(network, name, out, noise, images)
+        steps = count_steps(config, args.minutes * 60 - (time.monotonic() - began))
+        plan = write_plan(out, folder, name, noise, steps)
+    noise, steps = plan
+    crops = held_out_crops(images, white, black)
+    before = losses_on(network.model, crops, noise)
+    path = train(lasting(configure(network, name, out, noise, images), steps))
+    after = losses_on(checkpoint.load(path).model, crops, noise)
+    print(verdict(before, after, name, out, len(images.held_out)))
+
+
+def choose_images(folder: Path) -> Images:
+    """Read all headers. Raises UserError for too few images, too small ones, and a mixture of gray and color."""
+    images = sorted(list_images(folder), key=lambda image: image.name)
+    if len(images) < _FEWEST:
+        raise UserError(f"{folder} holds {len(images)} image: give {_FEWEST} or more, for one of them is held out")
+    channels, sides = {}, []
+    for image in images:
+        with open_file(image) as file:
+            check_single(file.contents, image.path)
+            channels[file.contents.channels] = image
+            sides.append(min(file.contents.size))
+    if len(channels) > 1 or not channels.keys() <= set(KINDS):
+        what = ", ".join(f"{image.path} has {count}" for count, image in channels.items())
+        raise UserError(f"{folder} must hold images of one channel or of three: {what}")
+    if min(sides) < SMALLEST_SIDE:
+        raise UserError(f"{folder} holds an image with a side of {min(sides)} pixels: {SMALLEST_SIDE} are the fewest")
+    held = images[_EVERY // 2 :: _EVERY] or images[-1:]
+    return Images([image for image in images if image not in held], held, next(iter(channels)), min(sides))
+
+
+def check_network(network: checkpoint.Loaded, images: Images, name: str) -> None:
+    """UserError for a network of other channels, or one that is not told maps."""
+    if network.channels != images.channels:
+        raise UserError(f"the images are {KINDS[images.channels]}, but {name} is for {KINDS[network.channels]} images")
+    if network.model.condition_kind != "map":
+        able = [each for each in pretrained.offered() if each.startswith("universal-")]
+        raise UserError(
+            f"{name} is told families of noise: adapt begins with a network that is told a map of its strength "
+            f"(network.condition: map), such as {', '.join(able)}"
+        )
+
+
+def read_unit(image: ImageFile, white: float | None, black: float | None) -> np.ndarray:
+    """An image's pixels, float32 [H, W, C] on the 0-1 scale. Raises UserError by name."""
+    with open_file(image) as file:
+        scale = file.find_scale(white, black) or Scale(0, 1)
+        (picture,) = file.images()
+    return np.asarray(scale.to_unit(picture.pixels), np.float32)
+
+
+def estimate(model: ScoreModel, images: Images, white: float | None, black: float | None) -> NoiseModel:
+    """One noise of all training images, from some of them."""
+    step = max(1, len(images.training) // _MOST_READ)
+    chosen = images.training[::step][:_MOST_READ]
+    shown = tqdm(chosen, "noise", unit="image", leave=False)
+    return noise_of_all([find_level_function(model, choose_pieces(read_unit(each, white, black))) for each in shown])
+
+
+def build(images: Images, folder: Path, out: Path, noise: NoiseModel, white: float | None, black: float | None) -> None:
+    """Shards of the training images as they are, in OUT/shards; links to these images lie in OUT/images meanwhile."""
+    options = BuildOptions(
+        gray=images.channels == 1, validation_fraction=0.0, noise=format_noise(noise), already_noisy=True,
+        white=None if white is None else round(white), black=None if black is None else round(black),
+    )  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out, prefix=".images-") as links:
+        source = Path(links) / folder.resolve().name
+        for image in images.training:
+            link = source / image.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(image.path.resolve())
+        build_shards([str(source)], str(out / "shards"), options)
+
+
+def configure(network: checkpoint.Loaded, name: str, out: Path, noise: NoiseModel, images: Images) -> Config:
+    """A run of two steps; lasting() says how many."""
+    crop = min(_CROP, images.smallest // 8 * 8)
+    shipped = pretrained.is_shipped(name)
+    return Config(
+        run_dir=str(out),
+        noise=format_noise(noise),
+        seed=_SEED,
+        data=DataConfig(shards=str(out / "shards"), crop_size=crop),
+        ardae=ArdaeConfig(sigma_a=[0.0, 1.7320508]),
+        network=network.config.network,
+        optimizer=OptimizerConfig(
+            name="muon", learning_rate=5e-4, schedule="cosine", warmup_samples=20 * _BATCH, ema_halflife_samples=500
+        ),
+        train=TrainConfig(
+            start_from=name if shipped else str(network.path), total_samples=2 * _BATCH, global_batch_size=_BATCH,
+            device_batch_size=_BATCH, mixed_precision="auto", channels_last=True, log_every_samples=100 * _BATCH,
+            checkpoint_every_samples=250 * _BATCH, validate_every_samples=10**9,
+        ),
+        tracking=TrackingConfig(wandb=False),
+    )  # fmt: skip
+
+
+def lasting(config: Config, steps: int) -> Config:
+    """The same over so many steps."""
+    return replace(config, train=replace(config.train, total_samples=steps * config.train.global_batch_size))
+
+
+def count_steps(config: Config, seconds: float) -> int:
+    """How many steps fit into that time, as a short run of its own tells; at least one."""
+    with TemporaryDirectory(dir=config.run_dir, prefix=".speed-") as folder:
+        short = lasting(replace(config, run_dir=folder), _SPEED_STEPS)
+        train(replace(short, train=replace(short.train, log_every_samples=_SPEED_STEPS * _BATCH)))
+        (line,) = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+        step_sec = json.loads(line)["step_ms_p50"] / 1000
+    return max(1, round(seconds / step_sec))
+
+
+def write_plan(out: Path, folder: Path, name: str, noise: NoiseModel, steps: int) -> tuple[NoiseModel, int]:
+    """Keep what a continued run has to repeat."""
+    plan = {"images": str(folder.resolve()), "network": name, "noise": format_noise(noise), "steps": steps}
+    with atomic_write(out / _PLAN) as partial:
+        partial.write_text(json.dumps(plan, indent=1) + "\n")
+    return parse_noise(plan["noise"]), steps  # rounded as it is written
+
+
+def read_plan(out: Path, folder: Path, name: str) -> tuple[NoiseModel, int] | None:
+    """What write_plan kept; None where nothing was begun. Raises UserError for a folder with something else in it."""
+    if not (out / _PLAN).exists():
+        if (out / "checkpoints").exists():
+            raise UserError(f"{out} holds another run: choose another --out")
+        return None
+    plan = json.loads((out / _PLAN).read_text())
+    if (plan["images"], plan["network"]) != (str(folder.resolve()), name):
+        raise UserError(f"{out} was begun with {plan['network']} on {plan['images']}: choose another --out")
+    return parse_noise(plan["noise"]), plan["steps"]
+
+
+def held_out_crops(images: Images, white: float | None, black: float | None) -> np.ndarray:
+    """Squares of held-out images, evenly spread, float32 [N, S, S, C] on the 0-1 scale."""
+    side = min(_CROP, images.smallest)
+    each = max(1, _HELD_CROPS // len(images.held_out))
+    crops = []
+    for image in images.held_out[:_HELD_CROPS]:
+        pixels = read_unit(image, white, black)
+        rows, columns = (length - side for length in pixels.shape[:2])
+        places = np.random.default_rng(_SEED).random((each, 2)) * (rows + 1, columns + 1)
+        crops += [pixels[row : row + side, column : column + side] for row, column in places.astype(int)]
+    return np.stack(crops)
+
+
+@torch.no_grad()
+def losses_on(model: ScoreModel, crops: np.ndarray, noise: NoiseModel) -> Tensor:
+    """AR-DAE's loss on each crop at one sigma_a, [N]; for every model with the same perturbations."""
+    losses = []
+    for place, crop in enumerate(crops):
+        w, condition = model.given(to_batch(crop, torch.device("cpu")), noise)
+        key = np.array([place], np.uint64)
+        u = perturbations(_SEED, key, w.shape, w.device, NoiseDistribution.of(noise).kernels(key, _SEED))
+        losses.append(ardae_loss(model, w, u, torch.full((1, 1, 1, 1), _SIGMA_A), condition))
+    return torch.cat(losses).double()
+
+
+def verdict(before: Tensor, after: Tensor, name: str, out: Path, held_out: int) -> str:
+    """What held-out crops say. A loss has a part that no network can remove, so small changes count."""
+    change = after - before
+    mean, error = float(change.mean()), float(change.std() / len(change) ** 0.5) if len(change) > 1 else 0.0
+    figures = f"held-out AR-DAE loss {float(before.mean()):.4f} before, {float(after.mean()):.4f} after"
+    spread = f"{mean:+.4f}, standard error {error:.4f}, {held_out} image(s)"
+    if mean < -error:
+        return f"{figures} ({spread}): better. Denoise with: n2s denoise --checkpoint {out} IN OUT"
+    return f"{figures} ({spread}): no better than {name}, so keep that one: --checkpoint {name}"
