@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from n2s_dist.config.command_line import read_config
 
 from n2s_dist.noise.base import register
 from n2s_dist.noise.blurred import Blurred
@@ -14,6 +13,7 @@ from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_noise, parse_cell_noise, parse_noise, parse_training_noise
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 
 CAMERA = Calibration("calibration", 100.5, 4095.0, gain=2.0, read_noise=3.0)
