@@ -62,6 +62,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.out.suffix.lower() != ".png":
         raise UserError(f"--out is {args.out}: it should end with .png")
+    if args.out.resolve() == args.image.resolve():
+        raise UserError(f"{args.image} would be overwritten by its picture: choose another --out")
 
     image = read_unit(args.image, args.white, args.black)
     if (view := view_noise(image)) is None:

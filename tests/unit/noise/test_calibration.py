@@ -74,6 +74,15 @@ def test_texts_that_name_a_file_become_its_noise(written):
     assert [calibration_of(other) for other in ("gaussian:25", None, Gaussian(0.1))] == [None] * 3
 
 
+def test_a_file_may_lie_at_home(written, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_noise("camera:~/my_camera.yaml") == CAMERA.noise() == parse_noise("camera:$HOME/my_camera.yaml")
+    (tmp_path / "curve.yaml").write_text("values: [0, 1]\nstd: [0.1, 0.2]\n")
+    assert parse_noise("curve:~/curve.yaml") == parse_noise("curve:0=0.1_1=0.2")
+    with pytest.raises(UserError, match="the environment has no NOWHERE"):
+        parse_noise("camera:$NOWHERE/my_camera.yaml")
+
+
 def test_the_file_s_scale_holds_where_none_is_given(written):
     text = f"camera:{written}"
     assert on_scale_of(text, None, None) == (CAMERA.noise(), 4095, 100.5)

@@ -88,3 +88,7 @@ def test_mistakes_get_one_line(cli, tmp_path):
     assert "should end with .png" in cli(main, tmp_path / "black.png", "--out", tmp_path / "out.jpg").error()
     assert "nowhere.png" in cli(main, tmp_path / "nowhere.png", "--out", out).error()
     assert not out.exists()
+    noise = to_uint8(noisy("gaussian:20")[..., 0])
+    Image.fromarray(noise).save(tmp_path / "noisy.png")
+    error = cli(main, tmp_path / "noisy.png", "--out", tmp_path / "noisy.png", "--no-network").error()
+    assert "would be overwritten" in error and (np.asarray(Image.open(tmp_path / "noisy.png")) == noise).all()
