@@ -21,6 +21,7 @@ COMMANDS = {
     "denoise": ("denoise", "denoise your own images"),
     "adapt": ("commands.adapt", "train a shipped network on your own noisy images"),
     "calibrate": ("commands.calibrate", "measure a camera's noise from its own frames"),
+    "inspect-noise": ("commands.inspect_noise", "show the noise of an image, as a picture and in words"),
     "simulate": ("commands.simulate", "make noisy images of known truth"),
 }
 _PROGRAMS = {"train", "evaluate", "report", "denoise"}  # also called by python -m n2s_dist.NAME

@@ -61,6 +61,16 @@ def list_clean(sources: list[Path]) -> dict[str, ImageFile]:
     return named
 
 
+def spare_sources(images: dict[str, ImageFile], out: Path, suffix: str) -> None:
+    """UserError where a clean image would be overwritten. suffix: of what is written."""
+    sources = {image.path.resolve() for image in images.values()}
+    for name in images:
+        for folder in ("noisy", "truth"):
+            target = out / folder / f"{name}{suffix}"
+            if target.resolve() in sources:
+                raise UserError(f"{target} is a clean image, and would be overwritten: choose another --out")
+
+
 def simulate_camera(camera: Camera, images: dict[str, ImageFile], args: argparse.Namespace) -> None:
     """Write DIR/noisy/NAME.png and DIR/truth/NAME.png of each image."""
     for name, image in tqdm(images.items(), unit="image", disable=len(images) == 1):
@@ -132,6 +142,7 @@ def main() -> None:
     instrument = read_instrument(args.instrument)
     check_options(args, instrument)
     images = list_clean(args.clean)
+    spare_sources(images, args.out, ".png" if isinstance(instrument, Camera) else ".tif")
     if isinstance(instrument, Camera):
         simulate_camera(instrument, images, args)
     else:

@@ -17,7 +17,7 @@ from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.poisson_gaussian import BLACK, PoissonGaussian
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import atomic_write
+from n2s_dist.utils.files import atomic_write, expanded
 from n2s_dist.utils.strict_yaml import read_record
 
 CAMERA = "camera"  # where noise is named: a file of n2s calibrate
@@ -141,7 +141,7 @@ def calibration_of(noise: object) -> Calibration | None:
     """The camera that "camera:FILE.yaml" names; None for everything else. Raises UserError for a file that is none."""
     if not isinstance(noise, str) or not noise.startswith(_PREFIX):
         return None
-    return read_calibration(Path(noise.removeprefix(_PREFIX)))
+    return read_calibration(Path(expanded("the noise's file", noise.removeprefix(_PREFIX))))
 
 
 def on_scale_of(

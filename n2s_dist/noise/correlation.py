@@ -87,6 +87,11 @@ def _table() -> np.ndarray:
     return np.array(rows)
 
 
+def width_of(correlations: np.ndarray) -> float:
+    """The width in pixels of the blur whose correlations at LAGS are nearest to these, float64 [2]."""
+    return float(_WIDTHS[np.square(_table() - correlations).sum(axis=1).argmin()])
+
+
 @dataclass(frozen=True)
 class Correlation:
     """What is known of noise between neighbors.
@@ -108,8 +113,6 @@ def fit_width(fields: list[Covariance]) -> Correlation:
     least = max(_LEAST, _SURE / np.sqrt(weights.sum()))
 
     def nearest(correlations: np.ndarray) -> float:
-        if correlations[0] < least:
-            return 0.0
-        return float(_WIDTHS[np.square(_table() - correlations).sum(axis=1).argmin()])
+        return 0.0 if correlations[0] < least else width_of(correlations)
 
     return Correlation(nearest(found.mean(axis=0)), nearest(found[0]), nearest(found[1]), tuple(found.mean(axis=0)))

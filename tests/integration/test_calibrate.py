@@ -108,6 +108,22 @@ def test_without_dark_frames_the_noise_of_each_value_is_known(calibrated, tmp_pa
     check(calibrated(SCMOS, "--black=100", dark=False)[1], SCMOS)
 
 
+def test_color_frames_are_gray_ones_side_by_side(cli, tmp_path):
+    words = []
+    for electrons in (0, 50, 400, 1500):
+        stack = np.stack(
+            [
+                np.stack([SCMOS.simulate(EVEN, 0, color, frame=n, electrons=electrons)[0] for color in "rgb"], axis=-1)
+                for n in range(4)
+            ]
+        )
+        words.append(tmp_path / f"{electrons}.tif")
+        tifffile.imwrite(words[-1], stack, photometric="rgb")
+    done = cli(main, "--dark", words[0], "--flat", *words[1:], "--out", tmp_path / "camera.yaml")
+    assert done.code == 0, done.err
+    check(read_calibration(tmp_path / "camera.yaml"), SCMOS)
+
+
 def test_floats_and_shifted_bits(calibrated):
     floats = dataclasses.replace(SCMOS, bits=0)
     _, camera = calibrated(floats, "--white=4095")

@@ -97,3 +97,12 @@ def test_two_images_of_one_name_are_refused(photographs, cli, tmp_path):
     Image.open(image).save(tmp_path / "more" / f"{image.stem}.bmp")
     done = cli(main, "phone", photographs, tmp_path / "more", "--iso=50", "--out", tmp_path / "out")
     assert "would be written to one file: rename one of them" in done.error() and not (tmp_path / "out").exists()
+
+
+def test_clean_images_are_not_overwritten(photographs, cli, tmp_path):
+    image = next(photographs.iterdir())
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth" / image.name).write_bytes(image.read_bytes())
+    done = cli(main, "phone", tmp_path / "truth", "--iso=50", "--out", tmp_path)
+    assert "would be overwritten: choose another --out" in done.error()
+    assert (tmp_path / "truth" / image.name).read_bytes() == image.read_bytes()

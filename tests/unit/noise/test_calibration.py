@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from n2s_dist.config.command_line import read_config
 
 from n2s_dist.noise.base import register
 from n2s_dist.noise.blurred import Blurred
@@ -14,6 +13,7 @@ from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_noise, parse_cell_noise, parse_noise, parse_training_noise
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 
 CAMERA = Calibration("calibration", 100.5, 4095.0, gain=2.0, read_noise=3.0)
@@ -72,6 +72,15 @@ def test_texts_that_name_a_file_become_its_noise(written):
     assert BuildOptions(noise=text).noise == plain
     assert calibration_of(text) == CAMERA
     assert [calibration_of(other) for other in ("gaussian:25", None, Gaussian(0.1))] == [None] * 3
+
+
+def test_a_file_may_lie_at_home(written, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_noise("camera:~/my_camera.yaml") == CAMERA.noise() == parse_noise("camera:$HOME/my_camera.yaml")
+    (tmp_path / "curve.yaml").write_text("values: [0, 1]\nstd: [0.1, 0.2]\n")
+    assert parse_noise("curve:~/curve.yaml") == parse_noise("curve:0=0.1_1=0.2")
+    with pytest.raises(UserError, match="the environment has no NOWHERE"):
+        parse_noise("camera:$NOWHERE/my_camera.yaml")
 
 
 def test_the_file_s_scale_holds_where_none_is_given(written):

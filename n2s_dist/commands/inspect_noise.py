@@ -1,0 +1,75 @@
+"""Show the noise of an image: its strength by brightness, its correlation and its spectrum, as a picture and in words.
+
+n2s inspect-noise noisy.png --out noise.png
+
+Texture counts as noise where an image has no flat places. Noise that reaches over several pixels seems weaker than it
+is.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from n2s_dist.images.files import ImageFile
+from n2s_dist.images.scale import Scale
+from n2s_dist.images.user_files import check_single, open_file
+from n2s_dist.inference import arrays
+from n2s_dist.inference.denoiser import Denoiser
+from n2s_dist.inference.network_choice import load_denoiser
+from n2s_dist.inference.noise_estimation import SMALLEST_SIDE
+from n2s_dist.models import pretrained
+from n2s_dist.noise.base import UNKNOWN, NoiseModel
+from n2s_dist.noise.inspection import view_noise
+from n2s_dist.reporting.noise_figure import describe_noise, draw_noise
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import atomic_write
+
+_ESTIMATORS = {1: "universal-gray", 3: "universal-color"}
+
+
+def read_unit(path: Path, white: float | None, black: float | None) -> np.ndarray:
+    """The only image of a file on the 0-1 scale: float [H, W, C]. Raises UserError by name."""
+    with open_file(ImageFile(path.parent, path.name, 0)) as file:
+        check_single(file.contents, path)
+        scale = file.find_scale(white, black) or Scale(0, 1)
+        (picture,) = file.images()
+    pixels = scale.to_unit(picture.pixels)
+    if not np.isfinite(pixels).all():
+        raise UserError(f"{path} has values that are not finite: replace them first")
+    return pixels
+
+
+def estimate(image: np.ndarray) -> NoiseModel | None:
+    """As n2s denoise estimates it; None where no network can."""
+    name = _ESTIMATORS[image.shape[2]]
+    if name not in pretrained.offered() or min(image.shape[:2]) < SMALLEST_SIDE:
+        return None
+    denoiser = load_denoiser(name)
+    assert isinstance(denoiser, Denoiser)
+    (found,), _ = denoiser.noises_of(arrays.opened(image), UNKNOWN)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("image", type=Path, metavar="IMAGE", help="a noisy image")
+    add("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    add("--white", type=float, metavar="VALUE", help="what white is in the file, as of n2s denoise")
+    add("--black", type=float, metavar="VALUE", help="what black is")
+    add("--no-network", action="store_true", help="do not compare with what n2s denoise estimates, which takes longest")
+    args = parser.parse_args()
+    if args.out.suffix.lower() != ".png":
+        raise UserError(f"--out is {args.out}: it should end with .png")
+    if args.out.resolve() == args.image.resolve():
+        raise UserError(f"{args.image} would be overwritten by its picture: choose another --out")
+
+    image = read_unit(args.image, args.white, args.black)
+    if (view := view_noise(image)) is None:
+        raise UserError(f"{args.image} has too few places with noise in them: give a larger image, or a noisier one")
+    found = None if args.no_network else estimate(image)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(args.out) as partial:
+        draw_noise(image, view, found).savefig(partial, dpi=100)
+    print("\n".join([*describe_noise(view, found), f"wrote {args.out}"]))
