@@ -182,11 +182,11 @@ def fit_variance(x: np.ndarray, variance: np.ndarray, count: np.ndarray, ridge: 
     for own_x, own, weight in zip(x, variance, count, strict=True):
         constant = weight.sum() / np.sum(weight / own)
         pull = np.sqrt(ridge * weight.sum())
-        expected = own
-        for _ in range(3):
-            scale = np.sqrt(weight) / expected
-            rows = np.concatenate([_basis(own_x) * scale[:, None], np.eye(3) * pull / constant])
-            coefficients, _ = nnls(rows, np.concatenate([own * scale, np.full(3, pull)]))
+        expected, coefficients = own, np.full(3, constant)
+        for _ in range(4):
+            data, drawn = np.sqrt(weight) / expected, pull / np.maximum(coefficients, constant)
+            rows = np.concatenate([_basis(own_x) * data[:, None], np.diag(drawn)])
+            coefficients, _ = nnls(rows, np.concatenate([own * data, drawn * constant]))
             expected = np.maximum(_basis(own_x) @ coefficients, 0.2 * own)
         found.append(coefficients)
     return np.stack(found)

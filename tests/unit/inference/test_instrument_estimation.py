@@ -1,0 +1,88 @@
+"""Level functions and correlations found with a score: held to images whose score is known."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
+from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.pieces import Pieces
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.noise.specification import parse_noise, parse_training_noise
+from n2s_dist.utils.errors import UserError
+
+TEXT = "gaussian:1-75,gaussian:2-60+blur:0-1.5,poisson-gaussian:0.0025-0.1:1-25,gamma:15-400"
+SIDE = 32
+
+
+class Blocks(ScoreModel):
+    """The score of images made of flat blocks: what a pixel differs from its block's mean. It ignores what it is told.
+
+    `strength` is 1 for the true score of white noise.
+    """
+
+    def __init__(self, strength: float = 1.0, noise: str = TEXT) -> None:
+        super().__init__(torch.nn.Linear(1, 1), parse_training_noise(noise), "stable", "map")
+        self.strength = strength
+
+    def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor) -> Tensor:
+        return self.strength * (F.interpolate(F.avg_pool2d(w, SIDE), scale_factor=SIDE) - w)
+
+
+def noisy_blocks(text: str, channels: int = 1, seed: int = 1) -> np.ndarray:
+    values = np.random.default_rng(0).uniform(0.05, 0.95, (320 // SIDE, 320 // SIDE, channels))
+    clean = values.repeat(SIDE, axis=0).repeat(SIDE, axis=1)
+    return parse_noise(text).corrupt(clean, np.random.default_rng(seed)).astype(np.float32)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.9])
+@pytest.mark.parametrize(
+    "text", ["gaussian:25", "gaussian:25+blur:0.7", "gaussian:15+blur:1.2", "poisson-gaussian:0.02:8", "gamma:60"]
+)
+def test_strength_at_each_brightness_and_width_of_flat_blocks(text, strength):
+    """Also where the score has the wrong strength."""
+    truth = parse_noise(text)
+    found = estimate_noise(Blocks(strength), noisy_blocks(text))
+    assert found.width == pytest.approx(truth.width, abs=0.1)
+    for x in (0.2, 0.5, 0.8):
+        assert float(np.max(found.std(x))) == pytest.approx(float(truth.std(x)), rel=0.05)
+
+
+def test_channels_have_curves_of_their_own():
+    text = "curve:0=0.02:0.04:0.03_1=0.08:0.04:0.06"
+    found = estimate_noise(Blocks(), noisy_blocks(text, channels=3))
+    x = np.full((1, 1, 3), 0.5)
+    np.testing.assert_allclose(found.std(x), parse_noise(text).std(x), rtol=0.06)
+
+
+def test_several_images_of_one_instrument_have_one_noise():
+    pieces = [_pieces(noisy_blocks("poisson-gaussian:0.02:8", seed=seed)) for seed in (1, 2, 3)]
+    found = noise_of_all([find_level_function(Blocks(), each) for each in pieces])
+    assert found.family == "poisson-gaussian"
+    assert found.values[:2] == pytest.approx(parse_noise("poisson-gaussian:0.02:8").values[:2], rel=0.1)
+
+
+def _pieces(image: np.ndarray) -> Pieces:
+    return Pieces(torch.from_numpy(np.moveaxis(image, -1, 0).copy())[None], None)
+
+
+def test_widths_stay_within_what_the_network_knows():
+    narrow = Blocks(noise="gaussian:1-75,gaussian:2-60+blur:0-0.6")
+    assert estimate_noise(narrow, noisy_blocks("gaussian:15+blur:1.2")).width <= 0.6
+
+
+def test_the_same_image_gives_the_same_estimate():
+    image = noisy_blocks("poisson-gaussian:0.02:8")
+    assert estimate_noise(Blocks(), image) == estimate_noise(Blocks(), image.copy())
+
+
+def test_a_level_of_one_named_family_is_found_as_before():
+    found = estimate_noise(Blocks(), noisy_blocks("gaussian:25"), "gaussian")
+    assert found.family == "gaussian" and found.level == pytest.approx(25 / 255, rel=0.025)
+
+
+def test_a_network_of_correlated_noise_alone_estimates_no_family():
+    with pytest.raises(UserError, match="correlated noise can't be estimated"):
+        estimate_noise(Blocks(noise="gaussian:2-60+blur:0.5-1.5"), noisy_blocks("gaussian:25"), "gaussian")
