@@ -146,7 +146,8 @@ def estimate(model: ScoreModel, images: Images, white: float | None, black: floa
     step = max(1, len(images.training) // _MOST_READ)
     chosen = images.training[::step][:_MOST_READ]
     shown = tqdm(chosen, "noise", unit="image", leave=False)
-    return noise_of_all([find_level_function(model, choose_pieces(read_unit(each, white, black))) for each in shown])
+    found = [find_level_function(model, choose_pieces(read_unit(each, white, black))) for each in shown]
+    return noise_of_all(model, found)
 
 
 def build(images: Images, folder: Path, out: Path, noise: NoiseModel, white: float | None, black: float | None) -> None:

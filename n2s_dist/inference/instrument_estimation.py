@@ -75,15 +75,15 @@ def estimate_level_function(model: ScoreModel, pieces: Pieces) -> NoiseModel:
     model: one that is told maps. Deterministic. Costs up to 20 passes over the pieces. Widths stay within what the
     model was trained on.
     """
-    return noise_of_all([find_level_function(model, pieces)])
+    return noise_of_all(model, [find_level_function(model, pieces)])
 
 
-def noise_of_all(found: list[Estimate]) -> NoiseModel:
+def noise_of_all(model: ScoreModel, found: list[Estimate]) -> NoiseModel:
     """One noise for images of one instrument: the median of what was found in each."""
     coefficients = np.median([each.function.coefficients for each in found], axis=0)
     width = float(np.median([each.function.width for each in found]))
     low, high = min(each.low for each in found), max(each.high for each in found)
-    return LevelFunction(coefficients, width).noise(low, high)
+    return LevelFunction(coefficients, width).noise(model.families, low, high)
 
 
 @torch.no_grad()
@@ -129,7 +129,7 @@ def _compare(
     model: ScoreModel, pieces: Pieces, counted: np.ndarray, guess: LevelFunction
 ) -> tuple[Binned, _Wanted, np.ndarray]:
     """What a guess leaves in the pieces, what it lacks, and the denoised pieces, float64 [N, C, H, W]."""
-    noise = guess.noise()
+    noise = guess.noise(model.families)
     found, clean = _sides(model, pieces.pixels, noise, counted, None)
     corrupted = noise.corrupt(np.moveaxis(clean.clip(0, 1), 1, -1), frozen_rng(_SEED, 1))
     again = torch.from_numpy(np.ascontiguousarray(np.moveaxis(corrupted, -1, 1), np.float32)).to(pieces.pixels)

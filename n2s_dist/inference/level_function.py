@@ -8,6 +8,7 @@ one axis. So strengths at several lags tell v and the width of K together. In a 
 negative: it holds Gaussian, Poisson, Poisson-Gaussian and Gamma noise, and what a tone curve makes of them.
 """
 
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -29,10 +30,26 @@ LEAST_WIDTH = 0.5  # in pixels: fine texture looks as much correlated, and less 
 _CORRELATED = 0.55  # in pixels: the width below which a first guess is white
 _LEAST_STD = 0.02 / 255
 _FLAT, _SMOOTHING = 0.1, 4.0  # the share of pixels that count as flat, by gradients smoothed over so many pixels
-_ALIKE = 0.06  # relative errors of a variance below which a simpler formula is taken
+_ALIKE = 0.1  # relative errors of a variance below which a simpler formula is taken
 _CURVE_POINTS = 33
 _STRAIGHT_START = 1.0  # how far a first fit is drawn to a constant, and later ones
-_RIDGE = 0.02
+_RIDGE = 0.002
+
+
+class _Formula(NamedTuple):
+    """A noise, and its variances' largest relative error."""
+
+    noise: NoiseModel
+    error: float
+
+
+# Powers of the brightness that a family's variance is made of, and the family of their factors; the simplest first.
+_FAMILIES: list[tuple[tuple[int, ...], Callable[..., NoiseModel]]] = [
+    ((0,), lambda constant: Gaussian(constant**0.5)),
+    ((1,), Poisson),
+    ((2,), lambda square: Gamma(1 / square)),
+    ((0, 1), lambda constant, slope: PoissonGaussian(slope, constant**0.5)),
+]
 
 
 class LevelFunction(NamedTuple):
@@ -46,48 +63,41 @@ class LevelFunction(NamedTuple):
         found = [_basis(values) @ own for values, own in zip(x, self.coefficients, strict=True)]
         return np.maximum(np.stack(found), _LEAST_STD**2)
 
-    def noise(self, low: float = 0.0, high: float = 1.0) -> NoiseModel:
-        """The simplest noise that agrees with it between two brightnesses."""
+    def noise(self, able: Collection[str], low: float = 0.0, high: float = 1.0) -> NoiseModel:
+        """The simplest noise that agrees with it between two brightnesses, of families among `able`.
+
+        Where none of these agrees, the one that comes nearest.
+        """
         grid = np.linspace(max(low, 0), min(max(high, low + 0.05), 1), _CURVE_POINTS)
-        white = _formula(grid, self.variance(np.tile(grid, (len(self.coefficients), 1))))
+        formulas = [each for each in self._formulas(grid) if each.noise.family in able]
+        white = next((each.noise for each in formulas if each.error < _ALIKE), None)
+        if white is None and Curve.family in able:
+            white = self._curve()
         if white is None:
-            grid = np.linspace(0, 1, _CURVE_POINTS)
-            stds = np.sqrt(self.variance(np.tile(grid, (len(self.coefficients), 1))))
-            white = Curve(
-                tuple((float(x), *map(float, each)) for x, each in zip(grid, np.minimum(stds, 1).T, strict=True))
-            )
+            white = min(formulas, key=lambda each: each.error).noise
         return Blurred(white, round(self.width, 3)) if self.width >= LEAST_WIDTH else white
+
+    def _curve(self) -> Curve:
+        grid = np.linspace(0, 1, _CURVE_POINTS)
+        stds = np.minimum(np.sqrt(self.variance(np.tile(grid, (len(self.coefficients), 1)))), 1)
+        return Curve(tuple((float(x), *map(float, own)) for x, own in zip(grid, stds.T, strict=True)))
+
+    def _formulas(self, x: np.ndarray) -> Iterator[_Formula]:
+        """Families of one or two numbers that have about these variances at brightnesses x [N] in all channels."""
+        variance = self.variance(np.tile(x, (len(self.coefficients), 1)))
+        mean = variance.mean(axis=0)
+        for powers, make in _FAMILIES:
+            terms = np.stack([x**power for power in powers], axis=1)
+            found, _ = nnls(terms / mean[:, None], np.ones(len(x)))
+            if found.min() > 0:
+                error = np.max(np.abs(terms @ found / variance - 1))
+                yield _Formula(make(*map(float, found)), float(error))
 
 
 def _basis(x: np.ndarray) -> np.ndarray:
     """Bernstein's polynomials of degree 2 at values, which are held within [0, 1]: [..., 3]."""
     x = np.clip(x, 0, 1)
     return np.stack([(1 - x) ** 2, 2 * x * (1 - x), x**2], axis=-1)
-
-
-def _formula(x: np.ndarray, variance: np.ndarray) -> NoiseModel | None:
-    """The family that has these variances [C, N] at x [N] in all channels, or None."""
-    mean = variance.mean(axis=0)
-
-    def agrees(fitted: np.ndarray) -> bool:
-        return bool(np.all(np.abs(fitted / variance - 1) < _ALIKE))
-
-    def fit(*terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        columns = np.stack(terms, axis=1) / mean[:, None]
-        found, _ = nnls(columns, np.ones(len(x)))
-        return found, np.stack(terms, axis=1) @ found
-
-    constant, fitted = fit(np.ones_like(x))
-    if agrees(fitted):
-        return Gaussian(float(np.sqrt(constant[0])))
-    for power, make in ((1, lambda v: Poisson(v)), (2, lambda v: Gamma(1 / v))):
-        found, fitted = fit(x**power)
-        if found[0] > 0 and agrees(fitted):
-            return make(float(found[0]))
-    found, fitted = fit(np.ones_like(x), x)
-    if found.min() > 0 and agrees(fitted):
-        return PoissonGaussian(float(found[1]), float(np.sqrt(found[0])))
-    return None
 
 
 # --- statistics ---------------------------------------------------------------------------------------------
