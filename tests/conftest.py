@@ -20,6 +20,7 @@ import torch
 import yaml
 from PIL import Image
 from support.forked_ranks import INTERRUPTED, Fleet
+from support.helps import ask_all
 from support.inline_pool import one_worker_inline
 from support.paths import ROOT, TOYS
 
@@ -121,6 +122,12 @@ def run_module(environment) -> Callable[..., Finished]:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def helps(environment) -> dict[str, str]:
+    """What n2s COMMAND --help prints for each command: all in one process, since imports take seconds."""
+    return ask_all(sys.executable, ROOT, environment)
 
 
 @pytest.fixture(scope="session")

@@ -30,12 +30,9 @@ def test_help_shows_the_way_from_images_to_a_report_and_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_says_what_it_takes_under_its_own_name(command):
-    done = n2s(command, "--help")
-    assert done.returncode == 0, done.stderr
-    assert f"n2s {command}" in done.stdout and not [
-        word for word in done.stdout.split() if word.startswith("--") and "_" in word.split("=")[0]
-    ]
+def test_each_command_says_what_it_takes_under_its_own_name(helps, command):
+    assert f"n2s {command}" in helps[command]
+    assert not [word for word in helps[command].split() if word.startswith("--") and "_" in word.split("=")[0]]
 
 
 def test_a_command_that_is_none_gets_one_line():
