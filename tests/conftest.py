@@ -23,6 +23,7 @@ from support.forked_ranks import INTERRUPTED, Fleet
 from support.helps import ask_all
 from support.inline_pool import one_worker_inline
 from support.paths import ROOT, TOYS
+from support.patience import HANG_SEC
 
 from n2s_dist import evaluate
 from n2s_dist.datasets import catalogue
@@ -114,7 +115,7 @@ def environment() -> dict[str, str]:
 def run_module(environment) -> Callable[..., Finished]:
     """Run `python -m MODULE ARGUMENTS` as a process of its own."""
 
-    def run(module: str, *arguments: object, timeout: float = 120) -> Finished:
+    def run(module: str, *arguments: object, timeout: float = HANG_SEC) -> Finished:
         done = subprocess.run(
             [sys.executable, "-m", module, *map(str, arguments)],
             env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
@@ -137,7 +138,9 @@ def elsewhere(environment) -> Callable[..., str]:
     def run(lacking: list[str], *words: object) -> str:
         command = [sys.executable, "-m", "support.elsewhere", ",".join(lacking), *map(str, words)]
         path = {"PYTHONPATH": f"{environment['PYTHONPATH']}:{ROOT / 'tests'}"}
-        done = subprocess.run(command, env=environment | path, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, env=environment | path, capture_output=True, text=True, timeout=HANG_SEC, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

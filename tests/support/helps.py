@@ -4,6 +4,8 @@ import json
 import subprocess
 from pathlib import Path
 
+from support.patience import HANG_SEC
+
 _PROGRAM = """
 import contextlib, io, json, sys
 from n2s_dist.cli import COMMANDS, main
@@ -25,7 +27,7 @@ def ask_all(python: str | Path, folder: Path, environment: dict[str, str]) -> di
     """By commands, with the package that a Python has in a folder."""
     command = [python, "-c", _PROGRAM]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_SEC, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -12,6 +12,7 @@ from PIL import Image
 from support.distributions import INFERENCE, closure
 from support.helps import ask_all
 from support.paths import ROOT
+from support.patience import HANG_SEC
 
 from n2s_dist.cli import COMMANDS
 
@@ -63,7 +64,7 @@ CLEAN = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 def run(installed: Path, folder: Path, *words: str | Path) -> subprocess.CompletedProcess:
     command = [installed / "n2s", *words]
-    return subprocess.run(command, cwd=folder, env=CLEAN, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=CLEAN, capture_output=True, text=True, timeout=HANG_SEC)
 
 
 def test_each_command_answers(installed, tmp_path):
