@@ -20,8 +20,10 @@ import torch
 import yaml
 from PIL import Image
 from support.forked_ranks import INTERRUPTED, Fleet
+from support.helps import ask_all
 from support.inline_pool import one_worker_inline
 from support.paths import ROOT, TOYS
+from support.patience import HANG_SEC
 
 from n2s_dist import evaluate
 from n2s_dist.datasets import catalogue
@@ -113,7 +115,7 @@ def environment() -> dict[str, str]:
 def run_module(environment) -> Callable[..., Finished]:
     """Run `python -m MODULE ARGUMENTS` as a process of its own."""
 
-    def run(module: str, *arguments: object, timeout: float = 120) -> Finished:
+    def run(module: str, *arguments: object, timeout: float = HANG_SEC) -> Finished:
         done = subprocess.run(
             [sys.executable, "-m", module, *map(str, arguments)],
             env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
@@ -124,13 +126,21 @@ def run_module(environment) -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
+def helps(environment) -> dict[str, str]:
+    """What n2s COMMAND --help prints for each command: all in one process, since imports take seconds."""
+    return ask_all(sys.executable, ROOT, environment)
+
+
+@pytest.fixture(scope="session")
 def elsewhere(environment) -> Callable[..., str]:
     """Run a module or file where there is nothing of Linux's own, and some modules are missing; returns its output."""
 
     def run(lacking: list[str], *words: object) -> str:
         command = [sys.executable, "-m", "support.elsewhere", ",".join(lacking), *map(str, words)]
         path = {"PYTHONPATH": f"{environment['PYTHONPATH']}:{ROOT / 'tests'}"}
-        done = subprocess.run(command, env=environment | path, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, env=environment | path, capture_output=True, text=True, timeout=HANG_SEC, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

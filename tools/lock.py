@@ -45,7 +45,8 @@ def resolve() -> str:
 
 def without_builds(resolved: str) -> str:
     """The same without comments, without PyTorch and without what it alone requires of its build."""
-    entries, requirers = {}, {}
+    entries: dict[str, str] = {}
+    requirers: dict[str, set[str]] = {}
     for entry in _ENTRY.split(resolved):
         if entry.strip():
             name = entry.partition("==")[0]

@@ -75,9 +75,14 @@ def _is_there(path: Path) -> bool:
         return True  # but out of reach
 
 
-@lru_cache(4)
 def _zip(path: Path) -> ZipFile:
-    """An open archive: its list of members is read once in each process."""
+    """An open archive: its list of members is read once in each process, and anew when the archive was replaced."""
+    state = path.stat()
+    return _open_zip(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(4)
+def _open_zip(path: Path, *state: int) -> ZipFile:
     return ZipFile(path)
 
 

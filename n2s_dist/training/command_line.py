@@ -84,11 +84,12 @@ def read_config(arguments: list[str] | None = None) -> Config:
 def _config_of(items: list[Setting | str]) -> Config:
     """The configuration of a command line's settings and other words."""
     words = [item if isinstance(item, str) else f"--{item.key}={_checked(item)}" for item in items]
+    reader = parser()  # which takes longer to make than to use
     try:
-        parsed = parser().parse_args(words)
+        parsed = reader.parse_args(words)
     except ArgumentError as error:
         raise UserError(_refusal(str(error), [item for item in items if isinstance(item, Setting)])) from None
-    settings = json.loads(parser().dump(parsed, format="json"))
+    settings = json.loads(reader.dump(parsed, format="json"))
     settings["network"] = _network_section(settings["network"], [item for item in items if isinstance(item, Setting)])
     config = resolved(from_dict({**settings, "noise": with_files_read(settings["noise"])}, "the command line"))
     check_method(config)

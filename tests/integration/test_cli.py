@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from support.paths import ROOT
+from support.patience import HANG_SEC
 
 from n2s_dist.cli import COMMANDS, usage
 from n2s_dist.training.command_line import read_config
@@ -15,7 +16,7 @@ HEAVY = ("torch", "numpy", "accelerate", "nvidia", "wandb", "matplotlib")
 
 def n2s(*words: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", "from n2s_dist.cli import main; main()", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_SEC)
 
 
 def test_help_shows_the_way_from_images_to_a_report_and_imports_nothing_heavy():
@@ -30,12 +31,9 @@ def test_help_shows_the_way_from_images_to_a_report_and_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_says_what_it_takes_under_its_own_name(command):
-    done = n2s(command, "--help")
-    assert done.returncode == 0, done.stderr
-    assert f"n2s {command}" in done.stdout and not [
-        word for word in done.stdout.split() if word.startswith("--") and "_" in word.split("=")[0]
-    ]
+def test_each_command_says_what_it_takes_under_its_own_name(helps, command):
+    assert f"n2s {command}" in helps[command]
+    assert not [word for word in helps[command].split() if word.startswith("--") and "_" in word.split("=")[0]]
 
 
 def test_a_command_that_is_none_gets_one_line():
@@ -59,7 +57,7 @@ def test_options_are_spelled_with_hyphens_or_underscores():
 def test_the_tools_are_the_same_commands(photographs, tmp_path):
     """With worker processes, which import the program's file again."""
     command = [sys.executable, ROOT / "tools/build_shards.py", photographs, "--out", tmp_path / "shards", "--workers=2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SEC)
     assert done.returncode == 0 and "tiles" in done.stdout, done.stderr
 
 

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from support.launched import Launched
 from support.paths import ROOT
+from support.patience import HANG_SEC
 
 from n2s_dist import evaluate
 from n2s_dist.loading import sample_order
@@ -27,7 +28,7 @@ from n2s_dist.training.setup import start
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
-TIMEOUT_SEC = 120
+TIMEOUT_SEC = HANG_SEC
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.forked_ranks import INTERRUPTED, free_port
+from support.patience import HANG_SEC
 
 from n2s_dist.distributed import stop_signals
 from n2s_dist.models import checkpoint
@@ -102,7 +103,7 @@ def test_a_signal_while_the_program_is_still_importing_stops_after_one_step(envi
         wait_until(lambda: catches(process.pid, signal.SIGUSR1), "handler")
         process.send_signal(signal.SIGUSR1)
         signalled = time.monotonic()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=HANG_SEC)
     took = time.monotonic() - begin
     assert process.returncode == EX_TEMPFAIL and "stopped at 8 samples by SIGUSR1" in out, err
     assert signalled - begin < 0.5 * took  # it was early

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.patience import HANG_SEC
 from torch import Tensor
 from tqdm import tqdm
 
@@ -207,7 +208,7 @@ def test_ctrl_c_ends_with_one_line(tiny, environment, tmp_path):
         while not (log.exists() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=HANG_SEC)
     assert process.returncode == 130 and err.splitlines()[-1] == "error: interrupted" and "Traceback" not in err
 
 

@@ -26,6 +26,7 @@ from n2s_dist.distributed import meeting, stop_signals
 from n2s_dist.training import loop, step
 from n2s_dist.training.state import TrainState
 from n2s_dist.utils.errors import run_command
+from support.patience import HANG_SEC
 
 # What tests of stops and kills train: 150 steps, a checkpoint every 20.
 INTERRUPTED = [
@@ -34,7 +35,7 @@ INTERRUPTED = [
     "--train.validate_every_samples=400",
 ]
 
-TIMEOUT_SEC = 180
+TIMEOUT_SEC = HANG_SEC
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["n2s_dist.train", "n2s_dist.evaluate"])
 

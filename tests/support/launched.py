@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 from support.forked_ranks import free_port
+from support.patience import HANG_SEC
 
-TIMEOUT_SEC = 120
+TIMEOUT_SEC = HANG_SEC
 
 
 class Launched:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.patience import HANG_SEC
+
 NODES = ("127.0.0.1", "127.0.0.2")  # as names, so that what Slurm calls a node also resolves
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue", "sinfo")
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
@@ -66,7 +68,7 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def wait_until(ready, what: str, timeout_sec: float = 30) -> None:
+def wait_until(ready, what: str, timeout_sec: float = HANG_SEC) -> None:
     deadline = time.monotonic() + timeout_sec
     while not ready():
         assert time.monotonic() < deadline, f"waited {timeout_sec:g} s for {what}"

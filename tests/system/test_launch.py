@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from support.paths import ROOT
+from support.patience import HANG_SEC
 
 ACCELERATE = ROOT / "launch/accelerate"
 
@@ -114,7 +115,7 @@ def batch(tmp_path, environment):
                     time.sleep(0.01)
                 process.send_signal(getattr(signal, word))
                 time.sleep(0.1)
-            out, _ = process.communicate(timeout=20)
+            out, _ = process.communicate(timeout=HANG_SEC)
         finally:
             process.kill()
         return process.returncode, [line for line in calls.read_text().splitlines() if line[:4] != "srun"], out

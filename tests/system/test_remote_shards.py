@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from support.patience import HANG_SEC
 from support.servers import failing_server, nginx
 
 from n2s_dist import train as training
@@ -415,7 +416,7 @@ def readers(environment):
 def test_two_jobs_of_two_ranks_fetch_each_shard_once(server, folder, readers, tmp_path):
     server.block_pause_sec = 0.002  # 0.15 s a shard: they meet
     processes = [readers(server.url, tmp_path, 2**30, seed) for seed in range(4)]
-    printed = [process.communicate(timeout=60)[0].split() for process in processes]
+    printed = [process.communicate(timeout=HANG_SEC)[0].split() for process in processes]
     assert printed == [["begin", digest_of_all(folder)]] * 4
     tars = [answer for answer in server.answers if answer.name.endswith(".tar")]
     assert sorted((a.name, a.sent) for a in tars) == sorted((t.name, t.stat().st_size) for t in folder.glob("*.tar"))

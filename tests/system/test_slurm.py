@@ -13,12 +13,13 @@ from typing import NamedTuple
 import pytest
 from support import slurm
 from support.paths import ROOT
+from support.patience import HANG_SEC
 
 from n2s_dist.models import checkpoint
 from n2s_dist.shards.reader import read_manifest
 
 SECRET = "a-key-that-nobody-may-write-down"
-TIMEOUT_SEC = 180
+TIMEOUT_SEC = HANG_SEC
 
 # Some seconds of training, so that what disturbs a run comes in the middle of it.
 SAMPLES = 4000

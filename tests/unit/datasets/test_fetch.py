@@ -17,6 +17,7 @@ import pytest
 from support.archives import IMAGES, contents, png, tarred, zipped
 from support.faulty_server import Handler, Server
 from support.paths import ROOT
+from support.patience import HANG_SEC
 
 from n2s_dist.commands import fetch as command_module
 from n2s_dist.datasets import download
@@ -359,7 +360,7 @@ def test_the_same_command_goes_on_after_sigkill(server, describe, command, tmp_p
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not (tmp_path / "data/tiny").exists()
     process = command("tiny")
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=HANG_SEC)
     assert process.returncode == 0 and "data/tiny: 3 images; licence: words" in output and "Traceback" not in errors
     assert contents(tmp_path / "data/tiny") == IMAGES and not list((tmp_path / "data").glob(".*"))
     assert [served.range for served in server.log] == [None, "bytes=2000-"]

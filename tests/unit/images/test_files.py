@@ -226,6 +226,17 @@ def test_zip_archives_read_like_folders(tmp_path, color):
         np.testing.assert_array_equal(read_image(one), read_image(other))
 
 
+def test_a_zip_that_was_replaced_is_read_anew(tmp_path, color):
+    archive, images = tmp_path / "images.zip", (color, color ^ np.uint8(1))
+    for number, pixels in enumerate(images):
+        Image.fromarray(pixels).save(tmp_path / "a.bmp")  # of the same size, whatever it shows
+        with zipfile.ZipFile(tmp_path / "new.zip", "w", zipfile.ZIP_STORED) as stream:
+            stream.write(tmp_path / "a.bmp", "a.bmp")
+        (tmp_path / "new.zip").replace(archive)
+        (image,) = list_images(archive)
+        np.testing.assert_array_equal(read_image(image), images[number])
+
+
 def test_a_damaged_member_of_a_zip_is_refused_by_name(tmp_path, color):
     archive = tmp_path / "images.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as stream:

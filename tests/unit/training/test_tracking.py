@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import wandb
 from support import sample_results
+from support.patience import HANG_SEC
 
 from n2s_dist.config.schema import Config
 from n2s_dist.metrics.base import BUILT_IN
@@ -129,7 +130,7 @@ for samples_seen in (0, 40):
     bare = {k: v for k, v in environment.items() if not k.startswith(("WANDB_", "NETRC", "XDG_"))} | {"HOME": str(home)}
     done = subprocess.run(
         [sys.executable, "-c", program, str(run_dir)],
-        env=bare, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False,
+        env=bare, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG_SEC, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "wandb is offline" in done.stdout and "(1)" not in done.stdout + done.stderr  # no numbered choices

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from support.patience import HANG_SEC
+
 PROGRAM = """
 import mmap, os, sys, threading
 from n2s_dist.utils.errors import run_command
@@ -28,7 +30,7 @@ def test_a_file_that_is_cut_short_while_it_is_mapped_is_named(environment, tmp_p
     for who in ("main", "thread"):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, who],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SEC, check=False,
         )  # fmt: skip
         assert done.returncode == 1
         assert f"error: {tmp_path / 'shard 1.tar'} was cut short" in done.stderr and "Traceback" not in done.stderr

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.patience import HANG_SEC
 
 PROGRAM = """
 import os, sys, time
@@ -41,7 +42,13 @@ def test_a_program_whose_output_goes_nowhere_comes_to_its_end(environment, tmp_p
     """And no file that it opens gets the number of a stream, to which C code would write."""
     shell = f"set -o pipefail; {' '.join(command(tmp_path))} {streams}"
     done = subprocess.run(
-        ["bash", "-c", shell], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", shell],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SEC,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert int((tmp_path / "ended").read_text()) > 2
@@ -56,13 +63,13 @@ def test_a_program_whose_terminal_goes_comes_to_its_end(environment, tmp_path):
     os.close(other)
     assert b"begun" in os.read(terminal, 100)
     os.close(terminal)
-    assert process.wait(60) == 0 and (tmp_path / "ended").exists()
+    assert process.wait(HANG_SEC) == 0 and (tmp_path / "ended").exists()
 
 
 def test_what_an_encoding_lacks_is_escaped(environment, tmp_path):
     ascii_only = environment | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(
-        command(tmp_path), env=ascii_only, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        command(tmp_path), env=ascii_only, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SEC, check=True
     )
     assert "line 0 \\u2603 not UTF-8: \\udce9" in done.stdout
 
@@ -83,5 +90,5 @@ def test_streams_are_guarded_as_soon_as_training_is_asked_for(environment, tmp_p
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}",
     }
     shell = f"{sys.executable} -m n2s_dist.train --help 2>&- >/dev/null"
-    subprocess.run(["bash", "-c", shell], env=given, cwd=tmp_path, timeout=120, check=False)
+    subprocess.run(["bash", "-c", shell], env=given, cwd=tmp_path, timeout=HANG_SEC, check=False)
     assert (tmp_path / "seen").read_text() == "/dev/null"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.archives import contents
 from support.paths import ROOT
+from support.patience import HANG_SEC
 
 from n2s_dist.shards.build import staging
 from n2s_dist.shards.build.build_group import BuildGroup
@@ -64,7 +65,7 @@ def start(source):
 def test_two_nodes_write_what_one_writes(source, by_one, start, tmp_path):
     """Two processes stand for two nodes; one image that only its node finds unreadable changes the plan of both."""
     nodes = [start(tmp_path / "out", node, 2, "a", "--on-error", "skip") for node in (0, 1)]
-    printed = [process.communicate(timeout=60) for process in nodes]
+    printed = [process.communicate(timeout=HANG_SEC) for process in nodes]
     assert [process.returncode for process in nodes] == [0, 0], printed
     assert contents(tmp_path / "out") == by_one
     assert "train: 35 images" in printed[0][0] and "node 1 of 2 did its share" in printed[1][0]
@@ -91,7 +92,7 @@ def test_killed_nodes_are_resumed_by_the_same_command(by_one, start, tmp_path):
         assert not out.exists() and written() >= kept + least
         kept = written()
     last = start(out, 0, 1, "", "--on-error", "skip")
-    errors = last.communicate(timeout=60)[1]
+    errors = last.communicate(timeout=HANG_SEC)[1]
     assert last.returncode == 0, errors
     assert contents(out) == by_one and [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -136,10 +137,8 @@ def test_nodes_that_see_other_images_are_told(source, tmp_path):
 
 
 def test_a_node_that_never_comes_is_not_waited_for_without_end(source, tmp_path):
-    started = time.monotonic()
     with pytest.raises(RunFailed, match=r"node 1 of 2 gave no sign of life for 0\.5 s"):
         build_shards([str(source)], tmp_path / "out", OPTIONS, 1, "skip", BuildGroup(0, 2, "a", patience_sec=0.5))
-    assert time.monotonic() - started < 10
 
 
 def test_a_slow_node_that_lives_is_waited_for_and_a_dead_one_is_not(tmp_path, monkeypatch):

@@ -102,6 +102,8 @@ def decoded(monkeypatch, tmp_path_factory) -> Callable[[], list[str]]:
     log = tmp_path_factory.mktemp("decoded") / "log"
     monkeypatch.setenv("DECODED", str(log))
     monkeypatch.setattr(staging, "write_image_tiles", write_image_tiles)
+    for name in ("cut_tiles", "read_image"):  # which it replaces, in this process where the pool is of one worker
+        monkeypatch.setattr(tiles, name, getattr(tiles, name))
 
     def since() -> list[str]:
         lines = log.read_text().splitlines() if log.exists() else []
