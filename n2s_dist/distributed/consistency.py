@@ -71,7 +71,7 @@ def compare_program(meeting: Meeting, settings: dict[str, Any], versions: dict[s
     named = os.environ.get(plugins.VARIABLE, "")
     meeting.compare(
         "versions",
-        lambda: {**versions, "source": source_digest(), plugins.VARIABLE: named, **plugins.digests()},
+        lambda: {**versions, "source": source_digest(), plugins.VARIABLE: named},
         "install and set the same on all nodes",
     )
     meeting.compare("settings", lambda: settings, "start all ranks by the same command")

@@ -87,16 +87,16 @@ def check_method(config: Config) -> None:
     loss, noise = loss_of(config.method), parse_training_noise(config.noise)
     perturbed = [name for name, other in losses().items() if other.is_perturbed]
     if not loss.is_perturbed:
-        alone = f"for method {' and '.join(perturbed)}"
+        alone = f"method {' or '.join(perturbed)}"
         if not noise.is_single:
             raise UserError(
                 f"method {loss.name} takes one noise level: give a noise such as gaussian:25, or method {perturbed[0]}"
             )
         if config.ardae.coordinates == "image":
-            raise UserError(f"ardae.coordinates image is {alone}: give stable for method {loss.name}")
+            raise UserError(f"ardae.coordinates image is for {alone}: give stable for method {loss.name}")
         for key in ("overstated", "constant"):
             if value := getattr(config.ardae, key):
-                raise UserError(f"ardae.{key} is {value}: it is {alone}")
+                raise UserError(f"ardae.{key} is {value}: it takes {alone}")
     if noise.max_width and loss.white_because:
         others = ", ".join(name for name, other in losses().items() if not other.white_because)
         raise UserError(

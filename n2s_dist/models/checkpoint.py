@@ -31,6 +31,7 @@ from n2s_dist.models import pretrained
 from n2s_dist.models.base import network_options
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
+from n2s_dist.utils import plugins
 from n2s_dist.utils.errors import UserError, print_rank0
 from n2s_dist.utils.files import sha256_file
 
@@ -69,12 +70,14 @@ class Loaded:
 
 
 def versions() -> dict[str, str]:
+    """What figures depend on besides data and settings: versions, and digests of the files of extensions."""
     return {
         "n2s_dist": n2s_dist.__version__,
         "torch": torch.__version__,
         "accelerate": importlib.metadata.version("accelerate"),
         "numpy": np.__version__,
         "python": platform.python_version(),
+        **plugins.digests(),
     }
 
 

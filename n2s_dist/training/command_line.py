@@ -180,8 +180,10 @@ def _word(value: Any) -> str:
 def _reject_unknown(key: str, where: str) -> None:
     valid = config_keys()
     if key not in valid:
-        others = f": a network from elsewhere is named by {VARIABLE}" if key.startswith("network.") else ""
-        raise UserError(f"unknown key '{key}' {where}{nearest(key, valid) or others or ': see --help for all keys'}")
+        hint = nearest(key, valid) or ": see --help for all keys"
+        if key.startswith("network."):
+            hint += f"; a network from elsewhere is named by {VARIABLE}"
+        raise UserError(f"unknown key '{key}' {where}{hint}")
 
 
 def _checked(setting: Setting) -> str:

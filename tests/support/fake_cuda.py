@@ -26,6 +26,8 @@ from torch.utils import cpp_extension
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from n2s_dist.models import equivariance
+
 DEVICE = torch.device("cuda:0")
 PACKAGE = "n2s_dist"
 
@@ -239,6 +241,8 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
             *(mock.patch.object(torch.cuda, name, function) for name, function in functions.items()),
             mock.patch.object(nn.Module, "_apply", _apply),
             mock.patch.object(copy, "deepcopy", copied),
+            # Tables that symmetric networks share would be those of another mode.
+            mock.patch.object(equivariance, "_tables", equivariance._tables.__wrapped__),
             # Memory is pinned by a driver, which is not there.
             mock.patch.object(torch, "empty_like", lambda x, pin_memory=False, **how: empty_like(x, **how)),
             mock.patch.object(Tensor, "pin_memory", lambda self: self),
