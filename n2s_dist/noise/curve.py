@@ -24,6 +24,7 @@ from n2s_dist.noise.frozen import TABLE_SIZE, ArrayMath, PixelBits, draw_sum
 from n2s_dist.noise.gaussian import normal_tables
 from n2s_dist.noise.model import NoiseModel
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import expanded
 
 if TYPE_CHECKING:  # torch takes a second to import, and the text of a specification needs none of it
     from torch import Tensor
@@ -71,7 +72,7 @@ class Curve(NoiseModel):
     @classmethod
     def of_text(cls, text: str) -> Self:
         if text.endswith((".yaml", ".yml")):
-            return cls(_read(Path(text)))
+            return cls(_read(Path(expanded("the file of --noise curve", text))))
         pairs = [point.partition("=") for point in text.split("_")]
         return cls(tuple((float(value), *map(float, std.split(":"))) for value, _, std in pairs))
 
