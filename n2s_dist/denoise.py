@@ -9,7 +9,6 @@ estimated, or is what the network was trained on.
 """
 
 import argparse
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -19,7 +18,7 @@ from n2s_dist.inference.tiling import TILE
 from n2s_dist.noise.calibration import on_scale_of
 from n2s_dist.noise.specification import parse_cell_noise
 from n2s_dist.utils.errors import UserError, run_command
-from n2s_dist.utils.files import LONGEST_NAME, is_too_long
+from n2s_dist.utils.files import LONGEST_NAME, is_too_long, path_option, path_text
 from n2s_dist.utils.programs import program_name
 
 
@@ -28,8 +27,8 @@ def main() -> None:
         prog=program_name("n2s-denoise"), description="Denoise an image or a folder of images."
     )
     parser.add_argument(
-        "--checkpoint", metavar="RUN_DIR", help="a run directory, one of its checkpoints, or the name of a shipped "
-        "network (default: the shipped one for the image's channels and noise)"
+        "--checkpoint", type=path_text, metavar="RUN_DIR", help="a run directory, one of its checkpoints, or the name "
+        "of a shipped network (default: the shipped one for the image's channels and noise)"
     )  # fmt: skip
     parser.add_argument(
         "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "
@@ -55,8 +54,8 @@ def main() -> None:
         help="what to do about images that can't be read or denoised (%(default)s)"
     )  # fmt: skip
     parser.add_argument("--tile", type=int, default=TILE, help="side of the tiles for large images (%(default)s)")
-    parser.add_argument("input", type=Path, metavar="IN", help="a noisy image, or a folder or zip of them")
-    parser.add_argument("output", type=Path, metavar="OUT", help="where the denoised image or folder goes")
+    parser.add_argument("input", type=path_option, metavar="IN", help="a noisy image, or a folder or zip of them")
+    parser.add_argument("output", type=path_option, metavar="OUT", help="where the denoised image or folder goes")
     args = parser.parse_args()
     if args.tile < 16:
         raise UserError(f"--tile is {args.tile}: tiles have at least 16 pixels a side")

@@ -7,13 +7,13 @@ Writes OUT/report.html, and the same as PNG for a paper into OUT/figures.
 
 import argparse
 import sys
-from pathlib import Path
 
 from n2s_dist.evaluation.results import read_results
 from n2s_dist.reporting import examples, figures
 from n2s_dist.reporting.curves import run_names
 from n2s_dist.reporting.page import TrainingRun, render
 from n2s_dist.utils.errors import run_command
+from n2s_dist.utils.files import path_option
 from n2s_dist.utils.programs import dashed, program_name
 
 
@@ -21,10 +21,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog=program_name("python -m n2s_dist.report"), description="Write an evaluation's report."
     )
-    parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="the evaluation's --out folder")
-    parser.add_argument("--run-dir", type=Path, nargs="+", action="extend", default=[], metavar="RUN",
+    parser.add_argument(
+        "--results", type=path_option, required=True, metavar="DIR", help="the evaluation's --out folder"
+    )
+    parser.add_argument("--run-dir", type=path_option, nargs="+", action="extend", default=[], metavar="RUN",
                         help="training runs, for their curves and configurations; may be repeated")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where report.html and figures/ go")
+    parser.add_argument(
+        "--out", type=path_option, required=True, metavar="DIR", help="where report.html and figures/ go"
+    )
     args = parser.parse_args([dashed(word) for word in sys.argv[1:]])
 
     results = read_results(args.results)

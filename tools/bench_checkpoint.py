@@ -13,7 +13,6 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 from bench import machine, photographs_folder, report
 from tqdm import tqdm
@@ -27,14 +26,17 @@ from n2s_dist.training.loop import loop
 from n2s_dist.training.setup import start
 from n2s_dist.training.tracking import NullTracker
 from n2s_dist.utils.errors import run_command
+from n2s_dist.utils.files import path_option, path_text
 
 _EVERY_SEC = 300
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write ratios, figures and machine here")
-    parser.add_argument("--config", default="configs/gaussian25.yaml", help="network, batch and crop (%(default)s)")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="write ratios, figures and machine here")
+    parser.add_argument(
+        "--config", type=path_text, default="configs/gaussian25.yaml", help="network, batch and crop (%(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps in each turn (%(default)s)")
     parser.add_argument("--turns", type=int, default=20, help="turns of each kind (%(default)s)")
     args = parser.parse_args()

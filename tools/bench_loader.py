@@ -36,6 +36,7 @@ from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.files import path_option
 
 _HEIGHT, _WIDTH, _CROP, _BATCH = 1404, 2040, 128, 32
 _NOISES = ("gaussian:25", "poisson:0.01", "gamma:100")
@@ -67,7 +68,7 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write ratios, figures and machine here")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="write ratios, figures and machine here")
     parser.add_argument("--images", type=int, default=8, help="PNGs of 2040x1404 to read (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="measured time of each turn (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each loader (%(default)s)")

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import scaling_model
 import torch
@@ -36,6 +35,7 @@ from n2s_dist.training.setup import start
 from n2s_dist.training.telemetry import flops_per_sample
 from n2s_dist.training.tracking import NullTracker
 from n2s_dist.utils.errors import RunFailed, run_command
+from n2s_dist.utils.files import path_option, path_text
 
 _ANSWER = "@ "  # begins a worker's lines; others are the program's own
 
@@ -180,8 +180,10 @@ def main() -> None:
         torch.manual_seed(0)
         return work(read_config(sys.argv[sys.argv.index("--worker") + 1 :]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write ratios, figures and machine here")
-    parser.add_argument("--config", default="configs/gaussian25.yaml", help="network, batch and crop (%(default)s)")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="write ratios, figures and machine here")
+    parser.add_argument(
+        "--config", type=path_text, default="configs/gaussian25.yaml", help="network, batch and crop (%(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=8, help="optimizer steps in each turn (%(default)s)")
     parser.add_argument("--turns", type=int, default=15, help="turns of each (%(default)s)")
     model = parser.add_argument_group("model")

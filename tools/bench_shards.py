@@ -26,6 +26,7 @@ from PIL import Image
 from n2s_dist.images.eight_bit import read_image
 from n2s_dist.images.files import list_images
 from n2s_dist.utils.errors import run_command
+from n2s_dist.utils.files import path_option, path_text
 
 _HEIGHT, _WIDTH = 1404, 2040
 
@@ -121,14 +122,14 @@ def _in_memory(images: int) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write ratios, figures and machine here")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="write ratios, figures and machine here")
     parser.add_argument("--images", type=int, default=60, help="different PNGs (%(default)s)")
     parser.add_argument("--links", type=int, default=800, help="images to build, links to these (%(default)s, DIV2K's)")
-    parser.add_argument("--source", type=Path, metavar="DIR", help="photographs to piece them together from")
+    parser.add_argument("--source", type=path_option, metavar="DIR", help="photographs to piece them together from")
     parser.add_argument(
         "--memory-images", type=int, nargs=2, metavar=("FEW", "MANY"), help="compare peak memory as well"
     )
-    parser.add_argument("--scratch", metavar="DIR", help="where images and shards are put meanwhile")
+    parser.add_argument("--scratch", type=path_text, metavar="DIR", help="where images and shards are put meanwhile")
     args = parser.parse_args()
     if args.scratch is None and _in_memory(max([args.links, *(args.memory_images or [])])):
         args.scratch = "/dev/shm"

@@ -14,7 +14,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +34,7 @@ from n2s_dist.training.setup import build_optimizer, start
 from n2s_dist.training.state import TrainState
 from n2s_dist.training.tracking import Tracker
 from n2s_dist.utils.errors import run_command
+from n2s_dist.utils.files import path_option, path_text
 
 
 def bare_steps(run: TrainState, noisy: torch.Tensor, steps: int) -> None:
@@ -116,8 +116,10 @@ def switch_rates(config: Config, noisy: torch.Tensor, steps: int, turns: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write ratios, figures and machine here")
-    parser.add_argument("--config", default="configs/gaussian25.yaml", help="network, batch and crop (%(default)s)")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="write ratios, figures and machine here")
+    parser.add_argument(
+        "--config", type=path_text, default="configs/gaussian25.yaml", help="network, batch and crop (%(default)s)"
+    )
     parser.add_argument(
         "--noise", metavar="FAMILY:LEVEL", help="store the tiles with this noise, the config's, in them"
     )

@@ -11,6 +11,7 @@ import skimage.data
 
 from n2s_dist.images.eight_bit import write_image
 from n2s_dist.utils.errors import run_command
+from n2s_dist.utils.files import path_option
 
 PHOTOGRAPHS = {
     "train": ("coffee", "rocket", "hubble_deep_field", "stereo_motorcycle", "immunohistochemistry", "retina"),
@@ -30,7 +31,7 @@ def write_photographs(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the photographs go")
+    parser.add_argument("folder", type=path_option, help="where the photographs go")
     args = parser.parse_args()
     write_photographs(args.folder)
     counts = ", ".join(f"{len(names)} {split}" for split, names in PHOTOGRAPHS.items())

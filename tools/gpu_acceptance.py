@@ -36,6 +36,7 @@ from n2s_dist.shards.reader import ShardSet
 from n2s_dist.training.command_line import read_config
 from n2s_dist.training.telemetry import flops_per_sample, matmul_peak
 from n2s_dist.utils.errors import run_command
+from n2s_dist.utils.files import path_option
 
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _STOPPED = 75  # exit code of a run that was asked to stop
@@ -153,7 +154,7 @@ def _wait(device: torch.device) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where all of it goes")
+    parser.add_argument("--out", type=path_option, required=True, metavar="DIR", help="where all of it goes")
     parser.add_argument("--device", choices=["gpu", "cpu"], default="gpu", help="cpu rehearses (%(default)s)")
     parser.add_argument("--seconds", type=float, default=120.0, help="of training (%(default)s)")
     args = parser.parse_args()

@@ -12,7 +12,6 @@ import argparse
 import json
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from n2s_dist.models import checkpoint
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.files import path_option, path_text
 from n2s_dist.utils.hashing import frozen_rng, name_key
 
 _USUAL = ["gaussian:15", "gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50"]
@@ -67,14 +67,16 @@ def summary(rows: list[dict[str, Any]], error: str, psnr: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, metavar="RUN_DIR")
-    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="clean images; its name seeds noise")
+    parser.add_argument("--checkpoint", required=True, type=path_text, metavar="RUN_DIR")
+    parser.add_argument(
+        "--images", required=True, type=path_option, metavar="DIR", help="clean images; its name seeds noise"
+    )
     parser.add_argument("--noise", nargs="+", default=_USUAL, metavar="FAMILY:LEVEL", help="(the usual levels)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth image (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
     parser.add_argument("--family", action="store_true", help="also estimate the family")
     parser.add_argument("--scan", action="store_true", help="also scan levels by total variation")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write each image's figures here")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="write each image's figures here")
     args = parser.parse_args()
     noises = {text: parse_noise(text) for text in args.noise}
     if args.every < 1:

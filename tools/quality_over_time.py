@@ -26,6 +26,7 @@ from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.reporting.curves import read_metrics, run_names, training_hours
 from n2s_dist.reporting.result_files import write
 from n2s_dist.utils.errors import UserError, run_command
+from n2s_dist.utils.files import path_option
 
 _LEVELS_DB = (28.0, 29.0, 30.0, 30.5)
 
@@ -93,10 +94,10 @@ def draw(curves: dict[str, Curve], benchmark: str) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("runs", nargs="+", type=path_option, metavar="RUN", help="a run directory")
     parser.add_argument("--benchmark", required=True, metavar="NAME=DIR", help="clean images")
     parser.add_argument("--noise", metavar="gaussian:SIGMA|poisson:ZETA|gamma:K", help="what the images get")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.png")
+    parser.add_argument("--out", required=True, type=path_option, metavar="FILE.png")
     parser.add_argument("--seed", type=int, default=0, help="of the benchmark's noise (%(default)s)")
     args = parser.parse_args()
     if args.out.suffix != ".png":

@@ -33,6 +33,7 @@ from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import run_command
+from n2s_dist.utils.files import path_option, path_text
 
 _CROP = 64
 _PAPERS_LAW = ("--ardae.coordinates=image", "--ardae.sigma_a=[0.05,0.001]")
@@ -105,10 +106,16 @@ def mean_psnr_db(run_dir: Path, benchmark: Path, seed: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="color images to train on")
-    parser.add_argument("--benchmark", required=True, type=Path, metavar="DIR", help="clean images to measure on")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where shards, runs and faults.json go")
-    parser.add_argument("--config", default="configs/gaussian25.yaml", help="the run without a fault (%(default)s)")
+    parser.add_argument("--images", required=True, type=path_option, metavar="DIR", help="color images to train on")
+    parser.add_argument(
+        "--benchmark", required=True, type=path_option, metavar="DIR", help="clean images to measure on"
+    )
+    parser.add_argument(
+        "--out", required=True, type=path_option, metavar="DIR", help="where shards, runs and faults.json go"
+    )
+    parser.add_argument(
+        "--config", type=path_text, default="configs/gaussian25.yaml", help="the run without a fault (%(default)s)"
+    )
     parser.add_argument("--total-samples", type=int, default=20_000, help="crops in each run (%(default)s)")
     args = parser.parse_args()
 

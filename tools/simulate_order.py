@@ -14,7 +14,6 @@ import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from scipy import stats
@@ -22,6 +21,7 @@ from scipy import stats
 from n2s_dist.loading import sample_order, windowed_order
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import RunFailed, UserError, run_command
+from n2s_dist.utils.files import path_option
 
 _EPOCH = 1  # the second: it begins within a batch, unless the batch divides the samples
 _BLOCK = 2**18  # positions worked out at a time
@@ -163,7 +163,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1000, help="samples a second on each GPU (%(default)s)")
     parser.add_argument("--sample-kib", type=float, default=192, help="size of a stored tile (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="write all figures here")
     args = parser.parse_args()
     for name in ("samples", "shards", "gpus_per_node", "global_batch", "rate", "sample_kib"):
         if not getattr(args, name) > 0:

@@ -11,6 +11,7 @@ import argparse
 from n2s_dist.shards.build.build_group import BuildGroup
 from n2s_dist.shards.build.builder import build_shards, preview
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.utils.files import path_text
 
 
 def main() -> None:
@@ -20,10 +21,11 @@ def main() -> None:
     add(
         "sources",
         nargs="+",
+        type=path_text,
         metavar="SOURCE",
         help="folder, zip or tar of PNG, JPEG or TIFF images, or a fetched data set",
     )
-    add("--out", required=True, metavar="DIR", help="where the shards go")
+    add("--out", required=True, type=path_text, metavar="DIR", help="where the shards go")
     add("--tile-size", type=int, default=default.tile_size, help="side of a tile in pixels (%(default)s)")
     add("--gray", action="store_true", help="one channel: color is converted to luma")
     add("--validation-fraction", type=float, metavar="F",

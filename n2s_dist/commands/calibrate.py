@@ -34,6 +34,7 @@ from n2s_dist.noise.photon_transfer import (
 )
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import path_option
 
 _BITS = (8, 10, 12, 14, 16)
 _CLIPPED = 0.02  # the share of values at 0 from which dark frames count as clipped
@@ -246,12 +247,20 @@ def described(result: Result, out: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--dark", type=Path, metavar="FRAMES", help="frames without light: a folder, or a TIFF of several pages")
-    add("--flat", type=Path, nargs="+", default=[], metavar="FRAMES", help="even light: one argument an exposure")
-    add("--stack", type=Path, metavar="FRAMES", help="frames of one scene that stays as it is")
+    add("--dark", type=path_option, metavar="FRAMES", help="frames without light: a folder, or a TIFF of several pages")
+    add(
+        "--flat", type=path_option, nargs="+", default=[], metavar="FRAMES", help="even light: one argument an exposure"
+    )
+    add("--stack", type=path_option, metavar="FRAMES", help="frames of one scene that stays as it is")
     add("--black", type=float, metavar="ADU", help="the black level (that of the dark frames)")
     add("--white", type=float, metavar="ADU", help="the white level (where frames saturate, or the files' word)")
-    add("--out", type=Path, default=Path("camera.yaml"), metavar="FILE.yaml", help="what is written (%(default)s)")
+    add(
+        "--out",
+        type=path_option,
+        default=Path("camera.yaml"),
+        metavar="FILE.yaml",
+        help="what is written (%(default)s)",
+    )
     args = parser.parse_args()
     if not args.flat and not args.stack:
         raise UserError("--flat or --stack is missing: give flat fields at several exposures, or frames of one scene")

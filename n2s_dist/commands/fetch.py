@@ -12,15 +12,18 @@ from n2s_dist.datasets.catalogue import find_dataset
 from n2s_dist.datasets.download import Connection
 from n2s_dist.datasets.fetch import fetch
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import path_text
 
 
 def main() -> None:
     defaults = Connection()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME", help="data sets, such as kodak24: see shards/*.yaml")
-    parser.add_argument("--out", default="data", metavar="DIR", help="NAME goes below this folder (%(default)s)")
     parser.add_argument(
-        "--from", dest="source", metavar="PATH", help="its archive or its folder, instead of a download"
+        "--out", type=path_text, default="data", metavar="DIR", help="NAME goes below this folder (%(default)s)"
+    )
+    parser.add_argument(
+        "--from", dest="source", type=path_text, metavar="PATH", help="its archive or its folder, instead of a download"
     )
     parser.add_argument(
         "--timeout",

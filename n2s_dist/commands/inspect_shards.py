@@ -11,13 +11,14 @@ from n2s_dist.noise.specification import parse_noise
 from n2s_dist.shards.preview import contact_sheet, summary
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import path_option
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="shards made by n2s build-shards")
+    parser.add_argument("folder", type=path_option, metavar="DIR", help="shards made by n2s build-shards")
     parser.add_argument("--split", default="train", help="the split to look into (%(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png",
+    parser.add_argument("--out", type=path_option, metavar="FILE.png",
         help="the contact sheet (runs/inspect/NAME.png, NAME the folder's)")  # fmt: skip
     parser.add_argument("--tiles", type=int, default=24, help="tiles on the sheet (%(default)s)")
     parser.add_argument("--noise", default="gaussian:25", help="of the noisy half of each pair (%(default)s)")

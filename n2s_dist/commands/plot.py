@@ -6,7 +6,6 @@ Runs differ in color, metrics that share a panel in line style. A run may still 
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -16,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from n2s_dist.reporting.curves import SECTIONS, Panel, curve, read_metrics, run_names
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import path_option
 
 _COLUMNS = 4
 _STYLES: tuple[Any, ...] = ("-", "--", ":")
@@ -64,8 +64,8 @@ def draw_panel(axes: Axes, panel: Panel, runs: dict[str, list[dict[str, Any]]]) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("runs", nargs="+", type=path_option, metavar="RUN", help="a run directory")
+    parser.add_argument("--out", type=path_option, required=True, metavar="FILE.png")
     args = parser.parse_args()
 
     if args.out.suffix != ".png":

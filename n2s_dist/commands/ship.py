@@ -32,7 +32,7 @@ from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.specification import format_training_noise
 from n2s_dist.reporting.curves import read_metrics, training_hours
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import atomic_write
+from n2s_dist.utils.files import atomic_write, path_option
 
 MAX_DIFFERENCE_DB = 0.001
 
@@ -208,7 +208,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run, or one of its checkpoints")
+    parser.add_argument("run_dir", type=path_option, metavar="RUN_DIR", help="a run, or one of its checkpoints")
     parser.add_argument("--name", required=True, help="what it will be called, such as universal-color")
     parser.add_argument(
         "--data", default="bsd400", choices=known_names(), metavar="NAME", help="what it was trained on (%(default)s)"
@@ -217,7 +217,7 @@ def main() -> None:
         "--hardware", action="append", default=[], metavar="TEXT", help="where it was trained, for the card; may be "
         "repeated where runs began with each other's weights, the last run's last"
     )  # fmt: skip
-    parser.add_argument("--results", type=Path, metavar="FILE", help="results.json of a table, for the card")
+    parser.add_argument("--results", type=path_option, metavar="FILE", help="results.json of a table, for the card")
     args = parser.parse_args()
     about = ship(args.run_dir, args.name, args.data, args.hardware, args.results)
     weights, _ = pretrained.files(args.name)

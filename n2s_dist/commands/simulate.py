@@ -23,6 +23,7 @@ from n2s_dist.noise.camera import Camera
 from n2s_dist.noise.demosaicing import METHODS
 from n2s_dist.noise.microscope import Microscope
 from n2s_dist.utils.errors import UserError, nearest
+from n2s_dist.utils.files import path_option
 from n2s_dist.utils.shared_files import shared_folder
 from n2s_dist.utils.strict_yaml import read_record, read_yaml
 
@@ -127,8 +128,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("instrument", metavar="CAMERA", help="a YAML file of a camera or microscope, or the name of one")
-    add("clean", nargs="+", type=Path, metavar="CLEAN", help="a clean image, or a folder or archive of them")
-    add("--out", required=True, type=Path, metavar="DIR", help="where the folders noisy and truth go")
+    add("clean", nargs="+", type=path_option, metavar="CLEAN", help="a clean image, or a folder or archive of them")
+    add("--out", required=True, type=path_option, metavar="DIR", help="where the folders noisy and truth go")
     add("--seed", type=int, default=0, help="of the noise (%(default)s)")
     add("--iso", type=int, help="of a camera: a row of its table")
     add("--demosaicing", choices=list(METHODS), help="of a camera (what its file says)")

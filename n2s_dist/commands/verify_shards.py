@@ -8,13 +8,20 @@ n2s verify-shards tars-of-another-program/ --write-index
 import argparse
 
 from n2s_dist.shards.verify import repair_shards, verify_shards, write_index
+from n2s_dist.utils.files import path_text
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("folder", metavar="DIR", help="a folder of shards")
-    add("--repair", nargs="+", metavar="SOURCE", help="build damaged shards anew from the images they were built from")
+    add("folder", type=path_text, metavar="DIR", help="a folder of shards")
+    add(
+        "--repair",
+        nargs="+",
+        type=path_text,
+        metavar="SOURCE",
+        help="build damaged shards anew from the images they were built from",
+    )
     add("--write-index", action="store_true", help="first write indexes and a manifest for tars of another program")
     add("--workers", type=int, metavar="N", help="processes (one a core)")
     args = parser.parse_args()

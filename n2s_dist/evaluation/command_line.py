@@ -15,6 +15,7 @@ from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.calibration import calibration_of
 from n2s_dist.noise.specification import format_noise, parse_cell_noise
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import path_option, path_text
 from n2s_dist.utils.programs import program_name
 
 
@@ -98,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     again: dict[str, Any] = {"action": "append", "default": []}
     add(
         "--checkpoint",
+        type=path_text,
         metavar="RUN_DIR",
         help="a run, a checkpoint of one or a shipped network",
         **again,
@@ -109,7 +111,12 @@ def parser() -> argparse.ArgumentParser:
         help="table2: all cells of the paper's table, each by the checkpoint that fits it best; real: photographs and "
         "micrographs whose noise nobody knows",
     )
-    add("--data", type=Path, metavar="DIR", help="of a suite: holds a folder for each benchmark, such as DIR/cbsd68")
+    add(
+        "--data",
+        type=path_option,
+        metavar="DIR",
+        help="of a suite: holds a folder for each benchmark, such as DIR/cbsd68",
+    )
     add("--benchmark", metavar="NAME=DIR", help="clean images; may be repeated", **again)
     add("--noisy", metavar="NAME=DIR", help="noisy images as they are, with or without clean ones", **again)
     add("--noise", metavar="FAMILY:LEVEL", help="may be repeated (default: what was trained on)", **again)
@@ -118,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     add("--ensemble", action="store_true", help="also denoise by self-ensemble, in rows of its own")
     add("--uncertainty", action="store_true", help="also compare the posterior's deviation with the errors")
     add("--bm3d", action="store_true", help="also denoise by BM3D, told the level")
-    add("--out", type=Path, required=True, metavar="DIR", help="where results.json, table.md and table.csv go")
+    add("--out", type=path_option, required=True, metavar="DIR", help="where results.json, table.md and table.csv go")
     add("--device", choices=["auto", "gpu", "cpu"], default="auto", help="auto: GPUs where there are any (%(default)s)")
     add("--seed", type=int, default=0, help="of the benchmarks' noise (%(default)s)")
     add("--pictures", action="store_true", help="write clean, noisy and denoised images to DIR/pictures")

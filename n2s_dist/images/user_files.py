@@ -112,9 +112,13 @@ def read_picture(image: ImageFile) -> DecodedImage:
 
 
 def image_file_size(image: ImageFile) -> tuple[int, int]:
-    """(height, width) of the only image of a file, upright, from its header alone. Raises UserError by name."""
+    """(height, width) of the only image of a file, upright, from its header alone.
+
+    Raises UserError by name, also for what memory has no room to decode.
+    """
     with open_file(image) as file:
         check_single(file.contents, image.path)
+        check_memory(image.path, file.contents, 2 * file.contents.dtype.itemsize)
         return file.contents.size
 
 

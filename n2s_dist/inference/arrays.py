@@ -22,6 +22,7 @@ from n2s_dist.utils.errors import UserError
 
 # Noise of every level that can be named stays far below these; images of 0 to 255 that are not all but black do not.
 _HIGHEST, _HIGHEST_MEAN, _LOWEST_MEAN = 30, 2, -0.25
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # TIFF's tags
 _HOT = 2  # twice white: no light does that
 
 
@@ -123,6 +124,10 @@ def _of_pil(image: Image.Image, white: float | None, black: float | None) -> Ima
             "a PIL image can't hold which pixels of 16 bits are transparent: denoise the file itself, or remove "
             'info["transparency"]'
         )
+    if wrong := _misread(image):
+        raise UserError(
+            f"Pillow reads this TIFF wrongly, {wrong}: denoise the file itself, or what tifffile reads of it"
+        )
     plain = image.mode in ("F", "I")
     picture = DecodedImage(np.asarray(image)[:, :, None]) if plain else decode_pillow(image)
     array = picture.joined()
@@ -145,6 +150,16 @@ def _hides_transparency(image: Image.Image) -> bool:
         return False
     is_deep = bool(getattr(image, "tile", None)) and raw_mode(image.tile[0]).startswith("RGB;16")  # type: ignore[attr-defined]
     return image.mode != "RGB" or is_deep or max(color) > 255
+
+
+def _misread(image: Image.Image) -> str:
+    """What Pillow has made of a TIFF's values that they are not; empty where all is right or nobody knows."""
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "L" and 2 in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
+        return "signed values as unsigned ones"
+    if image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0:
+        return "black as white"
+    return ""
 
 
 def _of_tensor(tensor: Tensor, white: float | None, black: float | None) -> ImageBatch:

@@ -139,7 +139,7 @@ def _settings(arguments: list[str]) -> Iterator[Setting | str]:
 
 def _file_of(text: str) -> Path:
     """The YAML file that --config names: a path, or the name of a configuration that comes with the package."""
-    path = Path(text)
+    path = Path(expanded("--config", text))
     named = shared_folder("configs") / f"{text}.yaml"
     return named if path.name == text and not path.exists() and named.is_file() else path
 

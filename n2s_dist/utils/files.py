@@ -1,5 +1,6 @@
 """Files that are whole or not there: brought to the disk, renamed into place, known by their checksum."""
 
+import argparse
 import contextlib
 import errno
 import hashlib
@@ -78,6 +79,20 @@ def sha256_file(path: Path) -> str:
     """The checksum of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def path_text(text: str) -> str:
+    """An option's path with ~ replaced, which a shell does not do in --out=~/path. For argparse's `type`."""
+    full = os.path.expanduser(text)  # noqa: PTH111  # a name or a URL is no Path
+    if full.startswith("~") and not Path(full).exists():
+        user = full.split("/")[0]
+        raise argparse.ArgumentTypeError(f"no home folder is known for {user}: write the path in full, or ./{text}")
+    return full
+
+
+def path_option(text: str) -> Path:
+    """The same as a Path."""
+    return Path(path_text(text))
 
 
 def expanded(key: str, path: str) -> str:
