@@ -206,10 +206,11 @@ def count_steps(config: Config, seconds: float) -> int:
 
 def write_plan(out: Path, folder: Path, name: str, noise: NoiseModel, steps: int) -> tuple[NoiseModel, int]:
     """Keep what a continued run has to repeat."""
-    plan = {"images": str(folder.resolve()), "network": name, "noise": format_noise(noise), "steps": steps}
+    written = format_noise(noise)
+    plan = {"images": str(folder.resolve()), "network": name, "noise": written, "steps": steps}
     with atomic_write(out / _PLAN) as partial:
         partial.write_text(json.dumps(plan, indent=1) + "\n")
-    return parse_noise(plan["noise"]), steps  # rounded as it is written
+    return parse_noise(written), steps  # rounded as it is written
 
 
 def read_plan(out: Path, folder: Path, name: str) -> tuple[NoiseModel, int] | None:

@@ -105,13 +105,13 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
             width = float(np.clip(width + step, 0, model.noise.max_width))
         telling = lags_that_tell(guess.width)
         wider = np.log(passed(guess.width)[telling].mean() / passed(width)[telling].mean())
-        missing = float(np.average(wanted.log_ratio, weights=found.count))
+        missing = float(np.average(wanted.log_ratio, weights=found.pixels))
         step = float(np.clip(of_level.step(place, missing), -_MOST_STEP, _MOST_STEP))
         place += step
         change = wanted.log_ratio - missing + step + wider
         variance = guess.variance(found.x) * np.exp(change)
         settled = np.max(np.abs(change)) < _ENOUGH and abs(width - guess.width) < _ENOUGH
-        guess = LevelFunction(fit_variance(found.x, variance, found.count), width)
+        guess = LevelFunction(fit_variance(found.x, variance, found.pixels), width)
         if settled and not last:
             break
     low, high = np.quantile(clean[counted], (0.01, 0.99))

@@ -149,12 +149,12 @@ def lags_that_tell(width: float) -> slice:
 class Binned(NamedTuple):
     """Sums over pixels by lag, channel and bin of brightness.
 
-    sums: [M, len(LAGS), C, BINS] of M maps of values. x: the mean brightness, and count: of pixels, [C, BINS].
+    sums: [M, len(LAGS), C, BINS] of M maps of values. x: the mean brightness, and pixels: how many, [C, BINS].
     """
 
     sums: np.ndarray
     x: np.ndarray
-    count: np.ndarray
+    pixels: np.ndarray
 
 
 def bin_edges(x: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -215,11 +215,11 @@ def first_guess(noisy: np.ndarray, counted: np.ndarray) -> LevelFunction:
     smooth = gaussian_filter(noisy, (0, 0, 2, 2))
     squares = [difference(noisy, lag) ** 2 for lag in LAGS]
     found = binned([squares, [np.ones_like(square) for square in squares]], smooth, flat, bin_edges(smooth, flat))
-    power, pixels = found.sums
-    by_lag = power.sum(axis=(1, 2)) / np.maximum(pixels.sum(axis=(1, 2)), 1)
+    power, squares_counted = found.sums
+    by_lag = power.sum(axis=(1, 2)) / np.maximum(squares_counted.sum(axis=(1, 2)), 1)
     width = width_of(np.maximum(by_lag, _LEAST_STD**2), near=0.65)
     width = width if width >= _CORRELATED else 0.0
-    variance = power[1] / np.maximum(pixels[1], 1) / passed(width)[1]
+    variance = power[1] / np.maximum(squares_counted[1], 1) / passed(width)[1]
     return LevelFunction(
-        fit_variance(found.x, np.maximum(variance, _LEAST_STD**2), np.maximum(found.count, 1), _STRAIGHT_START), width
+        fit_variance(found.x, np.maximum(variance, _LEAST_STD**2), np.maximum(found.pixels, 1), _STRAIGHT_START), width
     )

@@ -89,7 +89,7 @@ def test_sums_are_of_squares_that_count_whole():
     for place, lag in enumerate(LAGS):
         rows = sum(5 not in (row, row + lag) for row in range(16 - lag))
         assert found.sums[0, place].sum() == rows * (x.shape[3] - lag)
-    assert found.count.sum() == found.sums[0, 0].sum()
+    assert found.pixels.sum() == found.sums[0, 0].sum()
 
 
 @pytest.mark.parametrize("text", ["gaussian:10", "gaussian:25+blur:0.7", "gaussian:25+blur:1.2"])
