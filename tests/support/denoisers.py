@@ -47,12 +47,12 @@ def save_network(
     seed: int = 0,
     method: str = "ardae",
     focus: str = "",
+    condition: str = "families",
 ) -> Path:
     """A run directory with a checkpoint of fresh weights."""
     ardae = ArdaeConfig(whole_range=bool(focus), focus=focus)
-    config = Config(
-        noise=noise, method=method, ardae=ardae, network=NetworkConfig(options={"widths": [12, 24], "blocks": 1})
-    )
+    shape = NetworkConfig(options={"widths": [12, 24], "blocks": 1}, condition=condition)
+    config = Config(noise=noise, method=method, ardae=ardae, network=shape)
     torch.manual_seed(seed)
     weights = build_score_model(config, channels).state_dict()
     checkpoint_writing.save(run_dir, config, channels, "", 8, weights, {}, None)

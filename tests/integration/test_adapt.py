@@ -1,0 +1,138 @@
+"""n2s adapt: from a user's noisy images to a network of their own, whatever interrupts it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from support.denoisers import UNIVERSAL, save_network
+
+from n2s_dist import load_denoiser
+from n2s_dist.commands import adapt
+from n2s_dist.models import checkpoint
+from n2s_dist.noise.specification import format_noise
+from n2s_dist.shards.manifest import read_manifest
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+MAPS = "gaussian:1-75,gaussian:2-60+blur:0-1.5,poisson-gaussian:0.0025-0.1:1-25"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
+    """A gray network that is told maps, of fresh weights."""
+    return save_network(tmp_path_factory.mktemp("maps"), MAPS, channels=1, condition="map")
+
+
+def noisy_images(folder: Path, count: int = 12, side: int = 48) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        clean = rng.uniform(0.2, 0.8, (side // 8, side // 8)).repeat(8, 0).repeat(8, 1)
+        pixels = np.clip(clean + 20 / 255 * rng.standard_normal(clean.shape), 0, 1)
+        Image.fromarray(np.uint8(np.rint(255 * pixels))).save(folder / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def six_steps(monkeypatch):
+    """In place of what the machine's speed makes of the minutes."""
+    monkeypatch.setattr(adapt, "count_steps", lambda config, seconds: 6)
+
+
+def test_a_tenth_is_held_out_and_the_rest_is_trained_on(tmp_path, cli, network, six_steps):
+    images, out = noisy_images(tmp_path / "mine"), tmp_path / "run"
+    done = cli(adapt.main, images, f"--out={out}", f"--network={network}", "--noise=gaussian:20")
+    assert done.code == 0 and "held-out AR-DAE loss" in done.out and "1 image(s)" in done.out
+    manifest = read_manifest(out / "shards")
+    assert (manifest.already_noisy, manifest.noise, manifest.splits["train"].images) == (True, "gaussian:20", 11)
+    loaded = checkpoint.load(checkpoint.locate(out))
+    assert loaded.samples_seen == 6 * 4 and format_noise(loaded.model.noise.single) == "gaussian:20"
+    before = checkpoint.load(checkpoint.locate(network)).model.state_dict()
+    assert any(not torch.equal(before[name], value) for name, value in loaded.model.state_dict().items())
+    x_hat, info = load_denoiser(out)(np.asarray(Image.open(images / "00.png")))
+    assert x_hat.shape == (48, 48) and not info.estimated
+    assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == []
+
+
+def test_an_interrupted_run_goes_on_with_the_noise_and_the_length_it_began_with(tmp_path, cli, network, monkeypatch):
+    images, out = noisy_images(tmp_path / "mine"), tmp_path / "run"
+    words = [images, f"--out={out}", f"--network={network}", "--noise=gaussian:20"]
+    monkeypatch.setattr(adapt, "count_steps", lambda config, seconds: 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(adapt, "train", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cli(adapt.main, *words)
+    monkeypatch.setattr(adapt, "count_steps", lambda config, seconds: pytest.fail("counted twice"))
+    assert cli(adapt.main, *words).code == 0
+    assert checkpoint.load(checkpoint.locate(out)).samples_seen == 24
+    other = noisy_images(tmp_path / "others")
+    assert f"{out} was begun with {network} on {images}" in cli(adapt.main, other, *words[1:]).error()
+
+
+def test_the_noise_is_estimated_over_the_images(tmp_path, cli, network, six_steps):
+    """Here by a network that learned nothing: only that the estimate becomes the run's noise is looked at."""
+    images, out = noisy_images(tmp_path / "mine", count=3), tmp_path / "run"
+    done = cli(adapt.main, images, f"--out={out}", f"--network={network}")
+    assert "(estimated)" in done.out
+    assert read_manifest(out / "shards").noise == json.loads((out / "adapt.json").read_text())["noise"]
+
+
+def test_twelve_bits_in_files_of_sixteen_are_trained_on_as_they_are(tmp_path, cli, network, six_steps):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        frame = 100 + 2000 * rng.uniform(0.4, 0.6, (48, 48)) + 80 * rng.standard_normal((48, 48))
+        tifffile.imwrite(folder / f"{number}.tif", np.rint(frame).astype(np.uint16))
+    words = [folder, f"--network={network}", "--noise=gaussian:6"]
+    assert "--white" in cli(adapt.main, *words, f"--out={tmp_path / 'a'}").error()
+    done = cli(adapt.main, *words, f"--out={tmp_path / 'b'}", "--white=4095", "--black=100")
+    assert done.code == 0 and read_manifest(tmp_path / "b" / "shards").white == 4095
+
+
+@pytest.mark.parametrize("fault", ["one", "mixed", "small", "file", "minutes", "told families", "color network"])
+def test_mistakes_are_named_before_anything_is_written(tmp_path, cli, network, fault):
+    images, extra = noisy_images(tmp_path / "mine", count=1 if fault == "one" else 4), []
+    if fault == "mixed":
+        Image.new("RGB", (48, 48), (1, 2, 3)).save(images / "color.png")
+    if fault == "small":
+        Image.new("L", (20, 48)).save(images / "small.png")
+    source = images / "00.png" if fault == "file" else images
+    if fault == "minutes":
+        extra = ["--minutes=0"]
+    if fault == "told families":
+        network = save_network(tmp_path / "families", UNIVERSAL, channels=1)
+    if fault == "color network":
+        network = save_network(tmp_path / "color", MAPS, channels=3, condition="map")
+    words = {
+        "one": "holds 1 image",
+        "mixed": "must hold images of one channel or of three",
+        "small": "a side of 20 pixels",
+        "file": "is not a folder",
+        "minutes": "--minutes is 0",
+        "told families": "is told families of noise",
+        "color network": "the images are gray, but",
+    }
+    done = cli(adapt.main, source, f"--out={tmp_path / 'run'}", f"--network={network}", "--noise=gaussian:20", *extra)
+    assert words[fault] in done.error() and not (tmp_path / "run").exists()
+
+
+def test_what_held_out_crops_say():
+    worse, better = torch.tensor([0.5, 0.6, 0.7]), torch.tensor([0.4, 0.5, 0.61])
+    assert ": better." in adapt.verdict(worse, better, "a", Path("b"), 1)
+    assert "keep that one" in adapt.verdict(better, worse, "a", Path("b"), 1)
+    assert "keep that one" in adapt.verdict(worse, worse, "a", Path("b"), 1)
+
+
+def test_steps_follow_from_the_time_that_a_step_takes(tmp_path, network):
+    images = adapt.choose_images(noisy_images(tmp_path / "mine", count=3))
+    loaded, out, noise = checkpoint.load(checkpoint.locate(network)), tmp_path / "run", adapt.parse_noise("gaussian:20")
+    adapt.build(images, tmp_path / "mine", out, noise, None, None)
+    config = adapt.configure(loaded, str(network), out, noise, images)
+    one, many = (adapt.count_steps(config, seconds) for seconds in (0.0, 600.0))
+    assert one == 1 and many > 10
+    assert sorted(path.name for path in out.iterdir()) == ["shards"]
