@@ -220,7 +220,7 @@ def headlines(cells: list[ResultCell]) -> list[Headline]:
     return out
 
 
-class Estimate(NamedTuple):
+class LevelEstimate(NamedTuple):
     """How well an unknown level was found over a benchmark, and what that cost against knowing it."""
 
     cell: ResultCell
@@ -229,7 +229,7 @@ class Estimate(NamedTuple):
     gained_db: float | None  # on the cell of known level; below zero as a rule
 
 
-def estimates(cells: list[ResultCell]) -> list[Estimate]:
+def estimates(cells: list[ResultCell]) -> list[LevelEstimate]:
     """A line for each computed cell of unknown level whose images say what was estimated."""
     known = {_twin(cell): cell["psnr_db"] for cell in cells if cell["level"] == "known" and has_figures(cell)}
     rows = []
@@ -242,7 +242,7 @@ def estimates(cells: list[ResultCell]) -> list[Estimate]:
         errors = [abs(float(level) / float(true) - 1) for level in found if _is_number(level) and _is_number(true)]
         best = known.get(_twin(cell))
         gained = None if best is None else cell["psnr_db"] - best
-        rows.append(Estimate(cell, float(np.mean(errors)) if errors else None, len(found) / len(guesses), gained))
+        rows.append(LevelEstimate(cell, float(np.mean(errors)) if errors else None, len(found) / len(guesses), gained))
     return rows
 
 
