@@ -41,7 +41,7 @@ from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import atomic_write, expanded
+from n2s_dist.utils.files import atomic_write, expanded, path_text
 
 _EVERY = 10  # one in so many images is held out
 _MOST_READ = 6  # images that the noise is estimated from
@@ -65,10 +65,15 @@ class Images(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("images", metavar="IMAGES", help="folder of noisy images of one instrument, as it wrote them")
-    add("--out", required=True, metavar="RUN", help="the run directory: shards, checkpoints, curves")
+    add("images", type=path_text, metavar="IMAGES", help="folder of noisy images of one instrument, as it wrote them")
+    add("--out", required=True, type=path_text, metavar="RUN", help="the run directory: shards, checkpoints, curves")
     add("--minutes", type=float, default=10, help="how long to train (%(default)g)")
-    add("--network", metavar="NAME", help="what to begin with: a shipped network or a run (the universal one)")
+    add(
+        "--network",
+        type=path_text,
+        metavar="NAME",
+        help="what to begin with: a shipped network or a run (the universal one)",
+    )
     add("--noise", metavar="FAMILY:LEVEL", help="the images' noise (default: estimated over them)")
     add("--white", type=int, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits")
     add("--black", type=int, metavar="VALUE", help="what the files have without light")

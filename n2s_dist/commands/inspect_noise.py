@@ -23,7 +23,7 @@ from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.inspection import view_noise
 from n2s_dist.reporting.noise_figure import describe_noise, draw_noise
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import atomic_write
+from n2s_dist.utils.files import atomic_write, path_option
 
 _ESTIMATORS = {1: "universal-gray", 3: "universal-color"}
 
@@ -54,8 +54,8 @@ def estimate(image: np.ndarray) -> NoiseModel | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("image", type=Path, metavar="IMAGE", help="a noisy image")
-    add("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    add("image", type=path_option, metavar="IMAGE", help="a noisy image")
+    add("--out", type=path_option, required=True, metavar="FILE.png", help="the picture")
     add("--white", type=float, metavar="VALUE", help="what white is in the file, as of n2s denoise")
     add("--black", type=float, metavar="VALUE", help="what black is")
     add("--no-network", action="store_true", help="do not compare with what n2s denoise estimates, which takes longest")

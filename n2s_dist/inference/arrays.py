@@ -5,6 +5,7 @@
 Transparency is set aside and put back, and so are values that are missing: NaN, masked, or far beyond white.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +20,12 @@ from n2s_dist.images.missing import fill_missing
 from n2s_dist.images.pillow import decode_pillow, raw_mode, subsamples_chroma, to_pillow
 from n2s_dist.images.scale import Scale, find_scale
 from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.memory import available_bytes
 
 # Noise of every level that can be named stays far below these; images of 0 to 255 that are not all but black do not.
 _HIGHEST, _HIGHEST_MEAN, _LOWEST_MEAN = 30, 2, -0.25
+BYTES_PER_VALUE = 16  # besides the image's own: floats in and out, and what is made of them on the way
+_FEW = 2**24  # values that always fit
 _PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # TIFF's tags
 _HOT = 2  # twice white: no light does that
 
@@ -68,6 +72,7 @@ def opened(
     Raises UserError for anything else: other shapes and types, no pixels, infinite values, and values whose scale is
     another or can't be known.
     """
+    _check_memory(given)
     if isinstance(given, Image.Image):
         images = _of_pil(given, white, black)
         chroma_subsampled = subsamples_chroma(given) if chroma_subsampled is None else chroma_subsampled
@@ -78,6 +83,20 @@ def opened(
     else:
         raise UserError(f"a {type(given).__name__} is no image: give a NumPy array, a PIL image or a torch tensor")
     return replace(images, chroma_subsampled=bool(chroma_subsampled))
+
+
+def _check_memory(given: Any) -> None:
+    """UserError for what can't fit into memory once it is floats, before any of it is made."""
+    if isinstance(given, Image.Image):
+        values = math.prod(given.size) * len(given.getbands())
+    else:
+        values = math.prod(getattr(given, "shape", ()))
+    need, free = values * BYTES_PER_VALUE, available_bytes() if values > _FEW else None
+    if free is not None and need > free:
+        raise UserError(
+            f"an image of {values:,} values takes {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free: "
+            "take a part of it, or a machine with more"
+        )
 
 
 def luma(images: ImageBatch) -> ImageBatch:

@@ -13,6 +13,7 @@ from n2s_dist.images.decoded import Contents, DecodedImage
 from n2s_dist.images.files import ImageFile, list_images
 from n2s_dist.images.formats.base import format_of, suffixes
 from n2s_dist.images.user_files import check_memory, open_file, write_file
+from n2s_dist.inference.arrays import BYTES_PER_VALUE
 from n2s_dist.inference.denoiser import Denoiser, Info
 from n2s_dist.inference.network_choice import ShippedDenoiser
 from n2s_dist.inference.uncertainty import std_picture
@@ -20,7 +21,6 @@ from n2s_dist.noise.specification import format_noise, format_training_noise
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import LONGEST_NAME, is_too_long
 
-_BYTES_PER_VALUE = 16  # besides the file's own: floats in and out, and what is made of them on the way
 _BAR_DELAY_SEC = 2
 _MOST_REMARKS = 3
 
@@ -101,7 +101,7 @@ def denoise_file(
     deviations: list[DecodedImage] = []
     with open_file(image) as file:
         contents = file.contents
-        check_memory(image.path, contents, 2 * contents.dtype.itemsize + _BYTES_PER_VALUE)
+        check_memory(image.path, contents, 2 * contents.dtype.itemsize + BYTES_PER_VALUE)
         scale = file.find_scale(white, black)
         several = contents.images > 1
         # What the values of one image say, those of another may not.

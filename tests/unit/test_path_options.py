@@ -13,7 +13,21 @@ from n2s_dist.utils.files import path_option, path_text
 
 PROGRAMS = [f"n2s_dist.{module}" for name, (module, _) in COMMANDS.items() if name != "train"]  # by jsonargparse
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if "parse_args(" in path.read_text())
-PATHS = ("FRAMES", "CLEAN", "FILE.yaml", "DIR", "RUN", "RUN_DIR", "PATH", "FILE", "FILE.png", "IN", "OUT", "SOURCE")
+PATHS = (
+    "IMAGE",
+    "FRAMES",
+    "CLEAN",
+    "FILE.yaml",
+    "DIR",
+    "RUN",
+    "RUN_DIR",
+    "PATH",
+    "FILE",
+    "FILE.png",
+    "IN",
+    "OUT",
+    "SOURCE",
+)
 
 
 class Caught(Exception):

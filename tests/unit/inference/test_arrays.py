@@ -240,6 +240,14 @@ def test_transparency_that_pillow_gets_wrong_is_refused(denoise, tmp_path, trans
         denoise(image, noise="gaussian:20")
 
 
+@pytest.mark.parametrize("kind", ["array", "PIL"])
+def test_an_image_beyond_memory_is_refused_before_it_is_made_larger(denoise, monkeypatch, kind):
+    monkeypatch.setattr(arrays, "available_bytes", lambda: 2**28)
+    image = np.zeros((5000, 4000), np.uint8)
+    with pytest.raises(UserError, match=r"an image of 20,000,000 values takes 0\.3 GiB of memory, and 0\.2 are free"):
+        denoise(image if kind == "array" else Image.fromarray(image), noise="gaussian:20")
+
+
 def test_floats_of_another_scale_are_named_with_what_settles_them():
     for values, white in ((CAMERA * 255, 255), (CAMERA * 65535, 65535)):
         with pytest.raises(UserError, match=f"divide them by {white}, or say --white {white}"):
