@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from n2s_dist.inference.network_choice import load_denoiser
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["load_denoiser"]
 
 
