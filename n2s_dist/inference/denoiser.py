@@ -28,6 +28,7 @@ from n2s_dist.noise.specification import format_noise, format_training_noise, pa
 from n2s_dist.utils.errors import UserError
 
 _UNIT, _FAR_FROM_UNIT = 2.0, 100.0  # the highest that values on the 0-1 scale are, and spans that are none of theirs
+_NEGLIGIBLE = 0.29 / 255  # the standard deviation of rounding
 _SUFFIXES = {1: "gray", 3: "color"}  # of shipped networks
 
 
@@ -133,7 +134,10 @@ class Denoiser:
                 estimate[number], std[number] = posterior_tiled(model, image, one, self.tile, progress=wish.progress)
         else:
             for part, one in self._portions(images.pixels.shape, noises):
-                estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile, wish.progress)
+                if estimated and is_negligible(one):
+                    estimate[part] = images.pixels[part]
+                else:
+                    estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile, wish.progress)
         return images.restore(estimate), Info(
             noise=noises if estimated and images.several else noises[0],
             estimated=estimated,
@@ -192,6 +196,11 @@ def opened_with(
                 f"name its noise on the 0-1 scale, {format_noise(camera.noise())}"
             )
     return images, noise
+
+
+def is_negligible(noise: NoiseModel) -> bool:
+    """Whether noise is weaker than what rounding to 8 bits leaves, everywhere: images are then left as they are."""
+    return all(float(np.max(noise.std(np.full((1, 1, 3), x)))) < _NEGLIGIBLE for x in (0.0, 0.25, 0.5, 0.75, 1.0))
 
 
 def check_noise(noise: Any) -> None:

@@ -61,7 +61,8 @@ class ShippedDenoiser:
             noises = [color_from_luma(found, gray.loaded.model, asked.loaded.model) for found in of_luma]
         whole = self._whole(networks)
         fitting = (each for each in networks if all(map(each.loaded.is_for, noises)))
-        able = (each for each in whole if all(map(each.loaded.model.serves, noises)))
+        able = [each for each in whole if all(map(each.loaded.model.serves, noises))]
+        able.sort(key=lambda each: max(_strangeness(each, noise) for noise in noises))
         chosen = next(chain(fitting, able, [asked]))
         wish = Wish(uncertainty, ensemble, progress, started)
         x_hat, info = chosen.denoise_with(images, noises, estimated, wish)
@@ -74,7 +75,9 @@ class ShippedDenoiser:
         """The network that estimates noise, of a family if that is named."""
         family = noise.partition(":")[0] if isinstance(noise, str) else noise.family if noise else ""
         whole = self._whole(networks)
-        return next((each for each in whole if family in each.loaded.model.families), whole[-1])
+        trained = (each for each in whole if family in each.loaded.model.noise.families)
+        alike = (each for each in whole if family in each.loaded.model.families)
+        return next(chain(trained, alike), whole[-1])
 
     def _networks(self, channels: int) -> list[Denoiser]:
         """For gray (1) or color (3) images, the narrowest first. Raises UserError where none is there."""
@@ -84,6 +87,12 @@ class ShippedDenoiser:
                 f"no network for {KINDS[channels]} images comes with this installation: give one you trained"
             )
         return sorted(found, key=lambda each: each.loaded.specificity)
+
+
+def _strangeness(network: Denoiser, noise: NoiseModel) -> tuple[bool, float]:
+    """How far noise is from what a network was trained on: another family, or levels beyond the widest range."""
+    own = network.loaded.model.noise.range_of(noise.family)
+    return own is None, -own.breadth if own else 0.0
 
 
 def load_denoiser(
