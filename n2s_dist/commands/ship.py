@@ -3,7 +3,8 @@
 n2s ship runs/universal --name universal-color --data bsd400 --hardware "one core of an AMD EPYC (Zen 5)"
 n2s ship runs/universal --name universal-color --results runs/table2/results.json
 
-A network must leave alone what has no noise, whatever level it is told (acceptance.py), or it is refused.
+A network must leave alone what has no noise, whatever level it is told (acceptance.py), or it is refused. With
+--despite-findings it is taken all the same, and others are preferred to it.
 The averaged weights of the newest checkpoint are stored as float16 where that changes the PSNR on scikit-image's
 photographs by less than 0.001 dB, otherwise as float32. Those PSNRs are recorded beside them, for a test to compare
 with. --results adds to the card what `n2s evaluate --suite table2` found for this network, under its run directory
@@ -58,8 +59,7 @@ on for another run was decided with the figures of the runs before known.
 
 ## Limits
 
-- Noise must be independent from pixel to pixel and of these families and levels. Noise of a camera after its own
-  processing, JPEG artefacts and blur are none of these.
+{limits}
 - It was trained on photographs of everyday scenes. In microscopy, medicine or astronomy it may remove or invent
   structure: check with `--uncertainty` and against data whose truth is known.
 - A denoised image is a posterior mean: where the noise hides texture, it is smoother than the truth.
@@ -153,7 +153,33 @@ def is_mine(cell: dict[str, Any], name: str, run_dir: Path) -> bool:
     return where == name or Path(where).absolute().is_relative_to(run_dir.absolute())
 
 
-def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path | None) -> dict[str, Any]:
+def limits(loaded: checkpoint.Loaded, harm: list[str]) -> str:
+    """What the card says first: which noise, and what the network does that it must not."""
+    width = loaded.model.noise.max_width
+    if width:
+        noise = f"Noise may be correlated over neighbors, up to a width of {width:g} pixels, but not into stripes."
+    else:
+        noise = (
+            "Noise must be independent from pixel to pixel and of these families and levels. Noise of a camera after\n"
+            "  its own processing, JPEG artefacts and blur are none of these."
+        )
+    if not harm:
+        return f"- {noise}"
+    return (
+        f"- {noise}\n- Told more noise than there is, it does {len(harm)} things that it must not,\n"
+        f"  such as: {harm[0]}.\n"
+        "  So it is only taken, without being named, for noise that no other network was trained for."
+    )
+
+
+def ship(
+    run_dir: Path,
+    name: str,
+    data: str,
+    hardware: list[str],
+    results: Path | None,
+    despite_findings: bool = False,
+) -> dict[str, Any]:
     """Write NAME.safetensors, NAME.json and NAME.md; returns what NAME.json holds."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise UserError(f"--name is {name}: write it in small letters, digits and hyphens, such as universal-color")
@@ -162,7 +188,8 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
     dataset = find_dataset(data)
     table = results_table(results, name, run_dir) if results else ""
     loaded = checkpoint.load(checkpoint.locate(run_dir))
-    if harm := acceptance.problems(functools.partial(denoise_whole, loaded.model), loaded.channels, loaded.config.aim):
+    harm = acceptance.problems(functools.partial(denoise_whole, loaded.model), loaded.channels, loaded.config.aim)
+    if harm and not despite_findings:
         raise UserError(f"{run_dir} is not shipped, it would harm images ({len(harm)} findings): {harm[0]}")
     weights, storage, recorded = stored(loaded)
     content = safetensors.torch.save(weights)
@@ -176,6 +203,8 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         "recorded": recorded,
     }
     about["budget"] = budgets(loaded, run_dir, hardware)
+    if harm:
+        about["findings"] = harm
     network = loaded.config.network
     card = CARD.format(
         name=name,
@@ -193,6 +222,7 @@ def ship(run_dir: Path, name: str, data: str, hardware: list[str], results: Path
         budget="; then ".join(about["budget"]),
         versions=", ".join(f"{package} {version}" for package, version in about["versions"].items()),
         table="\n\n".join(filter(None, [table, photographs_table(recorded)])),
+        limits=limits(loaded, harm),
     )
     pretrained.FOLDER.mkdir(exist_ok=True)
     weights_file, about_file = pretrained.files(name)
@@ -218,8 +248,12 @@ def main() -> None:
         "repeated where runs began with each other's weights, the last run's last"
     )  # fmt: skip
     parser.add_argument("--results", type=path_option, metavar="FILE", help="results.json of a table, for the card")
+    parser.add_argument(
+        "--despite-findings", action="store_true",
+        help="ship a network that changes what has no noise: the card says so, and others are preferred to it"
+    )  # fmt: skip
     args = parser.parse_args()
-    about = ship(args.run_dir, args.name, args.data, args.hardware, args.results)
+    about = ship(args.run_dir, args.name, args.data, args.hardware, args.results, args.despite_findings)
     weights, _ = pretrained.files(args.name)
     print(f"wrote {weights} ({about['storage']}, {weights.stat().st_size / 1e6:.2f} MB)")
     for row in about["recorded"]:

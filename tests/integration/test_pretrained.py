@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from n2s_dist import load_denoiser
 from n2s_dist import train as training
 from n2s_dist.inference import acceptance
 from n2s_dist.inference.reference_photographs import (
@@ -43,6 +44,24 @@ def ship(cli, tool, folder, monkeypatch):
     """The tool, for networks that have hardly been trained: any of them is accepted."""
     monkeypatch.setattr(acceptance, "problems", lambda *_: [])
     return lambda *arguments: cli(tool.main, *arguments)
+
+
+def test_a_network_with_findings_is_shipped_on_demand_alone_and_others_are_preferred_to_it(
+    trained, cli, tool, folder, monkeypatch
+):
+    found = ["told gaussian:25: a ramp changes by 9.00 levels; 2.00 is the most"]
+    monkeypatch.setattr(acceptance, "problems", lambda *_: found)
+    words = [trained, "--name=a-first", "--hardware=a"]
+    assert "would harm images (1 findings): told gaussian:25: a ramp" in cli(tool.main, *words).error()
+    assert not folder.exists()
+    assert cli(tool.main, *words, "--despite-findings").code == 0
+    assert pretrained.findings("a-first") == found
+    assert "it does 1 things that it must not" in (folder / "a-first.md").read_text()
+    monkeypatch.setattr(acceptance, "problems", lambda *_: [])
+    assert cli(tool.main, trained, "--name=b-second", "--hardware=a").code == 0
+    assert pretrained.findings("b-second") == [] and pretrained.findings(trained) == []
+    image = np.random.default_rng(0).random((32, 32, 3)).astype(np.float32)
+    assert str(load_denoiser()(image, "gaussian:25")[1].network.path) == "b-second"
 
 
 def test_shipped_networks_give_the_recorded_figures():
