@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from support.paths import ROOT
 
 from n2s_dist.shards.build.builder import build_shards
@@ -41,7 +42,7 @@ TO_HOST = {
 LIMITS = {
     "n2score_paper": 145, "adamw, poisson": 230, "adam, gamma": 230, "wide": 325,
     **dict.fromkeys(("demo", "gaussian", "gaussian25_symmetric"), 360), "gaussian_gray": 690, "gaussian25_gray": 690,
-    "accumulation": 920,
+    "accumulation": 920, "instrument": 620, "instrument_gray": 620,
 }  # fmt: skip
 
 
@@ -79,7 +80,9 @@ def report(photographs, tmp_path_factory, environment, pytestconfig) -> dict[str
     if not torch.version.cuda and not shutil.which("g++"):
         pytest.skip("no g++, which compiles the device that does nothing")
     folder = tmp_path_factory.mktemp("rehearsal")
+    instrument = yaml.safe_load((ROOT / "configs/instrument.yaml").read_text())["noise"]
     noises = {"clean": None, "gaussian": "gaussian:5-55", "universal": "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"}
+    noises["instrument"] = instrument
     for kind, noise in noises.items():
         for suffix, gray in (("", False), ("_gray", True))[: 2 if noise else 1]:
             options = BuildOptions(tile_size=96, gray=gray, validation_fraction=0.2, noise=noise)

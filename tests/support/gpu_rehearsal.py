@@ -255,6 +255,7 @@ def _shards_for(config: Path, folder: Path) -> Path:
     """Of the noise and the channels that a configuration is for."""
     noise = yaml.safe_load(config.read_text())["noise"]
     kind = "clean" if "," not in noise and "-" not in noise else "universal" if "," in noise else "gaussian"
+    kind = "instrument" if "+blur" in noise else kind
     return folder / (kind + ("_gray" if "gray" in config.stem else ""))
 
 
@@ -304,7 +305,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help="all, if none is named")
     parser.add_argument("--library", type=Path, required=True, help="folder where the fake device is kept")
     parser.add_argument(
-        "--shards", type=Path, required=True, help="folder with clean, gaussian, universal and their _gray"
+        "--shards", type=Path, required=True, help="folder with clean, gaussian, universal, instrument and their _gray"
     )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
