@@ -72,7 +72,7 @@ def main() -> None:
         "--network",
         type=path_text,
         metavar="NAME",
-        help="what to begin with: a shipped network or a run (the universal one)",
+        help="what to begin with: a shipped network or a run (instrument-gray or instrument-color)",
     )
     add("--noise", metavar="FAMILY:LEVEL", help="the images' noise (default: estimated over them)")
     add("--white", type=int, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits")
@@ -86,7 +86,7 @@ def main() -> None:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of your noisy images")
     images = choose_images(folder)
-    name = args.network or f"universal-{KINDS[images.channels]}"
+    name = args.network or f"instrument-{KINDS[images.channels]}"
     network = checkpoint.load(checkpoint.locate(name))
     check_network(network, images, name)
     began = time.monotonic()
@@ -131,10 +131,9 @@ def check_network(network: checkpoint.Loaded, images: Images, name: str) -> None
     if network.channels != images.channels:
         raise UserError(f"the images are {KINDS[images.channels]}, but {name} is for {KINDS[network.channels]} images")
     if network.model.condition_kind != "map":
-        able = [each for each in pretrained.offered() if each.startswith("universal-")]
         raise UserError(
             f"{name} is told families of noise: adapt begins with a network that is told a map of its strength "
-            f"(network.condition: map), such as {', '.join(able)}"
+            f"(network.condition: map), such as instrument-{KINDS[images.channels]}"
         )
 
 

@@ -4,7 +4,7 @@ n2s ship runs/universal --name universal-color --data bsd400 --hardware "one cor
 n2s ship runs/universal --name universal-color --results runs/table2/results.json
 
 A network must leave alone what has no noise, whatever level it is told (acceptance.py), or it is refused. With
---despite-findings it is taken all the same, and others are preferred to it.
+--despite-findings it is taken all the same, but only where it is named.
 The averaged weights of the newest checkpoint are stored as float16 where that changes the PSNR on scikit-image's
 photographs by less than 0.001 dB, otherwise as float32. Those PSNRs are recorded beside them, for a test to compare
 with. --results adds to the card what `n2s evaluate --suite table2` found for this network, under its run directory
@@ -168,7 +168,7 @@ def limits(loaded: checkpoint.Loaded, harm: list[str]) -> str:
     return (
         f"- {noise}\n- Told more noise than there is, it does {len(harm)} things that it must not,\n"
         f"  such as: {harm[0]}.\n"
-        "  So it is only taken, without being named, for noise that no other network was trained for."
+        "  So it is only taken where it is named."
     )
 
 
@@ -204,7 +204,7 @@ def ship(
     }
     about["budget"] = budgets(loaded, run_dir, hardware)
     if harm:
-        about["findings"] = harm
+        about |= {"withdrawn": "told more noise than there is, it changes what has none", "findings": harm}
     network = loaded.config.network
     card = CARD.format(
         name=name,
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--results", type=path_option, metavar="FILE", help="results.json of a table, for the card")
     parser.add_argument(
         "--despite-findings", action="store_true",
-        help="ship a network that changes what has no noise: the card says so, and others are preferred to it"
+        help="ship a network that changes what has no noise: the card says so, and it is taken by name alone"
     )  # fmt: skip
     args = parser.parse_args()
     about = ship(args.run_dir, args.name, args.data, args.hardware, args.results, args.despite_findings)

@@ -24,7 +24,7 @@ class ShippedDenoiser:
     """The shipped networks, each image being denoised by the one for its channels and its noise.
 
     That is the network of the fewest families and the narrowest range of levels that was trained for the noise of all
-    images of a call; one that changes what has no noise comes last. Noise that is not named is estimated by the network
+    images of a call. Noise that is not named is estimated by the network
     of the most families, and an unknown level of a family by the one of the fewest.
     """
 
@@ -61,7 +61,6 @@ class ShippedDenoiser:
             noises = [color_from_luma(found, gray.loaded.model, asked.loaded.model) for found in of_luma]
         whole = self._whole(networks)
         fitting = [each for each in networks if all(map(each.loaded.is_for, noises))]
-        fitting.sort(key=lambda each: bool(pretrained.findings(each.loaded.path)))
         able = [each for each in whole if all(map(each.loaded.model.serves, noises))]
         able.sort(key=lambda each: max(_strangeness(each, noise) for noise in noises))
         chosen = next(chain(fitting, able, [asked]))

@@ -26,13 +26,6 @@ def offered() -> list[str]:
     return [name for name in names() if "withdrawn" not in json.loads(files(name)[1].read_text())]
 
 
-def findings(name: str | Path) -> list[str]:
-    """What a shipped network does that it must not, as `n2s ship` found; none for another one."""
-    if str(name) not in names():
-        return []
-    return list(json.loads(files(str(name))[1].read_text()).get("findings", []))
-
-
 def is_shipped(path: str | Path) -> bool:
     """Whether a user means a shipped network; a folder of that name comes first."""
     return str(path) in names() and not Path(path).exists()

@@ -46,7 +46,7 @@ def ship(cli, tool, folder, monkeypatch):
     return lambda *arguments: cli(tool.main, *arguments)
 
 
-def test_a_network_with_findings_is_shipped_on_demand_alone_and_others_are_preferred_to_it(
+def test_a_network_with_findings_is_shipped_on_demand_alone_and_taken_by_name_alone(
     trained, cli, tool, folder, monkeypatch
 ):
     found = ["told gaussian:25: a ramp changes by 9.00 levels; 2.00 is the most"]
@@ -55,13 +55,14 @@ def test_a_network_with_findings_is_shipped_on_demand_alone_and_others_are_prefe
     assert "would harm images (1 findings): told gaussian:25: a ramp" in cli(tool.main, *words).error()
     assert not folder.exists()
     assert cli(tool.main, *words, "--despite-findings").code == 0
-    assert pretrained.findings("a-first") == found
+    assert json.loads((folder / "a-first.json").read_text())["findings"] == found
     assert "it does 1 things that it must not" in (folder / "a-first.md").read_text()
     monkeypatch.setattr(acceptance, "problems", lambda *_: [])
     assert cli(tool.main, trained, "--name=b-second", "--hardware=a").code == 0
-    assert pretrained.findings("b-second") == [] and pretrained.findings(trained) == []
+    assert pretrained.names() == ["a-first", "b-second"] and pretrained.offered() == ["b-second"]
     image = np.random.default_rng(0).random((32, 32, 3)).astype(np.float32)
     assert str(load_denoiser()(image, "gaussian:25")[1].network.path) == "b-second"
+    assert str(load_denoiser("a-first")(image, "gaussian:25")[1].network.path) == "a-first"
 
 
 def test_shipped_networks_give_the_recorded_figures():
