@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ _SPEED_STEPS = 12  # of a run that only tells how long a step takes
 _HELD_CROPS = 64
 _SIGMA_A = 0.5  # of the loss on held-out crops, in noise standard deviations
 _SEED = 0
+_PRECISION: Final = "auto"
 _PLAN, _FEWEST = "adapt.json", 2
 
 
@@ -186,7 +187,7 @@ def configure(network: checkpoint.Loaded, name: str, out: Path, noise: NoiseMode
         ),
         train=TrainConfig(
             start_from=name if shipped else str(network.path), total_samples=2 * _BATCH, global_batch_size=_BATCH,
-            device_batch_size=_BATCH, mixed_precision="auto", channels_last=True, log_every_samples=100 * _BATCH,
+            device_batch_size=_BATCH, mixed_precision=_PRECISION, channels_last=True, log_every_samples=100 * _BATCH,
             checkpoint_every_samples=250 * _BATCH, validate_every_samples=10**9,
         ),
         tracking=TrackingConfig(wandb=False),

@@ -37,6 +37,12 @@ def noisy_images(folder: Path, count: int = 12, side: int = 48) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch):
+    """One process has one precision, and other tests train in it as well."""
+    monkeypatch.setattr(adapt, "_PRECISION", "no")
+
+
 @pytest.fixture
 def six_steps(monkeypatch):
     """In place of what the machine's speed makes of the minutes."""

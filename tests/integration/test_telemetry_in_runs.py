@@ -44,7 +44,7 @@ def test_what_a_run_logs_adds_up(tiny, tmp_path):
 
 def test_a_rank_made_slow_shows_as_the_straggler(tiny, environment, tmp_path):
     """Rank 1 sleeps in each loss. Whole steps take equally long on both ranks; their own times tell who is slow."""
-    slow = 0.03  # seconds
+    slow = 0.2  # seconds: other programs delay a rank by tens of milliseconds
     (tmp_path / "slowed.py").write_text(
         textwrap.dedent(f"""
         import os, time
@@ -66,7 +66,7 @@ def test_a_rank_made_slow_shows_as_the_straggler(tiny, environment, tmp_path):
     for row in [row for row in metrics(tmp_path / "run") if "loss" in row][1:]:
         fast_ms, slow_ms = row["step_ms_by_rank"]
         assert row["slowest_rank"] == 1
-        assert slow_ms > 1e3 * slow and slow_ms - fast_ms > 0.8 * 1e3 * slow
+        assert slow_ms > 1e3 * slow and slow_ms - fast_ms > 0.5 * 1e3 * slow
         assert row["straggler_ratio"] == pytest.approx(slow_ms / ((fast_ms + slow_ms) / 2), rel=1e-3)
         assert row["step_ms_p50"] > 1e3 * slow  # rank 0's whole steps
         assert row["exchange_wait_frac"] > 0.25  # half of the ranks wait for most of each step

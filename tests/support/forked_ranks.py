@@ -4,6 +4,7 @@ What they do is the program's own; on request a fault happens on one rank after 
 is started otherwise than the others, and every rank notes the positions that it has trained on.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -205,8 +206,9 @@ class Fleet:
                 self.ranks[-1].start()
 
     def signal(self, number: signal.Signals, rank: int) -> None:
-        if self.ranks[rank].is_alive():
-            os.kill(self.ranks[rank].pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it may end between the two
+            if self.ranks[rank].is_alive():
+                os.kill(self.ranks[rank].pid, number)
 
     def wait(self) -> list[int]:
         """Exit codes, once all have ended; ends them, and the test, when that takes too long."""
