@@ -42,6 +42,7 @@ _PROBE = 0.05  # step of finite differences, in noise standard deviations
 _ROUNDS = 5
 _LEAST_SLOPE = 0.3  # of a secant, so that a step is at most so many times what the ratio alone would have it be
 _MOST_STEP, _MOST_WIDENING = 1.2, 0.3  # in a round: of a variance's logarithm, and of the width in pixels
+_ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
 _ENOUGH = 0.01  # a round that changes less is the last
 _SEED = 0x696E7374
 
@@ -92,13 +93,15 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     noisy = pieces.pixels.cpu().numpy().astype(np.float64)
     counted = np.ones(noisy.shape, bool) if pieces.counted is None else pieces.counted.cpu().numpy()
     guess, clean = first_guess(noisy, counted), noisy
+    ends = np.quantile(noisy[counted], _ENDS)
     guess = guess._replace(width=min(guess.width, model.noise.max_width))
     place, of_level, of_width = 0.0, _Secant(_LEAST_SLOPE), _Secant(_LEAST_SLOPE)
     for number in range(_ROUNDS):
         last = number == _ROUNDS - 1
         if last and guess.width < LEAST_WIDTH:
             guess = guess._replace(width=0.0)
-        found, wanted, clean = _compare(model, pieces, counted, guess)
+        found, wanted, clean = _compare(model, pieces, counted, guess, ends)
+        ends = np.quantile(clean[counted], _ENDS)
         width = guess.width
         if not last:
             step = np.clip(of_width.step(width, wanted.width - width), -_MOST_WIDENING, _MOST_WIDENING)
@@ -114,8 +117,7 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
         guess = LevelFunction(fit_variance(found.x, variance, found.pixels), width)
         if settled and not last:
             break
-    low, high = np.quantile(clean[counted], (0.01, 0.99))
-    return Estimate(guess, float(low), float(high))
+    return Estimate(guess, *map(float, ends))
 
 
 class _Wanted(NamedTuple):
@@ -126,10 +128,13 @@ class _Wanted(NamedTuple):
 
 
 def _compare(
-    model: ScoreModel, pieces: Pieces, counted: np.ndarray, guess: LevelFunction
+    model: ScoreModel, pieces: Pieces, counted: np.ndarray, guess: LevelFunction, ends: np.ndarray
 ) -> tuple[Binned, _Wanted, np.ndarray]:
-    """What a guess leaves in the pieces, what it lacks, and the denoised pieces, float64 [N, C, H, W]."""
-    noise = guess.noise(model.families)
+    """What a guess leaves in the pieces, what it lacks, and the denoised pieces, float64 [N, C, H, W].
+
+    ends: the darkest and the brightest that they are.
+    """
+    noise = guess.noise(model.families, *map(float, ends))
     found, clean = _sides(model, pieces.pixels, noise, counted, None)
     corrupted = noise.corrupt(np.moveaxis(clean.clip(0, 1), 1, -1), frozen_rng(_SEED, 1))
     again = torch.from_numpy(np.ascontiguousarray(np.moveaxis(corrupted, -1, 1), np.float32)).to(pieces.pixels)

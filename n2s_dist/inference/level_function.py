@@ -66,19 +66,19 @@ class LevelFunction(NamedTuple):
     def noise(self, able: Collection[str], low: float = 0.0, high: float = 1.0) -> NoiseModel:
         """The simplest noise that agrees with it between two brightnesses, of families among `able`.
 
-        Where none of these agrees, the one that comes nearest.
+        Where none of these agrees, the one that comes nearest. Beyond the two a curve stays as it is there: a parabola
+        through what pixels say may fall to nothing where there are none.
         """
         grid = np.linspace(max(low, 0), min(max(high, low + 0.05), 1), _CURVE_POINTS)
         formulas = [each for each in self._formulas(grid) if each.noise.family in able]
         white = next((each.noise for each in formulas if each.error < _ALIKE), None)
         if white is None and Curve.family in able:
-            white = self._curve()
+            white = self._curve(grid)
         if white is None:
             white = min(formulas, key=lambda each: each.error).noise
         return Blurred(white, round(self.width, 3)) if self.width >= LEAST_WIDTH else white
 
-    def _curve(self) -> Curve:
-        grid = np.linspace(0, 1, _CURVE_POINTS)
+    def _curve(self, grid: np.ndarray) -> Curve:
         stds = np.minimum(np.sqrt(self.variance(np.tile(grid, (len(self.coefficients), 1)))), 1)
         return Curve(tuple((float(x), *map(float, own)) for x, own in zip(grid, stds.T, strict=True)))
 
@@ -158,9 +158,17 @@ class Binned(NamedTuple):
 
 
 def bin_edges(x: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Quantiles of each channel's brightness, [C, BINS + 1], of images [N, C, H, W]."""
+    """Edges of bins of each channel's brightness, [C, BINS + 1], of images [N, C, H, W].
+
+    They lie midway between its quantiles and even steps, so rare and frequent brightnesses both have bins.
+    """
     shares = np.linspace(0, 1, BINS + 1)
-    return np.stack([np.quantile(x[:, c][counted[:, c]], shares) for c in range(x.shape[1])])
+    edges = []
+    for channel in range(x.shape[1]):
+        values = x[:, channel][counted[:, channel]]
+        low, high = np.quantile(values, (0.005, 0.995))
+        edges.append((np.quantile(values, shares) + low + (high - low) * shares) / 2)
+    return np.stack(edges)
 
 
 def binned(maps: list[list[np.ndarray]], x: np.ndarray, counted: np.ndarray, edges: np.ndarray) -> Binned:
