@@ -25,6 +25,7 @@ from n2s_dist.config.schema import ArdaeConfig, Config, DataConfig, OptimizerCon
 from n2s_dist.images.files import KINDS, ImageFile, list_images
 from n2s_dist.images.scale import Scale
 from n2s_dist.images.user_files import check_single, open_file
+from n2s_dist.inference.denoiser import is_negligible
 from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
 from n2s_dist.inference.noise_estimation import SMALLEST_SIDE
 from n2s_dist.inference.pieces import choose_pieces
@@ -94,6 +95,8 @@ def main() -> None:
     plan = read_plan(out, folder, name)
     if plan is None:
         noise = noise_named or estimate(network.model, images, white, black)
+        if is_negligible(noise):
+            raise UserError(f"hardly any noise was found ({format_noise(noise)}): name it, such as --noise gaussian:20")
         print(f"noise: {format_noise(noise)}{'' if noise_named else ' (estimated)'}")
         build(images, folder, out, noise, white, black)
         config = configure(network, name, out, noise, images)

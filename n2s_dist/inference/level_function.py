@@ -20,7 +20,7 @@ from n2s_dist.noise.blurred import Blurred, kernel
 from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.poisson import Poisson
+from n2s_dist.noise.poisson import LOWEST_STORED_ZETA, Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 
 LAGS = (1, 2, 4)  # in pixels
@@ -89,7 +89,7 @@ class LevelFunction(NamedTuple):
         for powers, make in _FAMILIES:
             terms = np.stack([x**power for power in powers], axis=1)
             found, _ = nnls(terms / mean[:, None], np.ones(len(x)))
-            if found.min() > 0:
+            if found.min() > LOWEST_STORED_ZETA**2 and (1 not in powers or found[-1] >= LOWEST_STORED_ZETA):
                 error = np.max(np.abs(terms @ found / variance - 1))
                 yield _Formula(make(*map(float, found)), float(error))
 

@@ -86,6 +86,15 @@ def test_the_noise_is_estimated_over_the_images(tmp_path, cli, network, six_step
     assert read_manifest(out / "shards").noise == json.loads((out / "adapt.json").read_text())["noise"]
 
 
+def test_images_without_noise_teach_nothing(tmp_path, cli, network):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("L", (48, 48), 80 + 40 * number).save(folder / f"{number}.png")
+    done = cli(adapt.main, folder, f"--out={tmp_path / 'run'}", f"--network={network}")
+    assert "hardly any noise was found" in done.error() and not (tmp_path / "run").exists()
+
+
 def test_twelve_bits_in_files_of_sixteen_are_trained_on_as_they_are(tmp_path, cli, network, six_steps):
     folder = tmp_path / "mine"
     folder.mkdir()
