@@ -90,9 +90,20 @@ def test_images_without_noise_teach_nothing(tmp_path, cli, network):
     folder = tmp_path / "mine"
     folder.mkdir()
     for number in range(3):
-        Image.new("L", (48, 48), 80 + 40 * number).save(folder / f"{number}.png")
+        ramp = np.linspace(20 + number, 230, 48 * 48).reshape(48, 48)
+        Image.fromarray(np.uint8(np.rint(ramp))).save(folder / f"{number}.png")
     done = cli(adapt.main, folder, f"--out={tmp_path / 'run'}", f"--network={network}")
     assert "hardly any noise was found" in done.error() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("end", [0, 255])
+def test_images_whose_noise_is_cut_off_are_refused(tmp_path, cli, network, end):
+    images = noisy_images(tmp_path / "mine", count=3)
+    pixels = np.asarray(Image.open(images / "00.png")).copy()
+    pixels[:4] = end
+    Image.fromarray(pixels).save(images / "00.png")
+    done = cli(adapt.main, images, f"--out={tmp_path / 'run'}", f"--network={network}", "--noise=gaussian:20")
+    assert "% of the values are the" in done.error() and not (tmp_path / "run").exists()
 
 
 def test_twelve_bits_in_files_of_sixteen_are_trained_on_as_they_are(tmp_path, cli, network, six_steps):
