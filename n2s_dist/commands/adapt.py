@@ -162,7 +162,7 @@ def check_clipping(images: Images, white: float | None, black: float | None) -> 
             share = float(np.mean(pixels == end))
             if share > _MOST_CLIPPED:
                 raise UserError(
-                    f"{image.path}: {100 * share:.1f} % of the values are the {name} one. Their noise is cut off, and a "
+                    f"{image.path}: {100 * share:.1f} % of the values are the {name} one. Noise is cut off there and a "
                     "network would learn that: give images that are not clipped, such as a camera's raw values"
                 )
 
