@@ -42,7 +42,7 @@ from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import atomic_write, expanded, path_text
+from n2s_dist.utils.files import atomic_write, path_option, path_text
 
 _EVERY = 10  # one in so many images is held out
 _MOST_READ = 6  # images that the noise is estimated from
@@ -68,8 +68,8 @@ class Images(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("images", type=path_text, metavar="IMAGES", help="folder of noisy images of one instrument, as it wrote them")
-    add("--out", required=True, type=path_text, metavar="RUN", help="the run directory: shards, checkpoints, curves")
+    add("images", type=path_option, metavar="IMAGES", help="folder of noisy images of one instrument, as it wrote them")
+    add("--out", required=True, type=path_option, metavar="RUN", help="the run directory: shards, checkpoints, curves")
     add("--minutes", type=float, default=10, help="how long to train (%(default)g)")
     add(
         "--network",
@@ -85,7 +85,7 @@ def main() -> None:
         raise UserError(f"--minutes is {args.minutes:g}: give a number above 0")
     named, white, black = on_scale_of(args.noise, args.white, args.black)
     noise_named = parse_noise(named) if isinstance(named, str) else named
-    folder, out = Path(expanded("IMAGES", args.images)), Path(expanded("--out", args.out))
+    folder, out = args.images, args.out
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of your noisy images")
     images = choose_images(folder)

@@ -115,7 +115,7 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
         variance = guess.variance(found.x) * np.exp(change)
         settled = np.max(np.abs(change)) < _ENOUGH and abs(width - guess.width) < _ENOUGH
         guess = LevelFunction(fit_variance(found.x, variance, found.pixels), width)
-        if settled and not last:
+        if settled:
             break
     return Estimate(guess, *map(float, ends))
 

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import nnls
 
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.blurred import Blurred, kernel
+from n2s_dist.noise.blurred import Blurred, autocorrelation
 from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
@@ -119,14 +119,8 @@ def passed(width: float) -> np.ndarray:
     return np.array([np.interp(width, _WIDTHS, column) for column in _PASSED.T])
 
 
-def _passed(width: float) -> list[float]:
-    taps = kernel(width)
-    own = np.concatenate([np.correlate(taps, taps, "full")[len(taps) - 1 :], np.zeros(max(LAGS))])
-    return [(1 - own[lag]) ** 2 for lag in LAGS]
-
-
 _WIDTHS = np.linspace(0, 2.5, 126)
-_PASSED = np.array([_passed(float(width)) for width in _WIDTHS])
+_PASSED = (1 - np.array([autocorrelation(float(width), LAGS) for width in _WIDTHS])) ** 2
 
 
 def width_of(shares: np.ndarray, near: float) -> float:

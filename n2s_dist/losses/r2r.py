@@ -19,7 +19,7 @@ class RecorruptedToRecorrupted(Loss):
 
     def values(self, model: ScoreModel, run: Callable[..., Tensor], batch: Batch) -> Tensor:
         z, condition = model.given(batch.noisy, single_noise(batch))
-        return r2r_loss(lambda z: run(z, z.new_zeros(1, 1, 1, 1), condition), z, batch.aux)
+        return r2r_loss(lambda z: model.unperturbed(z, condition, run), z, batch.aux)
 
 
 def r2r_loss(score: Callable[[Tensor], Tensor], z: Tensor, w: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Sure(Loss):
 
     def values(self, model: ScoreModel, run: Callable[..., Tensor], batch: Batch) -> Tensor:
         z, condition = model.given(batch.noisy, single_noise(batch))
-        return sure_loss(lambda z: run(z, z.new_zeros(1, 1, 1, 1), condition), z, batch.aux)
+        return sure_loss(lambda z: model.unperturbed(z, condition, run), z, batch.aux)
 
 
 def sure_loss(score: Callable[[Tensor], Tensor], z: Tensor, b: Tensor) -> Tensor:

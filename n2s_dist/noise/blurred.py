@@ -45,6 +45,12 @@ def kernel(width: float, reach: int | None = None) -> np.ndarray:
     return taps / np.sqrt(np.sum(taps**2))
 
 
+def autocorrelation(width: float, lags: Sequence[int]) -> list[float]:
+    """How alike noise of this width is along one axis at distances of some pixels, all above 0."""
+    taps = kernel(width, max(radius(width), *lags))
+    return [float((taps[lag:] * taps[:-lag]).sum()) for lag in lags]
+
+
 def blur(white: Any, taps: Sequence[Any] | np.ndarray) -> Any:
     """Filter the last two axes [.., H + 2 R, W + 2 R] with a kernel of 2 R + 1 taps along each: [.., H, W].
 

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from n2s_dist.noise.blurred import kernel, radius
+from n2s_dist.noise.blurred import autocorrelation
 
 LAGS = (1, 2)  # in pixels
 _GAP = 16  # pixels between halves of a line that have nothing in common but the line's own value
@@ -80,11 +80,7 @@ def _of_lines(field: np.ndarray, ones: np.ndarray) -> float:
 @cache
 def _table() -> np.ndarray:
     """Correlations at LAGS of noise of _WIDTHS: float64 [N, 2]."""
-    rows = []
-    for width in _WIDTHS:
-        taps = kernel(float(width), max(radius(float(width)), max(LAGS)))
-        rows.append([float((taps[lag:] * taps[:-lag]).sum()) for lag in LAGS])
-    return np.array(rows)
+    return np.array([autocorrelation(float(width), LAGS) for width in _WIDTHS])
 
 
 def width_of(correlations: np.ndarray) -> float:
