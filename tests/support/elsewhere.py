@@ -22,7 +22,7 @@ _MODULES = ("fcntl", "resource", "pwd", "grp", "termios")
 _OF_OS = ("sched_getaffinity", "sysconf", "pwritev", "set_blocking", "fork", "O_DSYNC")
 _OF_SIGNAL = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGRTMIN", "SIGRTMAX", "pthread_kill")
 _FOLDERS = ("/proc/", "/sys/")
-_PACKAGES = ("torch", "numpy", "scipy", "PIL", "tifffile", "accelerate", "psutil")
+_PACKAGES = ("torch", "numpy", "scipy", "PIL", "tifffile", "accelerate", "psutil", "colorama")
 _VARIABLE = "N2S_TEST_LACKING"  # tells worker processes
 _STANDARD = sysconfig.get_path("stdlib")
 
