@@ -7,13 +7,18 @@
 
 Differences are counted in 8-bit levels, as a person looks at them. A network that fails paints structure into images
 that have less noise than their owner believes, which no figure on evenly noisy images shows.
+
+Limits grow in proportion with strong noise. What counts is its density at low frequencies, since correlated noise takes
+that many times the area to average: a kernel of unit energy multiplies the deviation by its taps' sum.
 """
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 
 from n2s_dist.inference.reference_photographs import PHOTOGRAPHS, photograph
+from n2s_dist.noise.blurred import kernel
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.specification import format_noise
@@ -24,7 +29,7 @@ Denoise = Callable[[np.ndarray, NoiseModel], np.ndarray]
 MAX_DEVIATION = 1.0  # of a flat area's estimate, in 8-bit levels, up to _STRONG
 MAX_CHANGE = 2.0  # root mean square of what changes where nothing should, in 8-bit levels, up to _STRONG
 MAX_PATTERN = 0.5  # amplitude of a wave at a folded frequency, in 8-bit levels, up to _STRONG
-_STRONG = 25 / 255  # noise of this deviation; limits grow in proportion from here on
+_STRONG = 25 / 255  # white noise of this deviation; limits grow in proportion from here on
 _SIDE = 96
 _SHARES = (0.0, 0.2, 0.4)
 _BRIGHTNESS = (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -49,9 +54,15 @@ def _noisy(clean: np.ndarray, told: NoiseModel, share: float, *key: int) -> np.n
     return told.scaled(share).corrupt(clean, frozen_rng(0, *key)) if share else clean.astype(np.float64)
 
 
+def _leniency(told: NoiseModel, value: float) -> float:
+    """How many times as large as for weak noise a limit is at a brightness."""
+    density = float(np.sum(kernel(told.width))) ** 2 if told.width else 1.0
+    return max(1.0, told.std(value) * density / _STRONG)
+
+
 def _flat(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:
     for value in _BRIGHTNESS:
-        limit = MAX_DEVIATION * max(1, told.std(value) / _STRONG)
+        limit = MAX_DEVIATION * _leniency(told, value)
         for share in _SHARES:
             clean = np.full((_SIDE, _SIDE, channels), value)
             estimate = denoise(_noisy(clean, told, share, int(255 * share)), told)
@@ -65,7 +76,7 @@ def _flat(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:
 
 def _spectrum(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:
     clean = np.full((2 * _SIDE, 2 * _SIDE, channels), 0.5)
-    limit = MAX_PATTERN * max(1, told.std(0.5) / _STRONG)
+    limit = MAX_PATTERN * _leniency(told, 0.5)
     for share in (*_SHARES, 1.0):
         estimate = denoise(_noisy(clean, told, share, 1), told)
         waves = 2 * np.abs(np.fft.fft2(estimate.mean(2))) / estimate.shape[0] ** 2 * 255
@@ -90,8 +101,7 @@ def _parts(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:
             image = noisy.copy()
             image[area, area] = part
             inner = (slice(_SIDE // 2 + _MARGIN, None),) * 2
-            change = denoise(image, told)[inner] - image[inner]
-            yield from _changed(f"{what} in a noisy photograph", change, told)
+            yield from _changed(f"{what} in a noisy photograph", image[inner], denoise(image, told)[inner], told)
 
 
 def _patterns(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:
@@ -103,11 +113,13 @@ def _patterns(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str
     }
     for what, pattern in patterns.items():
         clean = np.repeat(pattern[..., None], channels, 2)
-        yield from _changed(what, denoise(clean, told) - clean, told)
+        yield from _changed(what, clean, denoise(clean, told), told)
 
 
-def _changed(what: str, change: np.ndarray, told: NoiseModel) -> Iterator[str]:
-    limit = MAX_CHANGE * max(1, told.std(0.5) / _STRONG)
-    rms = float(np.sqrt(np.square(change).mean())) * 255
+def _changed(what: str, before: np.ndarray, after: np.ndarray, told: NoiseModel) -> Iterator[str]:
+    """A sentence where more changes than the exact unbiased inverse alone does, which takes values for noisy ones."""
+    expected = told.posterior_mean(torch.from_numpy(before), torch.zeros(before.shape, dtype=torch.float64)).numpy()
+    limit = MAX_CHANGE * _leniency(told, 0.5)
+    rms = float(np.sqrt(np.square(np.clip(after, 0, 1) - np.clip(expected, 0, 1)).mean())) * 255
     if rms > limit:
         yield f"{what} changes by {rms:.2f} levels; {limit:.2f} is the most"

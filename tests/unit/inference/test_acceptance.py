@@ -35,7 +35,7 @@ def test_a_denoiser_that_leaves_alone_what_has_no_noise_has_no_problems(channels
         (painter_of_dots, "zero padding in a noisy photograph changes"),
         (lambda noisy, told: noisy, "a flat area of brightness 0.5 with 0.4 of the noise comes out with a deviation"),
         (lambda noisy, told: gaussian_filter(noisy, (2, 2, 0)), "a checkerboard of 8 pixels changes by"),
-        (lambda noisy, told: noisy + 0.1 * (noisy == 1), "a saturated area in a noisy photograph changes"),
+        (lambda noisy, told: noisy - 0.1 * (noisy == 1), "a saturated area in a noisy photograph changes"),
     ],
 )
 def test_each_fault_is_named(denoise, words):
