@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from n2s_dist.config.schema import ArdaeConfig, Config, DataConfig, OptimizerConfig, TrackingConfig, TrainConfig
 from n2s_dist.images.files import KINDS, ImageFile, list_images
+from n2s_dist.images.formats.base import format_of
 from n2s_dist.images.scale import Scale
-from n2s_dist.images.user_files import check_single, open_file
+from n2s_dist.images.user_files import keep_open, open_file
 from n2s_dist.inference.denoiser import is_negligible
 from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
 from n2s_dist.inference.noise_estimation import SMALLEST_SIDE
@@ -40,9 +41,10 @@ from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.build.sources import page_ending
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import atomic_write, path_option, path_text
+from n2s_dist.utils.files import as_utf8, atomic_write, path_option, path_text
 
 _EVERY = 10  # one in so many images is held out
 _MOST_READ = 6  # images that the noise is estimated from
@@ -56,11 +58,19 @@ _PRECISION: Final = "auto"
 _PLAN, _FEWEST = "adapt.json", 2
 
 
+class Frame(NamedTuple):
+    """One image of a file, counted from 0, and what shards call it."""
+
+    file: ImageFile
+    number: int
+    name: str
+
+
 class Images(NamedTuple):
     """A user's images: those to train on, those held out; 1 or 3 channels; the smallest side of all in pixels."""
 
-    training: list[ImageFile]
-    held_out: list[ImageFile]
+    training: list[Frame]
+    held_out: list[Frame]
     channels: int
     smallest: int
 
@@ -68,7 +78,8 @@ class Images(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("images", type=path_option, metavar="IMAGES", help="folder of noisy images of one instrument, as it wrote them")
+    add("images", type=path_option, metavar="IMAGES", help="noisy images of one instrument, as it wrote them: a folder "
+        "or a file of several")  # fmt: skip
     add("--out", required=True, type=path_option, metavar="RUN", help="the run directory: shards, checkpoints, curves")
     add("--minutes", type=float, default=10, help="how long to train (%(default)g)")
     add(
@@ -86,8 +97,8 @@ def main() -> None:
     named, white, black = on_scale_of(args.noise, args.white, args.black)
     noise_named = parse_noise(named) if isinstance(named, str) else named
     folder, out = args.images, args.out
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the folder of your noisy images")
+    if not folder.is_dir() and not (folder.is_file() and format_of(folder.name)):
+        raise UserError(f"{folder} is neither a folder nor an image: give the folder of your noisy images")
     images = choose_images(folder)
     name = args.network or f"instrument-{KINDS[images.channels]}"
     network = checkpoint.load(checkpoint.locate(name))
@@ -114,22 +125,24 @@ def main() -> None:
 
 def choose_images(folder: Path) -> Images:
     """Read all headers. Raises UserError for too few images, too small ones, and a mixture of gray and color."""
-    images = sorted(list_images(folder), key=lambda image: image.name)
-    if len(images) < _FEWEST:
-        raise UserError(f"{folder} holds {len(images)} image: give {_FEWEST} or more, for one of them is held out")
-    channels, sides = {}, []
-    for image in images:
+    channels, sides, frames = {}, [], []
+    for image in sorted(list_images(folder), key=lambda image: image.name):
         with open_file(image) as file:
-            check_single(file.contents, image.path)
             channels[file.contents.channels] = image
-            sides.append(min(file.contents.size))
+            for number in range(file.contents.images):
+                ending = page_ending(number) if file.contents.images > 1 else ""
+                frames.append(Frame(image, number, as_utf8(image.name) + ending))
+                sides.append(min(file.contents.size_of(number)))
+    if len(frames) < _FEWEST:
+        raise UserError(f"{folder} holds {len(frames)} image: give {_FEWEST} or more, for one of them is held out")
     if len(channels) > 1 or not channels.keys() <= set(KINDS):
         what = ", ".join(f"{image.path} has {count}" for count, image in channels.items())
         raise UserError(f"{folder} must hold images of one channel or of three: {what}")
     if min(sides) < SMALLEST_SIDE:
         raise UserError(f"{folder} holds an image with a side of {min(sides)} pixels: {SMALLEST_SIDE} are the fewest")
-    held = images[_EVERY // 2 :: _EVERY] or images[-1:]
-    return Images([image for image in images if image not in held], held, next(iter(channels)), min(sides))
+    held = frames[_EVERY // 2 :: _EVERY] or frames[-1:]
+    names = {frame.name for frame in held}
+    return Images([frame for frame in frames if frame.name not in names], held, next(iter(channels)), min(sides))
 
 
 def check_network(network: checkpoint.Loaded, images: Images, name: str) -> None:
@@ -143,11 +156,15 @@ def check_network(network: checkpoint.Loaded, images: Images, name: str) -> None
         )
 
 
-def read_unit(image: ImageFile, white: float | None, black: float | None) -> np.ndarray:
-    """An image's pixels, float32 [H, W, C] on the 0-1 scale. Raises UserError by name."""
-    with open_file(image) as file:
-        scale = file.find_scale(white, black) or Scale(0, 1)
-        (picture,) = file.images()
+def read_unit(frame: Frame, channels: int, white: float | None, black: float | None) -> np.ndarray:
+    """An image's pixels, float32 [H, W, C] on the 0-1 scale. Raises UserError by name, also for other channels."""
+    file = keep_open(frame.file)
+    scale = file.find_scale(white, black) or Scale(0, 1)
+    picture = file.image(frame.number)
+    if picture.channels != channels:
+        raise UserError(
+            f"{frame.file.path}: image {frame.number + 1} of it has not {channels} channels, as others have"
+        )
     return np.asarray(scale.to_unit(picture.pixels), np.float32)
 
 
@@ -157,13 +174,13 @@ def check_clipping(images: Images, white: float | None, black: float | None) -> 
     There it is not what the loss takes it for: a network that learned it was 6 dB worse, at a better loss.
     """
     for image in images.training[:_MOST_READ]:
-        pixels = read_unit(image, white, black)
+        pixels = read_unit(image, images.channels, white, black)
         for name, end in (("lowest", pixels.min()), ("highest", pixels.max())):
             share = float(np.mean(pixels == end))
             if share > _MOST_CLIPPED:
                 raise UserError(
-                    f"{image.path}: {100 * share:.1f} % of the values are the {name} one. Noise is cut off there and a "
-                    "network would learn that: give images that are not clipped, such as a camera's raw values"
+                    f"{image.file.path}: {100 * share:.1f} % of the values are the {name} one. Noise is cut off there "
+                    "and a network would learn that: give images that are not clipped, such as a camera's raw values"
                 )
 
 
@@ -172,7 +189,9 @@ def estimate(model: ScoreModel, images: Images, white: float | None, black: floa
     step = max(1, len(images.training) // _MOST_READ)
     chosen = images.training[::step][:_MOST_READ]
     shown = tqdm(chosen, "noise", unit="image", leave=False)
-    found = [find_level_function(model, choose_pieces(read_unit(each, white, black))) for each in shown]
+    found = [
+        find_level_function(model, choose_pieces(read_unit(each, images.channels, white, black))) for each in shown
+    ]
     return noise_of_all(model, found)
 
 
@@ -184,12 +203,13 @@ def build(images: Images, folder: Path, out: Path, noise: NoiseModel, white: flo
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out, prefix=".images-") as links:
-        source = Path(links) / folder.resolve().name
-        for image in images.training:
-            link = source / image.name
+        source = Path(links) / folder.resolve().stem
+        for file in dict.fromkeys(frame.file for frame in images.training):
+            link = source / file.name
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(image.path.resolve())
-        build_shards([str(source)], str(out / "shards"), options)
+            link.symlink_to(file.path.resolve())
+        held_out = frozenset(frame.name for frame in images.held_out)
+        build_shards([str(source)], str(out / "shards"), options, leave_out=held_out)
 
 
 def configure(network: checkpoint.Loaded, name: str, out: Path, noise: NoiseModel, images: Images) -> Config:
@@ -257,7 +277,7 @@ def held_out_crops(images: Images, white: float | None, black: float | None) -> 
     each = max(1, _HELD_CROPS // len(images.held_out))
     crops = []
     for image in images.held_out[:_HELD_CROPS]:
-        pixels = read_unit(image, white, black)
+        pixels = read_unit(image, images.channels, white, black)
         rows, columns = (length - side for length in pixels.shape[:2])
         places = np.random.default_rng(_SEED).random((each, 2)) * (rows + 1, columns + 1)
         crops += [pixels[row : row + side, column : column + side] for row, column in places.astype(int)]

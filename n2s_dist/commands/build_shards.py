@@ -23,7 +23,7 @@ def main() -> None:
         nargs="+",
         type=path_text,
         metavar="SOURCE",
-        help="folder, zip or tar of PNG, JPEG or TIFF images, or a fetched data set",
+        help="folder, zip or tar of images, a stack, or a fetched data set",
     )
     add("--out", required=True, type=path_text, metavar="DIR", help="where the shards go")
     add("--tile-size", type=int, default=default.tile_size, help="side of a tile in pixels (%(default)s)")

@@ -75,6 +75,7 @@ class Contents:
         about: what else it says of them
         form: what its format needs to write another like it
         notes: what another like it will lack, and what else there is to know
+        sizes: (height, width) of each image, where they are of several; else empty
     """
 
     format: str
@@ -91,6 +92,11 @@ class Contents:
     about: About = field(default_factory=About)
     form: Any = None
     notes: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    def size_of(self, number: int) -> tuple[int, int]:
+        """(height, width) of one image, counted from 0."""
+        return self.sizes[number] if self.sizes else self.size
 
 
 def check_holds(

@@ -1,14 +1,16 @@
 """Images that are trained on and measured: uint8 [H, W, C], opaque, in the orientation that a viewer shows."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from n2s_dist.images.decoded import Contents, to_eight_bits
+from n2s_dist.images.decoded import Contents, DecodedImage, to_eight_bits
 from n2s_dist.images.files import ImageFile
-from n2s_dist.images.scale import find_scale
+from n2s_dist.images.scale import Scale, find_scale
 from n2s_dist.images.user_files import OpenFile, check_single, probe
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import atomic_write
@@ -26,7 +28,8 @@ def measure_image(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
     Raises UserError by name for what that refuses, as far as the header tells.
     """
     _, contents = probe(stream, path)
-    _check(contents, path)
+    check_single(contents, path)
+    check_type(contents, path)
     return *contents.size, contents.channels
 
 
@@ -44,19 +47,21 @@ def decode_image(stream: BinaryIO, path: Path, channels: int | None = None) -> n
     fill a part of 16 bits, and transparent images raise UserError by name: their conversion is the user's to choose.
     """
     format_, contents = probe(stream, path)
-    _check(contents, path)
-    file = OpenFile(stream, path, format_, contents)
-    (picture,) = file.images()
+    check_single(contents, path)
+    check_type(contents, path)
+    (picture,) = OpenFile(stream, path, format_, contents).images()
+    return as_eight_bits(picture, contents.scale, path, channels)
+
+
+def as_eight_bits(picture: DecodedImage, word: Scale | None, path: Path, channels: int | None) -> np.ndarray:
+    """What decode_image makes of a decoded image. word: on its black and white, where there is one."""
     highest = np.iinfo(picture.pixels.dtype).max
     if picture.alpha is not None and (picture.alpha != highest).any():
         raise UserError(f"{path} is transparent in places: flatten it onto a background first")
     pixels = picture.shown()
     if pixels.dtype != np.uint8:
-        try:
-            scale = find_scale(pixels, word=contents.scale)
-        except UserError as error:
-            reason = str(error).partition(":")[0]
-            raise UserError(f"{path} does not say what white is ({reason}): convert it to 8 bits first") from None
+        with _white_named(path):
+            scale = find_scale(pixels, word=word)
         pixels = to_eight_bits(pixels, scale)
     if channels is None or channels == pixels.shape[2]:
         return pixels
@@ -65,8 +70,24 @@ def decode_image(stream: BinaryIO, path: Path, channels: int | None = None) -> n
     return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
 
 
-def _check(contents: Contents, path: Path) -> None:
-    check_single(contents, path)
+def scale_of_stack(file: OpenFile) -> Scale | None:
+    """The scale by which all images of a file become 8 bits. Raises UserError by name where it is not known."""
+    check_type(file.contents, file.path)
+    with _white_named(file.path):
+        return file.find_scale(None, None)
+
+
+@contextlib.contextmanager
+def _white_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ").partition(":")[0]
+        raise UserError(f"{path} does not say what white is ({reason}): convert it to 8 bits first") from None
+
+
+def check_type(contents: Contents, path: Path) -> None:
+    """UserError for values that are the user's to convert to 8 bits."""
     kind = contents.dtype.name
     if kind == "uint16" and (contents.channels == 3 or contents.has_alpha):
         raise UserError(f"{path} has 16 bits a channel: convert it to 8 bits first")

@@ -4,12 +4,13 @@ import contextlib
 import io
 import os
 import struct
+import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 from n2s_dist.images.formats.base import suffixes
@@ -32,6 +33,37 @@ def _damage_named(fault: str) -> Iterator[None]:
         raise UserError(f"{fault} ({error})") from None
 
 
+class _Part(io.RawIOBase):
+    """A part of a file as a file of its own, of which no more is read than is asked for."""
+
+    def __init__(self, whole: io.RawIOBase, offset: int, size: int) -> None:
+        self._whole, self._offset, self._size, self._at = whole, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)[: max(0, self._size - self._at)]
+        self._whole.seek(self._offset + self._at)
+        count = self._whole.readinto(view) or 0  # type: ignore[attr-defined]
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        self._whole.close()
+        super().close()
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """An image in a folder, or a member of a zip or tar archive. `name` is unique within its source."""
@@ -49,9 +81,7 @@ class ImageFile:
     def open(self) -> BinaryIO:
         """Its bytes. Raises UserError for a file that can't be read and a member that its zip archive does not give."""
         if self.offset is not None:
-            with self.source.open("rb") as stream:
-                stream.seek(self.offset)
-                return io.BytesIO(stream.read(self.num_bytes))
+            return io.BufferedReader(_Part(self.source.open("rb", buffering=0), self.offset, self.num_bytes))
         if self.source.is_dir():
             try:
                 return self.path.open("rb")
@@ -87,7 +117,9 @@ def _open_zip(path: Path, *state: int) -> ZipFile:
 
 
 def list_images(source: str | Path) -> list[ImageFile]:
-    """All images below a folder or in a zip or tar archive, sorted by name; hidden files are left out.
+    """All images below a folder or in a zip or tar archive, sorted by name, or the one image that is named.
+
+    Hidden files are left out.
 
     Links to folders are followed. An image that is a link to nothing is listed, and named when it is opened.
     Raises UserError when the source is missing, is none of these, or holds no image, or one that is to lie elsewhere,
@@ -98,6 +130,8 @@ def list_images(source: str | Path) -> list[ImageFile]:
         raise UserError(unreadable(source, OSError()))
     if not source.exists():
         raise UserError(f"{source} does not exist: give images, in a folder or a zip or tar archive")
+    if source.is_file() and source.name.lower().endswith(suffixes()) and not _is_archive(source):
+        return [ImageFile(source.parent, source.name, source.stat().st_size)]
     if source.is_dir():
         found = list(_list_folder(source, "", ()))
     else:
@@ -146,6 +180,11 @@ def _list_folder(source: Path, below: str, above: tuple[tuple[int, int], ...]) -
                 raise UserError(unreadable(path, OSError()))
         except OSError as error:
             raise UserError(unreadable(path, error)) from None
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is a zip or tar archive, whatever its name says."""
+    return _begins_with(path, b"PK") or tarfile.is_tarfile(path)
 
 
 def _begins_with(path: Path, magic: bytes) -> bool:

@@ -133,10 +133,11 @@ def survey(file: tifffile.TiffFile, stream: BinaryIO, path: Path) -> Contents:
     first = stored[0].page
     planes = _planes(file, first, path)
     pages = [_page(file, each, planes, stream, path) for each in stored]
-    both = zip(stored, pages, strict=True)
+    both = list(zip(stored, pages, strict=True))
     if len({(_dtype(each.page, page), page.groups[0], page.alpha is None) for each, page in both}) > 1:
         raise UserError(f"{path} has pages of different kinds, such as gray and color: save each as a file of its own")
-    count = sum(len(each.groups) * each.planes for each in pages)
+    sizes = [_upright_size(each.page) for each, page in both for _ in range(len(page.groups) * page.planes)]
+    count = len(sizes)
     origin = "ImageJ " if file.is_imagej else "OME " if file.is_ome else ""
     notes: tuple[str, ...] = (f"{copies} smaller copies of its pages are left out",) if copies else ()
     notes += (f"its {other} colors become RGB",) if (other := _OTHER_COLORS.get(int(first.photometric))) else ()
@@ -144,7 +145,7 @@ def survey(file: tifffile.TiffFile, stream: BinaryIO, path: Path) -> Contents:
     return Contents(
         format="tiff",
         kind=f"{origin}TIFF stack" if count > 1 else f"{origin}TIFF",
-        size=tuple(np.max([_upright_size(each.page) for each in stored], axis=0).tolist()),
+        size=tuple(np.max(sizes, axis=0).tolist()),
         channels=3 if int(first.photometric) == PALETTE else pages[0].groups[0],
         dtype=_dtype(first, pages[0]),
         images=count,
@@ -156,6 +157,7 @@ def survey(file: tifffile.TiffFile, stream: BinaryIO, path: Path) -> Contents:
         about=about_tiff(file, first, pages[0].tags, pages[0].below),
         form=Form(pages, file.byteorder, file.is_bigtiff),
         notes=notes,
+        sizes=tuple(sizes) if len(set(sizes)) > 1 else (),
     )
 
 

@@ -4,8 +4,10 @@ eight_bit.py reads what is trained on and measured: 8 bits, opaque.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from n2s_dist.images.decoded import Contents, DecodedImage
-from n2s_dist.images.files import ImageFile
+from n2s_dist.images.files import ImageFile, unreadable
 from n2s_dist.images.formats.base import Format, format_of, formats, suffixes
 from n2s_dist.images.scale import Scale, find_scale
 from n2s_dist.utils.errors import UserError
@@ -78,6 +80,19 @@ class OpenFile:
                 image = next(found)
             yield image
 
+    @cached_property
+    def _reader(self) -> Callable[[int], DecodedImage]:
+        if reader := getattr(self.format, "reader", None):
+            return reader(self.stream, self.path, self.contents)
+        return lambda number: next(islice(self.format.read(self.stream, self.path, self.contents), number, None))
+
+    def image(self, number: int) -> DecodedImage:
+        """One of its images, counted from 0, in any order. Raises UserError by name for damage."""
+        check_memory(self.path, self.contents, 2 * self.contents.dtype.itemsize)
+        place = f" at image {number + 1} of {self.contents.images}" if self.contents.images > 1 else ""
+        with damage_named(self.path, f"can't be decoded{place}"):
+            return self._reader(number)
+
     def find_scale(self, white: float | None, black: float | None) -> Scale | None:
         """The scale of all its images together: one of them may be dark. Raises UserError by name; see scale.py."""
         word, kind = self.contents.scale, self.contents.dtype
@@ -104,22 +119,28 @@ def open_file(image: ImageFile) -> Iterator[OpenFile]:
         yield OpenFile(stream, image.path, *probe(stream, image.path))
 
 
+def keep_open(image: ImageFile) -> OpenFile:
+    """A file that stays open until another is asked for: to read a long stack's pages one by one, its list of pages is
+    read once. Raises UserError as open_file does.
+    """
+    try:
+        state = (image.path if image.source.is_dir() else image.source).stat()
+    except OSError as error:
+        raise UserError(unreadable(image.path, error)) from None
+    return _kept_open(image, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(1)
+def _kept_open(image: ImageFile, *state: int) -> OpenFile:
+    stream = image.open()
+    return OpenFile(stream, image.path, *probe(stream, image.path))
+
+
 def read_picture(image: ImageFile) -> DecodedImage:
     """The only image of a file, upright, at its own depth. Raises UserError by name, also for files of several."""
     with open_file(image) as file:
         check_single(file.contents, image.path)
         return next(file.images())
-
-
-def image_file_size(image: ImageFile) -> tuple[int, int]:
-    """(height, width) of the only image of a file, upright, from its header alone.
-
-    Raises UserError by name, also for what memory has no room to decode.
-    """
-    with open_file(image) as file:
-        check_single(file.contents, image.path)
-        check_memory(image.path, file.contents, 2 * file.contents.dtype.itemsize)
-        return file.contents.size
 
 
 def check_single(contents: Contents, path: Path) -> None:

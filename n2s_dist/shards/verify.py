@@ -17,8 +17,10 @@ from tqdm import tqdm
 
 from n2s_dist.images.eight_bit import measure_image
 from n2s_dist.shards import tar_format
-from n2s_dist.shards.build.builder import Collection, fingerprint, gather, read_skipped
+from n2s_dist.shards.build.builder import fingerprint, read_skipped
+from n2s_dist.shards.build.collection import Collection
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.build.sources import gather
 from n2s_dist.shards.build.staging import Layout
 from n2s_dist.shards.build.workspace import begin, workspace
 from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
@@ -133,7 +135,7 @@ def repair_shards(folder: str | Path, sources: list[str], faults: list[Fault], w
     expected = {entry.name: entry for split in manifest.splits.values() for entry in split.shards}
     damaged = frozenset(str(Path(fault.file).with_suffix(".tar")) for fault in faults) & expected.keys()
     with workspace(folder) as partial_folder, Workers(workers) as pool:
-        collection = Collection(images, "stop", read_skipped(folder))
+        collection = Collection(images, options, "stop", read_skipped(folder))
         collection.measure(pool)
         parent = begin(partial_folder, folder, "repair")
         layout = Layout(collection.kept(), collection.sizes(), options, parent, damaged)

@@ -15,6 +15,7 @@ from n2s_dist.commands import adapt
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.shards.manifest import read_manifest
+from n2s_dist.shards.reader import ShardSet
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -119,6 +120,23 @@ def test_twelve_bits_in_files_of_sixteen_are_trained_on_as_they_are(tmp_path, cl
     assert done.code == 0 and read_manifest(tmp_path / "b" / "shards").white == 4095
 
 
+def test_pages_of_a_stack_are_images(tmp_path):
+    """Held-out ones are in no shard; the others are what files of their own are."""
+    pages = [np.asarray(Image.open(path)) for path in sorted(noisy_images(tmp_path / "mine").iterdir())]
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack(pages), photometric="minisblack")
+    out = tmp_path / "run"
+    images = adapt.choose_images(tmp_path / "stack.tif")
+    noise = adapt.parse_noise("gaussian:20")
+    adapt.build(images, tmp_path / "stack.tif", out, noise, None, None)
+    (held_out,) = images.held_out
+    np.testing.assert_array_equal(np.rint(adapt.read_unit(held_out, 1, None, None)[:, :, 0] * 255), pages[5])
+    shards = ShardSet(out / "shards")
+    tiles = {shards[i].image: shards[i].tile for i in range(len(shards))}
+    assert set(tiles) == {f"stack.tif/page-{number:03d}" for number in range(12) if number != 5}
+    for name, tile in tiles.items():
+        assert np.abs(noise.encoding.decode(tile)[:, :, 0] * 255 - pages[int(name[-3:])]).max() < 0.1
+
+
 @pytest.mark.parametrize("fault", ["one", "mixed", "small", "file", "minutes", "told families", "color network"])
 def test_mistakes_are_named_before_anything_is_written(tmp_path, cli, network, fault):
     images, extra = noisy_images(tmp_path / "mine", count=1 if fault == "one" else 4), []
@@ -137,7 +155,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, cli, network, f
         "one": "holds 1 image",
         "mixed": "must hold images of one channel or of three",
         "small": "a side of 20 pixels",
-        "file": "is not a folder",
+        "file": "holds 1 image",
         "minutes": "--minutes is 0",
         "told families": "is told families of noise",
         "color network": "the images are gray, but",

@@ -67,7 +67,7 @@ def test_denoise(cli, tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("gray", [True, False])
 def test_build_shards(cli, tmp_path, gray):
-    """All files in one folder: tiles of those that are 8-bit images, and of each other one the reason."""
+    """All files in one folder: tiles of those that are 8-bit images, page by page, and of each other one the reason."""
     source, out = tmp_path / "in", tmp_path / "shards"
     source.mkdir()
     user_files = {name: write(source / name) for name, write in USER_FILES.items()}
@@ -83,9 +83,18 @@ def test_build_shards(cli, tmp_path, gray):
     assert reasons.keys() == {name for name, each in user_files.items() if isinstance(each.tile, str)}
     for name, reason in reasons.items():
         assert str(source / name) in reason and user_files[name].tile in reason, reason
+    tiles = {}
+    for name, each in user_files.items():
+        several = (
+            {f"{name}/page-{i:03d}": tile for i, tile in enumerate(each.tile)} if type(each.tile) is list else None
+        )
+        tiles |= several or {name: each.tile}
     shards = ShardSet(out)
+    assert {shards[i].image for i in range(len(shards))} == {
+        n for n, tile in tiles.items() if not isinstance(tile, str)
+    }
     for tile in (shards[i] for i in range(len(shards))):
-        wanted = user_files[tile.image].tile
+        wanted = tiles[tile.image]
         if gray and wanted.shape[2] == 3:
             wanted = np.asarray(Image.fromarray(wanted).convert("L"))[:, :, None]
         np.testing.assert_array_equal(tile.tile, np.broadcast_to(wanted, tile.tile.shape), tile.image)

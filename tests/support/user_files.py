@@ -19,13 +19,13 @@ class UserFile(NamedTuple):
 
     Args:
         images: what is to be denoised, [H, W, C] each, or the words of a refusal
-        tile: uint8 [H, W, C] that shards are to hold, or the words of a refusal
+        tile: uint8 [H, W, C] that shards are to hold, one for each of several images, or the words of a refusal
         alpha: opacity of the first image, which stays
         white: of the images, where their type does not say it
     """
 
     images: list[np.ndarray] | str
-    tile: np.ndarray | str
+    tile: np.ndarray | list[np.ndarray] | str
     alpha: np.ndarray | None = None
     white: float | None = None
 
@@ -35,7 +35,8 @@ def _of_layout(name: str, tile: Callable[[np.ndarray], np.ndarray] | str, white:
 
     def write(path: Path) -> UserFile:
         written = LAYOUTS[name](path)
-        found = tile if isinstance(tile, str) else tile(written.images[0])
+        found = tile if isinstance(tile, str) else [tile(image) for image in written.images]
+        found = found[0] if len(found) == 1 else found
         return UserFile(written.images, found, written.alpha, white)
 
     return write
@@ -117,8 +118,6 @@ def _part_of_16_bits(hot: int | None) -> Callable:
     return write
 
 
-_STACK = "images: save each as a file of its own"
-
 USER_FILES: dict[str, Callable[[Path], UserFile]] = {
     "f32.tif": _of_layout("gray float32", "has values of type float32"),
     "g16_big_be.tif": _of_layout("big-endian gray uint16", _eight_bits),
@@ -126,16 +125,16 @@ USER_FILES: dict[str, Callable[[Path], UserFile]] = {
     "hot.tif": _part_of_16_bits(65535),
     "scmos.tif": _part_of_16_bits(None),
     "i8_signed.tif": _of_layout("gray int8", _from_signed),
-    "ij_stack_one_directory.tif": _of_layout("ImageJ stack, one directory", _STACK),
-    "ome_stack.tif": _of_layout("OME stack", _STACK),
+    "ij_stack_one_directory.tif": _of_layout("ImageJ stack, one directory", _eight_bits),
+    "ome_stack.tif": _of_layout("OME stack", _eight_bits),
     "lut_fire.tif": _of_layout("palette of measured values", _fire),
     "lut_colors.tif": _of_layout("palette of colors", np.asarray),
-    "m16_2ch_contig.tif": _of_layout("2 channels of 16 bits", _STACK),
-    "m16_3ch_planar.tif": _of_layout("3 planar channels", _STACK),
-    "m8_2ch_contig.tif": _of_layout("2 channels", _STACK),
-    "m8_4ch_black.tif": _of_layout("4 channels", _STACK),
-    "m8_5ch_rgb.tif": _of_layout("RGB and two more", _STACK),
-    "r8_4ch_unspec.tif": _of_layout("RGB and one more", _STACK),
+    "m16_2ch_contig.tif": _of_layout("2 channels of 16 bits", _eight_bits),
+    "m16_3ch_planar.tif": _of_layout("3 planar channels", _eight_bits),
+    "m8_2ch_contig.tif": _of_layout("2 channels", np.asarray),
+    "m8_4ch_black.tif": _of_layout("4 channels", np.asarray),
+    "m8_5ch_rgb.tif": _of_layout("RGB and two more", np.asarray),
+    "r8_4ch_unspec.tif": _of_layout("RGB and one more", np.asarray),
     "r16_planar.tif": _of_layout("planar color uint16", "has 16 bits a channel: convert it to 8 bits first"),
     "r8_planar.tif": _of_layout("planar color uint8", np.asarray),
     "raw_thumb_first.tif": _of_layout("thumbnail, picture below", "has 16 bits a channel"),

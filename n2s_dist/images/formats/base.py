@@ -33,6 +33,9 @@ class Format(Protocol):
     def read(self, stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
         """Decode its images one after the other. Raises any error for damage."""
 
+    # reader(stream, path, contents) -> Callable[[int], DecodedImage], of formats that have it: any of its images by its
+    # number from 0, as long as the stream is open.
+
     def write(self, path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:
         """Write a file with these images, and with all that `contents` says of the file that they come from.
 

@@ -9,7 +9,8 @@ without the imagecodecs package, such as LZW, Pillow does, where it can.
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,14 +48,32 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
 
 
 def read(stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
+    return map(reader(stream, path, contents), range(contents.images))
+
+
+def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], DecodedImage]:
     stream.seek(0)
-    with tifffile.TiffFile(stream) as file:
-        for page, (stored, _) in zip(contents.form.pages, main_pages(file)[0], strict=True):
-            if page.through_pillow:
-                yield _through_pillow(stream, page)
-                continue
-            for plane in range(page.planes):
-                yield from _images(_samples(file, stored, page, plane), page, contents)
+    file = tifffile.TiffFile(stream)
+    both = list(zip(contents.form.pages, main_pages(file)[0], strict=True))
+    places = [
+        (page, stored, plane, place)
+        for page, (stored, _) in both
+        for plane in range(page.planes)
+        for place in range(len(page.groups))
+    ]
+
+    @lru_cache(1)  # channels of one page follow each other
+    def decoded(number: int) -> list[DecodedImage]:
+        page, stored, plane, _ = places[number]
+        if page.through_pillow:
+            return [_through_pillow(stream, page)]
+        return list(_images(_samples(file, stored, page, plane), page, contents))
+
+    def image(number: int) -> DecodedImage:
+        place = places[number][3]
+        return decoded(number - place)[place]
+
+    return image
 
 
 def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:

@@ -13,46 +13,22 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
-from n2s_dist.datasets.catalogue import resolve_source
-from n2s_dist.images.files import list_images
 from n2s_dist.shards.build.build_group import ALONE, BuildGroup
+from n2s_dist.shards.build.collection import Collection, OnError, measured
 from n2s_dist.shards.build.plan import BuildOptions, make_plan, split_images
+from n2s_dist.shards.build.sources import Measured, Source, digest, expanded, gather
 from n2s_dist.shards.build.staging import Layout, fingerprint_of_all, fingerprint_of_content
-from n2s_dist.shards.build.tiles import Source, digest, measure
 from n2s_dist.shards.build.workspace import begin, clear, locate_out, shared_workspace, workspace
 from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import as_utf8
 from n2s_dist.utils.process_pool import Workers
 from n2s_dist.utils.publishing import holds_others, place_beside, publish
-
-OnError = Literal["stop", "skip"]
-_SIZES_AT_ONCE = 64
-
-
-def gather(sources: list[str]) -> list[Source]:
-    """All images of all sources, in an order that depends on their names alone."""
-    found = []
-    for source in map(resolve_source, sources):
-        prefix = f"{source.name}/" if len(sources) > 1 else ""
-        images = list_images(source)
-        twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
-        if twice:
-            raise UserError(
-                f"{source} holds several images with the name {twice[0]}: rename them or leave all but one out"
-            )
-        found += [Source(image, as_utf8(prefix + image.name)) for image in images]
-    if len({source.name for source in found}) < len(found):
-        raise UserError("two sources have the same folder name and the same image names: rename one folder")
-    return sorted(found, key=lambda source: source.name)
 
 
 def fingerprint(images: list[Source], options: BuildOptions) -> str:
@@ -66,6 +42,11 @@ def _chosen(options: BuildOptions) -> dict:
     return {key: value for key, value in vars(options).items() if value or key not in later}
 
 
+def _images_of(source: Source, size: Measured) -> list[Source]:
+    """A file's images; the file itself where its header can't be read."""
+    return [source] if isinstance(size, str) else [image for image, _ in expanded(source, size)]
+
+
 def have_changed(images: list[Source], options: BuildOptions, out: Path, manifest: Manifest, pool: Workers) -> bool:
     """Whether images of the right names and sizes hold other bytes than the shards were built from.
 
@@ -74,65 +55,15 @@ def have_changed(images: list[Source], options: BuildOptions, out: Path, manifes
     if manifest.source_contents is None:
         return False
     left_out = read_skipped(out)
-    kept = [source for source in images if source.name not in left_out]
+    files = [source for source in images if source.name not in left_out]
+    sizes = {name: size for part in measured(files, options, pool) for name, size in part.items()}
+    every = [image for source in files for image in _images_of(source, sizes[source.name])]
+    kept = [image for image in every if image.name not in left_out]
     splits = split_images([source.name for source in kept], options)
     wanted = [kept[i] for places in splits.values() for i in places]
     done = tqdm(pool.map(digest, wanted), "images", total=len(wanted), unit="image", leave=False)
     total = sum(fingerprint_of_content(source.name, sha256) for source, sha256 in done)
     return fingerprint_of_all(total) != manifest.source_contents
-
-
-class Collection:
-    """Images to build from, their sizes, and those that are left out because they can't be read.
-
-    group: this node of those that build together.
-    """
-
-    def __init__(
-        self,
-        images: list[Source],
-        on_error: OnError,
-        skipped: dict[str, str] | None = None,
-        group: BuildGroup = ALONE,
-    ) -> None:
-        self.images, self.on_error, self.group = images, on_error, group
-        self.skipped = dict(skipped or {})  # name -> reason
-        self._sizes: dict[str, tuple[int, int]] = {}
-
-    def measure(self, pool: Workers) -> None:
-        """Read the size of every image from its header."""
-        images = self.group.share(self.kept())
-        parts = [images[at : at + _SIZES_AT_ONCE] for at in range(0, len(images), _SIZES_AT_ONCE)]
-        found: dict[str, tuple[int, int] | str] = {}
-        with tqdm(
-            total=len(images), desc="sizes", unit="image", leave=False, disable=not self.group.is_leader
-        ) as progress:
-            for part, sizes in pool.map(measure, parts):
-                progress.update(len(part))
-                found |= {source.name: size for source, size in zip(part, sizes, strict=True)}
-                if self.group.alone:
-                    self.skip({name: size for name, size in found.items() if isinstance(size, str)})
-        for others in self.group.exchange("sizes", found):
-            self._sizes |= {name: (size[0], size[1]) for name, size in others.items() if not isinstance(size, str)}
-            found |= others
-        self.skip({name: size for name, size in found.items() if isinstance(size, str)})
-
-    def skip(self, failures: dict[str, str]) -> None:
-        """Leave images out, or raise UserError where that is not wanted."""
-        if failures and self.on_error == "stop":
-            raise UserError(next(iter(failures.values())))
-        self.skipped |= failures
-        self.kept()
-
-    def kept(self) -> list[Source]:
-        kept = [source for source in self.images if source.name not in self.skipped]
-        if not kept:
-            raise UserError(f"none of the {len(self.images)} images can be read: {next(iter(self.skipped.values()))}")
-        return kept
-
-    def sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of the kept images."""
-        return [self._sizes[source.name] for source in self.kept()]
 
 
 def build_shards(
@@ -142,11 +73,13 @@ def build_shards(
     workers: int | None = None,
     on_error: OnError = "stop",
     group: BuildGroup = ALONE,
+    leave_out: frozenset[str] = frozenset(),
 ) -> Manifest:
     """Build the shards of `sources` in `out`, go on with them, or reuse them.
 
     sources: folders, zip or tar archives, or names of data sets that n2s fetch has fetched.
     group: this node of those that build together, each by the same call.
+    leave_out: names of images that are not wanted, of files of several.
 
     on_error "skip" leaves out images that can't be read and lists them in skipped.jsonl. Raises UserError
     for anything the user can mend. Whatever ends it, a kill included, the same call goes on with what was finished.
@@ -173,7 +106,7 @@ def build_shards(
         raise UserError(f"{out} exists and holds no shards: choose another --out")
 
     with _place_to_work(out, origin, options, group) as (group, work, parent), Workers(workers) as pool:
-        collection = Collection(images, on_error, group=group)
+        collection = Collection(images, options, on_error, group=group, leave_out=leave_out)
         collection.measure(pool)
         layout, contents, failures = None, 0, None
         while failures != {}:  # unreadable images that are skipped change the place of every tile: lay out the rest
@@ -276,7 +209,7 @@ def preview(
     sources: list[str], out: str | Path, options: BuildOptions, workers: int | None = None, on_error: OnError = "stop"
 ) -> None:
     """Print what build_shards would write: counts and sizes. Reads headers alone; writes nothing."""
-    collection = Collection(gather(sources), on_error)
+    collection = Collection(gather(sources), options, on_error)
     with Workers(workers) as pool:
         collection.measure(pool)
     need = 0

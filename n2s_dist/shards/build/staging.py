@@ -24,7 +24,8 @@ from tqdm import tqdm
 from n2s_dist.images.files import ImageFile
 from n2s_dist.shards.build.build_group import ALONE, BuildGroup
 from n2s_dist.shards.build.plan import BuildOptions, ShardPlan, SplitPlan, Tiles, make_plan, tiles_of_image
-from n2s_dist.shards.build.tiles import Content, Job, Places, Source, Written, finish_shard, write_image_tiles
+from n2s_dist.shards.build.sources import Source
+from n2s_dist.shards.build.tiles import Content, Job, Places, Written, finish_shard, write_image_tiles
 from n2s_dist.shards.manifest import ShardEntry
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sync

@@ -1,40 +1,30 @@
 """What a worker process of a build does with one image: decode, cut into tiles, write each to its place."""
 
 import contextlib
-import hashlib
 import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from lzma import LZMAError
 from pathlib import Path
-from typing import BinaryIO
-from zipfile import BadZipFile
 
 import numpy as np
 
-from n2s_dist.images.eight_bit import read_image
-from n2s_dist.images.files import KINDS, ImageFile
+from n2s_dist.images.decoded import DecodedImage
+from n2s_dist.images.eight_bit import as_eight_bits, read_image
+from n2s_dist.images.files import KINDS
 from n2s_dist.images.scale import Scale
-from n2s_dist.images.user_files import check_single, image_file_size, open_file
+from n2s_dist.images.user_files import check_single, open_file
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.noise.stored import bake
 from n2s_dist.shards import tar_format
 from n2s_dist.shards.build import plan
 from n2s_dist.shards.build.plan import BuildOptions, Tiles
+from n2s_dist.shards.build.sources import OpenSource, Source, opened, reading
 from n2s_dist.shards.manifest import ShardEntry
 from n2s_dist.utils import tar_members
-from n2s_dist.utils.errors import RunFailed, UserError
+from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file, sync
 from n2s_dist.utils.hashing import name_key
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image to build from, and the name it goes by in the shards."""
-
-    file: ImageFile
-    name: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Content:
-    """What was written of an image: a checksum of its tiles, and the SHA-256 of the file that they were made from."""
+    """What was written of an image: a checksum of its tiles, and the SHA-256 of what they were made from."""
 
     crc32: int
     sha256: str
@@ -80,78 +70,25 @@ class Job:
     shared: bool = False  # whether other nodes write into the same shards
 
 
-@dataclass(frozen=True)
-class _OpenFile(ImageFile):
-    """A file that is open: what is decoded is what was hashed, whatever happens to its name."""
-
-    stream: BinaryIO | None = None
-
-    def open(self) -> BinaryIO:
-        assert self.stream
-        return self.stream
-
-
-@contextlib.contextmanager
-def _opened(file: ImageFile) -> Iterator[tuple[_OpenFile, str]]:
-    """An image's file, open at its beginning, and the SHA-256 of its bytes."""
-    with file.open() as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-        stream.seek(0)
-        yield _OpenFile(file.source, file.name, file.num_bytes, file.offset, stream), digest
-
-
-@contextlib.contextmanager
-def _reading(file: ImageFile) -> Iterator[None]:
-    """Whatever an image can't be read for becomes a UserError; RunFailed when that is so for all of its source."""
-    try:
-        yield
-    except (UserError, OSError) as error:
-        try:
-            next(file.source.iterdir(), None) if file.source.is_dir() else file.source.open("rb").close()
-        except OSError as of_all:
-            raise RunFailed(f"{file.source} can no longer be read ({of_all.strerror or of_all})") from None
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{file.path} can't be read ({error.strerror or error})") from None
-    except MemoryError:
-        raise UserError(f"{file.path} needs more memory than there is: leave it out, or cut it into parts") from None
-    except (BadZipFile, zlib.error, LZMAError, EOFError) as error:
-        raise UserError(f"{file.path} can't be read from its archive ({error})") from None
-
-
-def measure(sources: list[Source]) -> list[tuple[int, int] | str]:
-    """(height, width) of each image, or why it can't be read."""
-    sizes: list[tuple[int, int] | str] = []
-    for source in sources:
-        try:
-            with _reading(source.file):
-                sizes.append(image_file_size(source.file))
-        except UserError as error:
-            sizes.append(str(error))
-    return sizes
-
-
-def digest(source: Source) -> str:
-    """SHA-256 of an image's file. Raises UserError when it can't be read."""
-    with _reading(source.file), _opened(source.file) as (_, found):
-        return found
-
-
 def tile_shape(size: tuple[int, int], options: BuildOptions) -> tuple[int, int, int]:
     """[H, W, C] of the tiles of an image: all of one shape, since the last ones align to the border."""
     return min(options.tile_size, size[0]), min(options.tile_size, size[1]), options.channels
 
 
-def cut_tiles(job: Job, file: ImageFile, options: BuildOptions) -> Iterator[np.ndarray]:
+def cut_tiles(job: Job, image: OpenSource, options: BuildOptions) -> Iterator[np.ndarray]:
     """Decode an image, and return its tiles one by one, with noise in them where the options say so.
 
     Raises UserError before the first tile.
     """
     if options.already_noisy:
-        return cut_noisy_tiles(job, file, options)
-    image = read_image(file, options.channels)
-    check_size(job, *image.shape[:2])
-    return _clean_or_corrupted(job, image, options)
+        return cut_noisy_tiles(job, image, options)
+    if image.picture is None:
+        pixels = read_image(image.file, options.channels)
+    else:
+        scale = job.source.page and job.source.page.scale
+        pixels = as_eight_bits(image.picture, scale, Path(job.source.path), options.channels)
+    check_size(job, *pixels.shape[:2])
+    return _clean_or_corrupted(job, pixels, options)
 
 
 def _clean_or_corrupted(job: Job, image: np.ndarray, options: BuildOptions) -> Iterator[np.ndarray]:
@@ -167,16 +104,13 @@ def _clean_or_corrupted(job: Job, image: np.ndarray, options: BuildOptions) -> I
         yield np.ascontiguousarray(tile)
 
 
-def cut_noisy_tiles(job: Job, file: ImageFile, options: BuildOptions) -> Iterator[np.ndarray]:
+def cut_noisy_tiles(job: Job, image: OpenSource, options: BuildOptions) -> Iterator[np.ndarray]:
     """The same of an image that has its noise already, at the file's own depth. Raises UserError."""
     assert options.noise is not None
     stored = parse_training_noise(options.noise).encoding
-    path = job.source.file.path
-    with open_file(file) as opened:
-        check_single(opened.contents, path)
-        scale = opened.find_scale(options.white, options.black) or Scale(0, 1)
-        (picture,) = opened.images()
-        pixels, nodata = picture.pixels, opened.contents.nodata
+    path = job.source.path
+    picture, nodata, scale = _noisy_picture(job, image, options)
+    pixels = picture.pixels
     check_size(job, *pixels.shape[:2])
     if picture.alpha is not None:
         raise UserError(f"{path} has an alpha channel: save it without")
@@ -195,9 +129,21 @@ def cut_noisy_tiles(job: Job, file: ImageFile, options: BuildOptions) -> Iterato
     )
 
 
+def _noisy_picture(job: Job, image: OpenSource, options: BuildOptions) -> tuple[DecodedImage, float | None, Scale]:
+    """An image at its own depth, its value of missing pixels, and its scale."""
+    if image.picture is not None:
+        assert job.source.page
+        return image.picture, image.nodata, job.source.page.scale or Scale(0, 1)
+    with open_file(image.file) as file:
+        check_single(file.contents, job.source.file.path)
+        scale = file.find_scale(options.white, options.black) or Scale(0, 1)
+        (picture,) = file.images()
+        return picture, file.contents.nodata, scale
+
+
 def check_size(job: Job, height: int, width: int) -> None:
     if (height, width) != job.size:
-        raise UserError(f"{job.source.file.path} changed while shards were built: run the command again")
+        raise UserError(f"{job.source.path} changed while shards were built: run the command again")
 
 
 def read_tiles(places: Places, shape: tuple[int, int, int], dtype: str) -> Iterator[np.ndarray]:
@@ -224,17 +170,17 @@ def _tiles_are_there(found: Written | None, job: Job, sha256: str, options: Buil
 def write_image_tiles(options: BuildOptions, job: Job) -> Content | str:
     """Write one image's tiles to their places. Returns what was written, or why the image can't be read."""
     try:
-        with _reading(job.source.file), _opened(job.source.file) as (file, sha256):
-            if job.written and _tiles_are_there(job.written, job, sha256, options):
+        with reading(job.source.file), opened(job.source) as image:
+            if job.written and _tiles_are_there(job.written, job, image.sha256, options):
                 return job.written.content
-            if job.before and _tiles_are_there(job.before, job, sha256, options):
+            if job.before and _tiles_are_there(job.before, job, image.sha256, options):
                 shape, dtype = tile_shape(job.size, options), options.dtype(job.places.split)
                 tiles = read_tiles(job.before.places, shape, dtype)
             else:
-                tiles = cut_tiles(job, file, options)
+                tiles = cut_tiles(job, image, options)
     except UserError as error:
         return str(error)
-    return Content(write_tiles(job, tiles), sha256)
+    return Content(write_tiles(job, tiles), image.sha256)
 
 
 def write_tiles(job: Job, content: Iterator[np.ndarray]) -> int:

@@ -22,9 +22,10 @@ from support.archives import contents
 from support.paths import ROOT
 
 from n2s_dist.shards import reader
-from n2s_dist.shards.build import builder, plan, staging, tiles
+from n2s_dist.shards.build import builder, collection, plan, staging, tiles
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
+from n2s_dist.shards.build.sources import Source
 from n2s_dist.shards.build.workspace import workspace
 from n2s_dist.shards.manifest import read_manifest
 from n2s_dist.shards.reader import ShardSet
@@ -327,13 +328,13 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(source, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def all_of_one_size(images: list[tiles.Source]) -> list[tuple[int, int]]:
+def all_of_one_size(options: BuildOptions, images: list[Source]) -> list[tuple[int, int]]:
     """Stands in for measure in worker processes."""
     return [(40, 40)] * len(images)
 
 
 def test_an_image_that_changes_in_the_meantime_is_named(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(builder, "measure", all_of_one_size)
+    monkeypatch.setattr(collection, "measure", all_of_one_size)
     with pytest.raises(UserError, match=r"image\d\.png changed while shards were built"):
         build_shards([str(source)], tmp_path / "out", OPTIONS, workers=1)
     assert not list(tmp_path.iterdir())
