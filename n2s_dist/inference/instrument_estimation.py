@@ -1,16 +1,16 @@
-"""Estimate any noise level function and the width of the noise's correlation from one noisy image.
+"""Estimate any noise level function and the noise's correlation from one noisy image.
 
-    noisy ──► pieces ──► first guess by differences (level_function.py) ──► corrected for each lag and brightness until
-              the score finds the pieces as noisy as their denoised version with noise of the guess put on
+    noisy ──► pieces ──► denoised as if the noise were stronger than it is ──► what was taken from flat areas, by
+              brightness and scale (residuals.py) ──► the next guess, and so on
 
-For a network that is told maps. F is the noise that it finds in stable coordinates and u a field drawn like the noise.
-A true one has, for every linear filter h (Stein's identity for noise of any covariance),
+For a network that is told maps. Told too much, it takes all noise from a flat area and leaves what is not flat (it has
+been trained so: ardae.overstated), so what it takes there is the noise itself, however it came about. Told too little,
+it would leave the coarse part of correlated noise and never find it. How much the network takes of known noise is
+measured as well, on the denoised pieces with noise of the guess, and divided out (indirect inference).
 
-    E[(h * F)^2] = E[(h * u) (h * dF/du)]
-
-so the ratio of the two sides, by lags of differences and by brightness, says where the guess is too weak or too strong,
-and at which distances. What the ratio is where the guess is right is measured: on the denoised pieces with fresh noise
-(indirect inference, as noise_estimation.py has it for one level).
+A kernel that is wider than the noise's costs decibels, one that is narrower next to nothing, as long as the density at
+coarse scales is right. A camera's noise has a kernel in each channel and JPEG's on top: the width that color networks
+are told is less than the one that was found.
 """
 
 from typing import NamedTuple
@@ -18,161 +18,129 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from n2s_dist.inference.level_function import (
-    LAGS,
-    LEAST_WIDTH,
-    Binned,
-    LevelFunction,
-    bin_edges,
-    binned,
-    difference,
-    first_guess,
-    fit_variance,
-    lags_that_tell,
-    passed,
-    width_of,
-)
+from n2s_dist.distributed.precision import full_precision
+from n2s_dist.inference import residuals
+from n2s_dist.inference.level_function import LevelFunction, fit_variance
 from n2s_dist.inference.pieces import Pieces
+from n2s_dist.inference.residuals import Residual, strengths
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.blurred import blur, kernel, radius
+from n2s_dist.noise.blurred import Blurred
+from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.utils.hashing import frozen_rng
 
-_PROBE = 0.05  # step of finite differences, in noise standard deviations
-_ROUNDS = 5
-_LEAST_SLOPE = 0.3  # of a secant, so that a step is at most so many times what the ratio alone would have it be
-_MOST_STEP, _MOST_WIDENING = 1.2, 0.3  # in a round: of a variance's logarithm, and of the width in pixels
+_ROUNDS = 4
+_START = Gaussian(40 / 255)
+_START_WIDTH = 0.6  # in pixels: told white noise, a gray network leaves correlated noise alone
+_WIDER = 0.05  # in pixels, than what was found: in the next round of a gray network
+_NARROWER = 0.25  # in pixels, than what was found: what a color network is told in the end
+_OVERSTATED = 1.4  # how many times the standard deviation that was found is told in the next round
 _ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
-_ENOUGH = 0.01  # a round that changes less is the last
+_UNEVEN = 0.5  # the evenness below which what was taken away is texture
+_MOST_CORRECTION = 1.12  # of a standard deviation, by what the network takes of known noise
 _SEED = 0x696E7374
 
 
-class _Secant:
-    """Steps of one number towards where nothing is missing, from how far the steps before have brought it."""
-
-    def __init__(self, least_slope: float) -> None:
-        self._least, self._before = least_slope, (0.0, 0.0)
-
-    def step(self, place: float, missing: float) -> float:
-        """How far to go. missing: how far it would be, did what is missing fall as the place moves."""
-        moved, slope = place - self._before[0], 1.0
-        if self._before != (0.0, 0.0) and moved:
-            slope = min(max((self._before[1] - missing) / moved, self._least), 1.0)
-        self._before = place, missing
-        return missing / slope
-
-
 class Estimate(NamedTuple):
-    """What was found in one image. low, high: the brightness that it was found at."""
+    """What was found in one image. low, high: the brightness that it was found at. is_even: noise, not texture."""
 
     function: LevelFunction
     low: float
     high: float
-
-
-def estimate_level_function(model: ScoreModel, pieces: Pieces) -> NoiseModel:
-    """The noise of an image that `pieces` stand for, of the simplest family that agrees with what was found.
-
-    model: one that is told maps. Deterministic. Costs up to 20 passes over the pieces. Widths stay within what the
-    model was trained on.
-    """
-    return noise_of_all(model, [find_level_function(model, pieces)])
+    is_even: bool
 
 
 def noise_of_all(model: ScoreModel, found: list[Estimate]) -> NoiseModel:
-    """One noise for images of one instrument: the median of what was found in each."""
+    """One noise for images of one instrument: the median of what was found in each, of the simplest family that agrees.
+
+    Images with texture everywhere count only if there are no others.
+    """
+    found = [each for each in found if each.is_even] or found
     coefficients = np.median([each.function.coefficients for each in found], axis=0)
     width = float(np.median([each.function.width for each in found]))
     low, high = min(each.low for each in found), max(each.high for each in found)
     return LevelFunction(coefficients, width).noise(model.families, low, high)
 
 
+@full_precision
 @torch.no_grad()
 def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
-    """What estimate_level_function names."""
+    """The strength at each brightness and the correlation of the noise of an image that `pieces` stand for.
+
+    model: one that is told maps. Deterministic. Costs 5 passes over the pieces. Widths stay within what the model was
+    trained on.
+    """
     noisy = pieces.pixels.cpu().numpy().astype(np.float64)
     counted = np.ones(noisy.shape, bool) if pieces.counted is None else pieces.counted.cpu().numpy()
-    guess, clean = first_guess(noisy, counted), noisy
-    ends = np.quantile(noisy[counted], _ENDS)
-    guess = guess._replace(width=min(guess.width, model.noise.max_width))
-    place, of_level, of_width = 0.0, _Secant(_LEAST_SLOPE), _Secant(_LEAST_SLOPE)
-    for number in range(_ROUNDS):
-        last = number == _ROUNDS - 1
-        if last and guess.width < LEAST_WIDTH:
-            guess = guess._replace(width=0.0)
-        found, wanted, clean = _compare(model, pieces, counted, guess, ends)
-        ends = np.quantile(clean[counted], _ENDS)
-        width = guess.width
-        if not last:
-            step = np.clip(of_width.step(width, wanted.width - width), -_MOST_WIDENING, _MOST_WIDENING)
-            width = float(np.clip(width + step, 0, model.noise.max_width))
-        telling = lags_that_tell(guess.width)
-        wider = np.log(passed(guess.width)[telling].mean() / passed(width)[telling].mean())
-        missing = float(np.average(wanted.log_ratio, weights=found.pixels))
-        step = float(np.clip(of_level.step(place, missing), -_MOST_STEP, _MOST_STEP))
-        place += step
-        change = wanted.log_ratio - missing + step + wider
-        variance = guess.variance(found.x) * np.exp(change)
-        settled = np.max(np.abs(change)) < _ENOUGH and abs(width - guess.width) < _ENOUGH
-        guess = LevelFunction(fit_variance(found.x, variance, found.pixels), width)
-        if settled:
-            break
-    return Estimate(guess, *map(float, ends))
+    finder = _Finder(model, counted, noisy.shape[1] == 1)
+    told = finder.start
+    guess = LevelFunction(np.full((noisy.shape[1], 3), _START.sigma**2), 0.0)
+    for _ in range(_ROUNDS):
+        clean = finder.denoised(pieces.pixels, told)
+        for _ in range(2):  # flat areas depend on the guess
+            found = residuals.measure(noisy - clean, clean, counted, guess.variance_of(clean))
+            guess = LevelFunction(_fit(found, found.variance), found.width)
+        low, high = map(float, np.quantile(clean[counted], _ENDS))
+        told = finder.overstated(guess, found).noise(model.families, low, high)
+    function = finder.corrected(guess, found, clean, told, (low, high))
+    return Estimate(function, low, high, found.evenness >= _UNEVEN)
 
 
-class _Wanted(NamedTuple):
-    """What would make both sides equal. log_ratio: of variances, [C, BINS]; width: in pixels."""
-
-    log_ratio: np.ndarray
-    width: float
-
-
-def _compare(
-    model: ScoreModel, pieces: Pieces, counted: np.ndarray, guess: LevelFunction, ends: np.ndarray
-) -> tuple[Binned, _Wanted, np.ndarray]:
-    """What a guess leaves in the pieces, what it lacks, and the denoised pieces, float64 [N, C, H, W].
-
-    ends: the darkest and the brightest that they are.
-    """
-    noise = guess.noise(model.families, *map(float, ends))
-    found, clean = _sides(model, pieces.pixels, noise, counted, None)
-    corrupted = noise.corrupt(np.moveaxis(clean.clip(0, 1), 1, -1), frozen_rng(_SEED, 1))
-    again = torch.from_numpy(np.ascontiguousarray(np.moveaxis(corrupted, -1, 1), np.float32)).to(pieces.pixels)
-    expected, _ = _sides(model, again, noise, counted, clean)
-    by_lag = _correction(found, expected, (1, 2), slice(None))
-    by_bin = _correction(found, expected, (0,), lags_that_tell(guess.width))
-    return found, _Wanted(np.log(by_bin), width_of(passed(guess.width) * by_lag, near=guess.width)), clean
+def _fit(found: Residual, variance: np.ndarray) -> np.ndarray:
+    """Coefficients [C, 3] of a level function, from variances at the brightnesses where there are any."""
+    rows = []
+    for x, own, squares in zip(found.x, variance, found.squares, strict=True):
+        there = squares > 0
+        rows.append(fit_variance(x[None, there], own[None, there], squares[None, there])[0])
+    return np.stack(rows)
 
 
-def _correction(found: Binned, expected: Binned, axes: tuple[int, ...], lags: slice) -> np.ndarray:
-    """How many times as large variances have to be. axes: of [LAGS, C, BINS], to add up over."""
-    ratios = []
-    for each in (found, expected):
-        response, power = each.sums[:, lags].sum(axis=tuple(axis + 1 for axis in axes))
-        power = np.maximum(power, 1e-12)
-        ratios.append(np.maximum(response, 1e-3 * power) / power)
-    return np.clip(ratios[1] / ratios[0], np.exp(-_MOST_STEP), np.exp(_MOST_STEP))
+class _Finder(NamedTuple):
+    """A network, the pixels that count, and whether images are gray."""
 
+    model: ScoreModel
+    counted: np.ndarray
+    is_gray: bool
 
-def _sides(
-    model: ScoreModel, y: torch.Tensor, noise: NoiseModel, counted: np.ndarray, clean: np.ndarray | None
-) -> tuple[Binned, np.ndarray]:
-    """Both sides of Stein's identity by lag and brightness, and the denoised pieces, float64 [N, C, H, W].
+    @property
+    def start(self) -> NoiseModel:
+        width = min(_START_WIDTH, self.model.noise.max_width)
+        return Blurred(_START, width) if self.is_gray and width else _START
 
-    clean: what brightness is taken from; None takes the denoised pieces.
-    """
-    z, condition = model.given(y, noise)
-    reach = radius(noise.width) if noise.width else 0
-    rows, columns = z.shape[2] + 2 * reach, z.shape[3] + 2 * reach
-    field = frozen_rng(_SEED, 0).standard_normal((*z.shape[:2], rows, columns))
-    u = np.ascontiguousarray(blur(field, kernel(noise.width)) if reach else field, np.float32)
-    score = model.unperturbed(z, condition)
-    moved = model.unperturbed(z + _PROBE * torch.from_numpy(u).to(z), condition)
-    estimate = noise.posterior_mean(y, score).cpu().numpy().astype(np.float64)
-    power, response = score.cpu().numpy(), ((score - moved) / _PROBE).cpu().numpy()
-    clean = estimate if clean is None else clean
-    maps = [
-        [difference(u, lag).astype(np.float64) * difference(response, lag) for lag in LAGS],
-        [difference(power, lag).astype(np.float64) ** 2 for lag in LAGS],
-    ]
-    return binned(maps, clean, counted, bin_edges(clean, counted)), estimate
+    def denoised(self, y: torch.Tensor, told: NoiseModel) -> np.ndarray:
+        """Pieces [N, C, H, W] without noise that is told, float64."""
+        z, condition = self.model.given(y, told)
+        estimate = told.posterior_mean(y, self.model.unperturbed(z, condition))
+        return estimate.cpu().numpy().astype(np.float64)
+
+    def width(self, found: float) -> float:
+        """What the network is to be told in the end, where a width was found."""
+        return min(max(found if self.is_gray else found - _NARROWER, 0.0), self.model.noise.max_width)
+
+    def overstated(self, guess: LevelFunction, found: Residual) -> LevelFunction:
+        """What is told in the next round."""
+        if self.is_gray:
+            width = min(guess.width + _WIDER, self.model.noise.max_width) if guess.width else 0.0
+            level = found.level(width)
+        else:
+            width, told = 0.0, self.width(guess.width)
+            level = found.level(told) * strengths(told)[-1]
+        strongest = max(float(np.max(each.high.std(0.5))) for each in self.model.noise.ranges)
+        most = strongest / max(float(np.sqrt(guess.coefficients.max())), 1e-6)
+        return LevelFunction(guess.coefficients * min(level * _OVERSTATED, most) ** 2, width)
+
+    def corrected(
+        self, guess: LevelFunction, found: Residual, clean: np.ndarray, told: NoiseModel, ends: tuple[float, float]
+    ) -> LevelFunction:
+        """The guess over what the network takes of noise that is known to be there."""
+        known = LevelFunction(guess.coefficients * found.level(guess.width) ** 2, guess.width)
+        noise = known.noise(self.model.families, *ends)
+        corrupted = noise.corrupt(np.moveaxis(clean.clip(0, 1), 1, -1), frozen_rng(_SEED, 0))
+        device = next(self.model.parameters()).device
+        again = torch.from_numpy(np.ascontiguousarray(np.moveaxis(corrupted, -1, 1), np.float32))
+        taken = np.moveaxis(corrupted, -1, 1) - self.denoised(again.to(device), told)
+        seen = residuals.measure(taken, clean, self.counted, guess.variance_of(clean))
+        there = known.variance(seen.x) * strengths(guess.width)[1] ** 2
+        share = np.clip(there / np.maximum(seen.variance, 1e-12), _MOST_CORRECTION**-2, _MOST_CORRECTION**2)
+        width = self.width(guess.width)
+        return LevelFunction(_fit(found, found.variance * share) * found.level(width) ** 2, width)

@@ -1,38 +1,31 @@
-"""How strong noise is at each brightness and how far it is correlated, read off from differences of pixels.
+"""How strong noise is at each brightness and how far it is correlated, and the noise that has about that.
 
     n = sqrt(v(x)) (K * w)        w white, unit variance; v the noise level function; K a Gaussian kernel of unit energy
 
-The diagonal difference of lag d, (a - b - c + d) / 2 over the corners of a square of side d, leaves of white noise all
-of its variance, of smooth images nothing, and of correlated noise (1 - rho(d))^2, rho being K's autocorrelation along
-one axis. So strengths at several lags tell v and the width of K together. In a channel v is a parabola that is nowhere
-negative: it holds Gaussian, Poisson, Poisson-Gaussian and Gamma noise, and what a tone curve makes of them.
+In a channel v is a parabola that is nowhere negative: it holds Gaussian, Poisson, Poisson-Gaussian and Gamma noise, and
+what a tone curve makes of them.
 """
 
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.optimize import nnls
 
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.blurred import Blurred, autocorrelation
+from n2s_dist.noise.blurred import Blurred
 from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import LOWEST_STORED_ZETA, Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 
-LAGS = (1, 2, 4)  # in pixels
 BINS = 6  # of brightness, with as many pixels each
-LEAST_WIDTH = 0.5  # in pixels: fine texture looks as much correlated, and less than that costs next to nothing
+LEAST_WIDTH = 0.1  # in pixels: narrower kernels are white
 
-_CORRELATED = 0.55  # in pixels: the width below which a first guess is white
 _LEAST_STD = 0.02 / 255
-_FLAT, _SMOOTHING = 0.1, 4.0  # the share of pixels that count as flat, by gradients smoothed over so many pixels
 _ALIKE = 0.1  # relative errors of a variance below which a simpler formula is taken
 _CURVE_POINTS = 33
-_STRAIGHT_START = 1.0  # how far a first fit is drawn to a constant, and later ones
 _RIDGE = 0.002
 
 
@@ -62,6 +55,10 @@ class LevelFunction(NamedTuple):
         """v at brightnesses [C, ...] of each channel."""
         found = [_basis(values) @ own for values, own in zip(x, self.coefficients, strict=True)]
         return np.maximum(np.stack(found), _LEAST_STD**2)
+
+    def variance_of(self, images: np.ndarray) -> np.ndarray:
+        """v at each value of images [N, C, H, W]."""
+        return np.moveaxis(self.variance(np.moveaxis(images, 1, 0)), 0, 1)
 
     def noise(self, able: Collection[str], low: float = 0.0, high: float = 1.0) -> NoiseModel:
         """The simplest noise that agrees with it between two brightnesses, of families among `able`.
@@ -100,57 +97,6 @@ def _basis(x: np.ndarray) -> np.ndarray:
     return np.stack([(1 - x) ** 2, 2 * x * (1 - x), x**2], axis=-1)
 
 
-# --- statistics ---------------------------------------------------------------------------------------------
-
-
-def difference(values: np.ndarray, lag: int) -> np.ndarray:
-    """Diagonal differences of images [..., H, W]: [..., H - lag, W - lag]."""
-    a, b, c, d = corners(values, lag)
-    return 0.5 * (a - b - c + d)
-
-
-def corners(values: np.ndarray, lag: int) -> tuple[np.ndarray, ...]:
-    """The corners of all squares of a side of `lag` pixels, row by row, of images [..., H, W]."""
-    return values[..., :-lag, :-lag], values[..., :-lag, lag:], values[..., lag:, :-lag], values[..., lag:, lag:]
-
-
-def passed(width: float) -> np.ndarray:
-    """The share of noise's variance that differences of each lag leave, float64 [len(LAGS)]."""
-    return np.array([np.interp(width, _WIDTHS, column) for column in _PASSED.T])
-
-
-_WIDTHS = np.linspace(0, 2.5, 126)
-_PASSED = (1 - np.array([autocorrelation(float(width), LAGS) for width in _WIDTHS])) ** 2
-
-
-def width_of(shares: np.ndarray, near: float) -> float:
-    """The width at which differences leave shares [len(LAGS)] that stand to each other as these do.
-
-    near: a width that the answer is close to. Narrow kernels show in the ratio of the first two lags, wide ones in that
-    of the last two.
-    """
-    wide = float(np.clip((near - 0.4) / 0.5, 0, 1))
-    weights = np.array([1 - 0.6 * wide, 0.4 + 0.6 * wide])
-    known = np.diff(np.log(_PASSED), axis=1)
-    return float(_WIDTHS[np.argmin((known - np.diff(np.log(shares))) ** 2 @ weights)])
-
-
-def lags_that_tell(width: float) -> slice:
-    """Of LAGS the two that most of such noise shows in."""
-    return slice(0, 2) if width < 0.6 else slice(1, 3)
-
-
-class Binned(NamedTuple):
-    """Sums over pixels by lag, channel and bin of brightness.
-
-    sums: [M, len(LAGS), C, BINS] of M maps of values. x: the mean brightness, and pixels: how many, [C, BINS].
-    """
-
-    sums: np.ndarray
-    x: np.ndarray
-    pixels: np.ndarray
-
-
 def bin_edges(x: np.ndarray, counted: np.ndarray) -> np.ndarray:
     """Edges of bins of each channel's brightness, [C, BINS + 1], of images [N, C, H, W].
 
@@ -163,26 +109,6 @@ def bin_edges(x: np.ndarray, counted: np.ndarray) -> np.ndarray:
         low, high = np.quantile(values, (0.005, 0.995))
         edges.append((np.quantile(values, shares) + low + (high - low) * shares) / 2)
     return np.stack(edges)
-
-
-def binned(maps: list[list[np.ndarray]], x: np.ndarray, counted: np.ndarray, edges: np.ndarray) -> Binned:
-    """Add maps up. maps: M lists of one map for each lag, as `difference` gives them. x, counted: [N, C, H, W]."""
-    channels = x.shape[1]
-    sums = np.zeros((len(maps), len(LAGS), channels, BINS))
-    mean, count = np.zeros((channels, BINS)), np.zeros((channels, BINS))
-    for place, lag in enumerate(LAGS):
-        whole = np.logical_and.reduce(corners(counted, lag))
-        brightness = np.mean(corners(x, lag), axis=0)
-        for channel in range(channels):
-            inside = whole[:, channel]
-            own = brightness[:, channel][inside]
-            bins = np.clip(np.searchsorted(edges[channel], own, side="right") - 1, 0, BINS - 1)
-            for number, by_lag in enumerate(maps):
-                sums[number, place, channel] = np.bincount(bins, by_lag[place][:, channel][inside], BINS)
-            if place == 0:
-                count[channel] = np.bincount(bins, minlength=BINS)
-                mean[channel] = np.bincount(bins, own, BINS) / np.maximum(count[channel], 1)
-    return Binned(sums, mean, count)
 
 
 def fit_variance(x: np.ndarray, variance: np.ndarray, count: np.ndarray, ridge: float = _RIDGE) -> np.ndarray:
@@ -202,26 +128,3 @@ def fit_variance(x: np.ndarray, variance: np.ndarray, count: np.ndarray, ridge: 
             expected = np.maximum(_basis(own_x) @ coefficients, 0.2 * own)
         found.append(coefficients)
     return np.stack(found)
-
-
-def first_guess(noisy: np.ndarray, counted: np.ndarray) -> LevelFunction:
-    """From the flattest parts of noisy images [N, C, H, W]. counted: bool, the pixels that count.
-
-    Texture makes it too strong, or correlated noise too narrow and then too weak.
-    """
-    wide = (0, 0, _SMOOTHING, _SMOOTHING)
-    slopes = np.gradient(gaussian_filter(noisy, wide), axis=(-2, -1))
-    activity = np.sqrt(gaussian_filter(sum(slope**2 for slope in slopes), (0, 0, 1.5, 1.5)))
-    limits = [np.quantile(activity[:, c][counted[:, c]], _FLAT) for c in range(noisy.shape[1])]
-    flat = counted & (activity <= np.array(limits)[:, None, None])
-    smooth = gaussian_filter(noisy, (0, 0, 2, 2))
-    squares = [difference(noisy, lag) ** 2 for lag in LAGS]
-    found = binned([squares, [np.ones_like(square) for square in squares]], smooth, flat, bin_edges(smooth, flat))
-    power, squares_counted = found.sums
-    by_lag = power.sum(axis=(1, 2)) / np.maximum(squares_counted.sum(axis=(1, 2)), 1)
-    width = width_of(np.maximum(by_lag, _LEAST_STD**2), near=0.65)
-    width = width if width >= _CORRELATED else 0.0
-    variance = power[1] / np.maximum(squares_counted[1], 1) / passed(width)[1]
-    return LevelFunction(
-        fit_variance(found.x, np.maximum(variance, _LEAST_STD**2), np.maximum(found.pixels, 1), _STRAIGHT_START), width
-    )

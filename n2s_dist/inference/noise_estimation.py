@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from n2s_dist.distributed.precision import full_precision
-from n2s_dist.inference.instrument_estimation import estimate_level_function
+from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
 from n2s_dist.inference.pieces import PIECE_SIDE, Pieces, choose_pieces
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
@@ -70,7 +70,11 @@ def estimate_noise(
         raise UserError("the image has values that are not finite: its noise can't be estimated")
     candidates = _known(model)
     if model.condition_kind == "map" and family in (None, *_NOT_OF_ONE_LEVEL):
-        return estimate_level_function(model, _pieces(model, noisy, missing, _LARGE_PIECES))
+        found = find_level_function(model, _pieces(model, noisy, missing, _LARGE_PIECES))
+        white = [each for each in candidates if each.constant_std is not None]
+        if found.is_even or family is not None or not white:
+            return noise_of_all(model, [found])
+        candidates = white  # texture everywhere: only the weakest noise is sure to do no harm
     if family is not None:
         candidates = [each for each in candidates if each.family == family]
     if not candidates:

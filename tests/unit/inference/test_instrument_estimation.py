@@ -47,7 +47,7 @@ def test_strength_at_each_brightness_and_width_of_flat_blocks(text, strength):
     found = estimate_noise(Blocks(strength), noisy_blocks(text))
     assert found.width == pytest.approx(truth.width, abs=0.1)
     for x in (0.2, 0.5, 0.8):
-        assert float(np.max(found.std(x))) == pytest.approx(float(truth.std(x)), rel=0.05)
+        assert float(np.max(found.std(x))) == pytest.approx(float(truth.std(x)), rel=0.06)
 
 
 def test_channels_have_curves_of_their_own():
@@ -86,3 +86,17 @@ def test_a_level_of_one_named_family_is_found_as_before():
 def test_a_network_of_correlated_noise_alone_estimates_no_family():
     with pytest.raises(UserError, match="correlated noise can't be estimated"):
         estimate_noise(Blocks(noise="gaussian:2-60+blur:0.5-1.5"), noisy_blocks("gaussian:25"), "gaussian")
+
+
+class Texture(Blocks):
+    """A score that takes everything but each block's mean, also where it is told weak noise."""
+
+
+def test_texture_everywhere_is_not_taken_for_strong_noise():
+    """Half of the image is covered with stripes of 40 levels, in noise of 2: what is taken away is not even."""
+    rng = np.random.default_rng(0)
+    clean = np.full((320, 320, 1), 0.5)
+    clean[:, ::4] += 20 / 255 * (rng.uniform(size=(320, 80, 1)) < np.linspace(0, 1, 320)[:, None, None])
+    noisy = parse_noise("gaussian:2").corrupt(clean, rng).astype(np.float32)
+    assert not find_level_function(Texture(), _pieces(noisy)).is_even
+    assert find_level_function(Blocks(), _pieces(noisy_blocks("gaussian:25"))).is_even
