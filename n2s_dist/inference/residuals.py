@@ -24,7 +24,7 @@ _LEAST = 1e-9  # of a variance
 _WIDTHS = np.linspace(0, 2.5, 126)
 _WIDTH_WEIGHTS = np.array([1.0, 1.0, 0.7, 0.4])  # of SCALES: coarse ones have few squares, and some of the image
 _CORRELATED = 0.35  # in pixels: the width from which on coarse scales count most
-_LEVEL_WEIGHTS = {False: np.array([0.3, 0.4, 0.2, 0.1]), True: np.array([0.1, 0.3, 0.4, 0.2])}
+_LEVEL_WEIGHTS = {False: np.array([0.3, 0.4, 0.2, 0.1]), True: np.array([0.0, 0.2, 0.5, 0.3])}
 
 
 class Residual(NamedTuple):
@@ -54,7 +54,7 @@ class Residual(NamedTuple):
     def level(self, width: float) -> float:
         """How many times sqrt(variance) the standard deviation of noise of this width is that would do the same."""
         known = np.isfinite(self.relative)
-        weights = np.where(known, _LEVEL_WEIGHTS[width >= _CORRELATED], 0)
+        weights = np.where(known, _LEVEL_WEIGHTS[self.width > 0], 0)
         own = np.where(known, self.relative, 0) / strengths(width)
         return float(np.sqrt(own**2 @ weights / weights.sum()))
 
