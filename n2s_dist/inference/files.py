@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from n2s_dist.images.decoded import Contents, DecodedImage
-from n2s_dist.images.files import ImageFile, list_images
+from n2s_dist.images.files import ImageFile, image_at, is_image_folder, list_images
 from n2s_dist.images.formats.base import format_of, suffixes
 from n2s_dist.images.user_files import check_memory, open_file, write_file
 from n2s_dist.inference.arrays import BYTES_PER_VALUE
@@ -25,15 +25,15 @@ _BAR_DELAY_SEC = 2
 _MOST_REMARKS = 3
 
 
-def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
-    """Each image and where its denoised version goes. Raises UserError for names that can't be."""
-    if source.is_file() and format_of(source.name):
-        target = out / source.name if out.is_dir() else out
+def list_work(source: Path, out: Path, axes: str | None = None) -> list[tuple[ImageFile, Path]]:
+    """Each image and where its denoised version goes. axes: of arrays. Raises UserError for names that can't be."""
+    if (source.is_file() and format_of(source.name)) or is_image_folder(source):
+        target = out / source.name if out.is_dir() and not is_image_folder(out) else out
         if format_of(target.name) is None:
             raise UserError(f"{target} has no image suffix: end it in one of {', '.join(suffixes())}")
-        work = [(ImageFile(source.parent, source.name, source.stat().st_size), target)]
+        work = [(replace(image_at(source), axes=axes), target)]
     else:
-        images = list_images(source)
+        images = [replace(image, axes=axes) for image in list_images(source)]
         if out.is_file():
             raise UserError(f"{out} is a file: {source} holds several images, so OUT is a folder")
         work = [(image, _target(image, out)) for image in images]
@@ -58,6 +58,8 @@ def spare_sources(work: list[tuple[ImageFile, Path]]) -> None:
     for image, target in work:
         if target.resolve() in sources:
             raise UserError(f"{image.path} would be overwritten by its denoised version: choose another OUT")
+        if image.path.is_dir() and image.path.resolve() in target.resolve().parents:
+            raise UserError(f"{target} lies in {image.path}: choose another OUT")
 
 
 def remark(info: Info) -> str:

@@ -51,12 +51,12 @@ def page_ending(number: int) -> str:
     return f"/page-{number:03d}"
 
 
-def gather(sources: list[str]) -> list[Source]:
-    """The image files of all sources, in an order that depends on their names alone."""
+def gather(sources: list[str], axes: str | None = None) -> list[Source]:
+    """The image files of all sources, in an order that depends on their names alone. axes: of arrays."""
     found = []
     for source in map(resolve_source, sources):
         prefix = f"{source.name}/" if len(sources) > 1 else ""
-        images = list_images(source)
+        images = [replace(image, axes=axes) for image in list_images(source)]
         twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
         if twice:
             raise UserError(
@@ -158,7 +158,7 @@ def opened(source: Source) -> Iterator[OpenSource]:
     with file.open() as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         stream.seek(0)
-        yield OpenSource(found, _StreamFile(file.source, file.name, file.num_bytes, file.offset, stream))
+        yield OpenSource(found, _StreamFile(**vars(file), stream=stream))
 
 
 def _digest_of(picture: DecodedImage, scale: Scale | None) -> str:
