@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -100,8 +101,8 @@ def denoise_file(
     type. wanted: what a denoiser takes. Raises UserError that names the file, with nothing written.
     """
     remarks: list[str] = []
-    deviations: list[DecodedImage] = []
-    with open_file(image) as file:
+    with open_file(image) as file, TemporaryFile() as spool:
+        deviations = _Deviations(spool)
         contents = file.contents
         check_memory(image.path, contents, 2 * contents.dtype.itemsize + BYTES_PER_VALUE)
         scale = file.find_scale(white, black)
@@ -127,16 +128,34 @@ def denoise_file(
                         raise UserError(f"{image.path}: {place}{error}") from None
                     remarks.extend(place + said for said in (remark(info), remark_plane(info)) if said)
                     if info.std is not None:
-                        deviations.append(DecodedImage(std_picture(info.std)))
+                        deviations.add(std_picture(info.std))
                     yield DecodedImage(np.ma.getdata(x_hat), picture.alpha, picture.palette)
 
             write_file(target, denoised(), replace(contents, scale=scale))
-    if deviations:
-        write_file(std_path(target, several), deviations, _of_deviations(deviations))
+        if deviations.count:
+            write_file(std_path(target, several), deviations.pictures(), deviations.contents())
     more = len(remarks) - _MOST_REMARKS
     return [*contents.notes, *remarks[:_MOST_REMARKS], *([f"and so on, {more} more times"] if more > 0 else [])]
 
 
-def _of_deviations(deviations: list[DecodedImage]) -> Contents:
-    height, width, channels = deviations[0].pixels.shape
-    return Contents("", "array", (height, width), channels, np.dtype(np.uint16), len(deviations))
+class _Deviations:
+    """Standard deviations of a file's images, kept in another file until the images are written."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.count, self._stream = 0, stream
+        self._shape: tuple[int, ...] = ()
+
+    def add(self, pixels: np.ndarray) -> None:
+        """pixels: uint16 [H, W, C]."""
+        self._shape = self._shape or pixels.shape
+        self.count += 1
+        np.save(self._stream, pixels, allow_pickle=False)
+
+    def pictures(self) -> Iterator[DecodedImage]:
+        self._stream.seek(0)
+        for _ in range(self.count):
+            yield DecodedImage(np.load(self._stream, allow_pickle=False))
+
+    def contents(self) -> Contents:
+        height, width, channels = self._shape
+        return Contents("", "array", (height, width), channels, np.dtype(np.uint16), self.count)

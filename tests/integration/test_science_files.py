@@ -91,6 +91,22 @@ def test_shards_hold_each_image(cli, tmp_path, suffix):
     assert "nothing to do" in cli(build_shards.main, source, *words).out
 
 
+def test_shards_of_a_folder_that_changed_are_found_out(cli, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    source, words = (
+        tmp_path / "a.zarr",
+        [f"--out={tmp_path / 'out'}", "--gray", "--workers=1", "--validation-fraction=0"],
+    )
+    for number, said in enumerate(("1 images", "nothing to do", "of the same names and sizes")):
+        array = STACK[0] + np.uint16(number == 2)
+        zarr.create_array(source, data=array, chunks=(40, 48), compressors=None, overwrite=True)
+        done = cli(build_shards.main, source, *words)
+        assert said in done.out + done.err
+    shards = ShardSet(tmp_path / "out")
+    assert shards[0].image == "a.zarr"
+    np.testing.assert_array_equal(shards[0].tile[:, :, 0], np.round(STACK[0] / 257))
+
+
 def test_shards_remember_the_axes(cli, tmp_path):
     """So that they can be repaired."""
     source, out = write(tmp_path / "a.npy", STACK.transpose(1, 2, 0)), tmp_path / "out"
