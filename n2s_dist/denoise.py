@@ -12,6 +12,7 @@ import argparse
 
 from tqdm import tqdm
 
+from n2s_dist.images.axes import AXES_HELP, check_axes
 from n2s_dist.inference.files import denoise_file, list_work, spare_sources, std_path
 from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.tiling import TILE
@@ -49,6 +50,7 @@ def main() -> None:
         "--black", type=float, metavar="VALUE", help="what the files have without light, such as 100, which many "
         "cameras add (default: what the file says, or 0)"
     )  # fmt: skip
+    parser.add_argument("--axes", metavar="LETTERS", help=AXES_HELP)
     parser.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop",
         help="what to do about images that can't be read or denoised (%(default)s)"
@@ -64,7 +66,7 @@ def main() -> None:
         parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
     _, white, black = on_scale_of(args.noise, args.white, args.black)
     denoise = load_denoiser(args.checkpoint, tile=args.tile)
-    work = list_work(args.input, args.output)
+    work = list_work(args.input, args.output, check_axes(args.axes))
     spare_sources(work)
     targets = {target for _, target in work}
     deviations = {std_path(target, several) for target in targets for several in (False, True)}

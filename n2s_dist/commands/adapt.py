@@ -22,8 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from n2s_dist.config.schema import ArdaeConfig, Config, DataConfig, OptimizerConfig, TrackingConfig, TrainConfig
-from n2s_dist.images.files import KINDS, ImageFile, list_images
-from n2s_dist.images.formats.base import format_of
+from n2s_dist.images.axes import AXES_HELP, check_axes
+from n2s_dist.images.files import KINDS, ImageFile, is_image, list_images
 from n2s_dist.images.scale import Scale
 from n2s_dist.images.user_files import keep_open, open_file
 from n2s_dist.inference.denoiser import is_negligible
@@ -91,15 +91,16 @@ def main() -> None:
     add("--noise", metavar="FAMILY:LEVEL", help="the images' noise (default: estimated over them)")
     add("--white", type=int, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits")
     add("--black", type=int, metavar="VALUE", help="what the files have without light")
+    add("--axes", metavar="LETTERS", help=AXES_HELP)
     args = parser.parse_args()
     if not 0 < args.minutes < 1e5:
         raise UserError(f"--minutes is {args.minutes:g}: give a number above 0")
     named, white, black = on_scale_of(args.noise, args.white, args.black)
     noise_named = parse_noise(named) if isinstance(named, str) else named
     folder, out = args.images, args.out
-    if not folder.is_dir() and not (folder.is_file() and format_of(folder.name)):
+    if not folder.is_dir() and not is_image(folder):
         raise UserError(f"{folder} is neither a folder nor an image: give the folder of your noisy images")
-    images = choose_images(folder)
+    images = choose_images(folder, check_axes(args.axes))
     name = args.network or f"instrument-{KINDS[images.channels]}"
     network = checkpoint.load(checkpoint.locate(name))
     check_network(network, images, name)
@@ -123,10 +124,11 @@ def main() -> None:
     print(verdict(before, after, name, out, len(images.held_out)))
 
 
-def choose_images(folder: Path) -> Images:
+def choose_images(folder: Path, axes: str | None = None) -> Images:
     """Read all headers. Raises UserError for too few images, too small ones, and a mixture of gray and color."""
     channels, sides, frames = {}, [], []
-    for image in sorted(list_images(folder), key=lambda image: image.name):
+    for listed in sorted(list_images(folder), key=lambda image: image.name):
+        image = replace(listed, axes=axes)
         with open_file(image) as file:
             channels[file.contents.channels] = image
             for number in range(file.contents.images):
@@ -200,6 +202,7 @@ def build(images: Images, folder: Path, out: Path, noise: NoiseModel, white: flo
     options = BuildOptions(
         gray=images.channels == 1, validation_fraction=0.0, noise=format_noise(noise), already_noisy=True,
         white=None if white is None else round(white), black=None if black is None else round(black),
+        axes=images.training[0].file.axes,
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out, prefix=".images-") as links:

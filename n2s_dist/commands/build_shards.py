@@ -8,6 +8,7 @@ the same command with its own --node.
 
 import argparse
 
+from n2s_dist.images.axes import AXES_HELP
 from n2s_dist.shards.build.build_group import BuildGroup
 from n2s_dist.shards.build.builder import build_shards, preview
 from n2s_dist.shards.build.plan import BuildOptions
@@ -40,6 +41,7 @@ def main() -> None:
         help="with --already-noisy: what white is, such as 4095 for 12 bits in files of 16 (255 or 65535)")  # fmt: skip
     add("--black", type=int, metavar="VALUE",
         help="with --already-noisy: what the images have without light, which many cameras add (0)")  # fmt: skip
+    add("--axes", metavar="LETTERS", help=AXES_HELP)
     add("--on-error", choices=("stop", "skip"), default="stop",
         help="what to do about images that can't be read; skip lists them in skipped.jsonl (%(default)s)")  # fmt: skip
     add("--workers", type=int, metavar="N", help="processes, each with one image in memory (one a core)")
@@ -54,7 +56,7 @@ def main() -> None:
         fraction = 0.0 if args.already_noisy else default.validation_fraction
     options = BuildOptions(
         args.tile_size, args.gray, fraction, args.seed, args.shard_mib, args.noise, args.already_noisy, args.white,
-        args.levels, args.black,
+        args.levels, args.black, args.axes,
     )  # fmt: skip
     if args.dry_run:
         preview(args.sources, args.out, options, args.workers, args.on_error)

@@ -11,13 +11,13 @@ Frames are raw: as the camera gave them, not averaged, sharpened or compressed w
 import argparse
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from n2s_dist.images.files import ImageFile, list_images
-from n2s_dist.images.formats.base import format_of
+from n2s_dist.images.axes import AXES_HELP, check_axes
+from n2s_dist.images.files import list_images
 from n2s_dist.images.user_files import open_file
 from n2s_dist.noise.calibration import Calibration
 from n2s_dist.noise.correlation import LAGS, Correlation, Covariance, fit_width
@@ -49,6 +49,7 @@ class Measured:
     dark: the exposure without light. flats: those with, and the covariances of their noise. good: bool [H, W, C],
     pixels that are not hot. highest, is_saturated: the highest value of all, and whether frames end in a spike of it.
     steps: of values, an entry an exposure. word: what files say white is. dtype: of values.
+    axes: of arrays, as the user names them.
     """
 
     dark: Exposure | None = None
@@ -61,12 +62,12 @@ class Measured:
     steps: list[int] = field(default_factory=list)
     word: float | None = None
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
+    axes: str | None = None
 
     def frames(self, path: Path) -> Iterator[np.ndarray]:
         """The frames of a folder, an archive or a file of several images, [H, W, C]. Raises UserError by name."""
-        is_file = path.is_file() and format_of(path.name)
-        for file in [ImageFile(path.parent, path.name, path.stat().st_size)] if is_file else list_images(path):
-            with open_file(file) as opened:
+        for file in list_images(path):
+            with open_file(replace(file, axes=self.axes)) as opened:
                 contents = opened.contents
                 if contents.has_alpha or contents.is_lossy:
                     fault = "is compressed with loss" if contents.is_lossy else "has transparency"
@@ -135,7 +136,7 @@ class Measured:
 
 def read_frames(args: argparse.Namespace) -> Measured:
     """Read all that a command line names, dark frames first: they say which pixels are hot."""
-    measured = Measured()
+    measured = Measured(axes=check_axes(args.axes))
     if args.dark:
         measured.read_dark(args.dark)
     black = args.black if args.black is not None else measured.dark.level if measured.dark else 0.0
@@ -254,6 +255,7 @@ def main() -> None:
     add("--stack", type=path_option, metavar="FRAMES", help="frames of one scene that stays as it is")
     add("--black", type=float, metavar="ADU", help="the black level (that of the dark frames)")
     add("--white", type=float, metavar="ADU", help="the white level (where frames saturate, or the files' word)")
+    add("--axes", metavar="LETTERS", help=AXES_HELP)
     add(
         "--out",
         type=path_option,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from n2s_dist.images.axes import AXES_HELP, check_axes
 from n2s_dist.images.files import ImageFile
 from n2s_dist.images.scale import Scale
 from n2s_dist.images.user_files import check_single, open_file
@@ -28,9 +29,9 @@ from n2s_dist.utils.files import atomic_write, path_option
 _ESTIMATORS = {1: "universal-gray", 3: "universal-color"}
 
 
-def read_unit(path: Path, white: float | None, black: float | None) -> np.ndarray:
+def read_unit(path: Path, white: float | None, black: float | None, axes: str | None = None) -> np.ndarray:
     """The only image of a file on the 0-1 scale: float [H, W, C]. Raises UserError by name."""
-    with open_file(ImageFile(path.parent, path.name, 0)) as file:
+    with open_file(ImageFile(path.parent, path.name, 0, axes=axes)) as file:
         check_single(file.contents, path)
         scale = file.find_scale(white, black) or Scale(0, 1)
         (picture,) = file.images()
@@ -58,6 +59,7 @@ def main() -> None:
     add("--out", type=path_option, required=True, metavar="FILE.png", help="the picture")
     add("--white", type=float, metavar="VALUE", help="what white is in the file, as of n2s denoise")
     add("--black", type=float, metavar="VALUE", help="what black is")
+    add("--axes", metavar="LETTERS", help=AXES_HELP)
     add("--no-network", action="store_true", help="do not compare with what n2s denoise estimates, which takes longest")
     args = parser.parse_args()
     if args.out.suffix.lower() != ".png":
@@ -65,7 +67,7 @@ def main() -> None:
     if args.out.resolve() == args.image.resolve():
         raise UserError(f"{args.image} would be overwritten by its picture: choose another --out")
 
-    image = read_unit(args.image, args.white, args.black)
+    image = read_unit(args.image, args.white, args.black, check_axes(args.axes))
     if (view := view_noise(image)) is None:
         raise UserError(f"{args.image} has too few places with noise in them: give a larger image, or a noisier one")
     found = None if args.no_network else estimate(image)

@@ -9,6 +9,9 @@ import numpy as np
 from n2s_dist.images.scale import Scale
 from n2s_dist.utils.errors import UserError
 
+# Types of values that images may have.
+NUMBERS = tuple(np.dtype(kind).name for kind in ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8"))
+
 
 class DecodedImage(NamedTuple):
     """One image.

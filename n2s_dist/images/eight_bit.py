@@ -36,17 +36,17 @@ def measure_image(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
 def read_image(image: ImageFile, channels: int | None = None) -> np.ndarray:
     """Decode a file; see `decode_image`."""
     with image.open() as stream:
-        return decode_image(stream, image.path, channels)
+        return decode_image(stream, image.path, channels, image.axes)
 
 
-def decode_image(stream: BinaryIO, path: Path, channels: int | None = None) -> np.ndarray:
-    """Decode to uint8 [H, W, C], C = 1 or 3, to be read only. path: what errors call the image.
+def decode_image(stream: BinaryIO, path: Path, channels: int | None = None, axes: str | None = None) -> np.ndarray:
+    """Decode to uint8 [H, W, C], C = 1 or 3, to be read only. path: what errors call the image. axes: of an array.
 
     channels: 1 converts color to gray (ITU-R 601 luma), 3 repeats gray, None keeps what the file has.
     16-bit gray is scaled to 8 bits (v / 257, rounded). 16-bit color, floating point, files of several images, data that
     fill a part of 16 bits, and transparent images raise UserError by name: their conversion is the user's to choose.
     """
-    format_, contents = probe(stream, path)
+    format_, contents = probe(stream, path, axes)
     check_single(contents, path)
     check_type(contents, path)
     (picture,) = OpenFile(stream, path, format_, contents).images()

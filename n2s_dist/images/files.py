@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import BadZipFile, ZipFile
 
-from n2s_dist.images.formats.base import suffixes
+from n2s_dist.images.formats.base import BARE, format_of, suffixes
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 
@@ -72,6 +72,7 @@ class ImageFile:
     name: str
     num_bytes: int
     offset: int | None = None  # where its bytes begin in a tar
+    axes: str | None = None  # what the user says of its dimensions, such as TZCYX
 
     @property
     def path(self) -> Path:
@@ -79,12 +80,15 @@ class ImageFile:
         return self.source / self.name
 
     def open(self) -> BinaryIO:
-        """Its bytes. Raises UserError for a file that can't be read and a member that its zip archive does not give."""
+        """Its bytes; none of an image that is a folder.
+
+        Raises UserError for a file that can't be read and a member that its zip archive does not give.
+        """
         if self.offset is not None:
             return io.BufferedReader(_Part(self.source.open("rb", buffering=0), self.offset, self.num_bytes))
         if self.source.is_dir():
             try:
-                return self.path.open("rb")
+                return io.BytesIO() if is_image_folder(self.path) else self.path.open("rb")
             except OSError as error:
                 raise UserError(unreadable(self.path, error)) from None
         with _damage_named(f"{self.path} can't be read from its archive"):
@@ -130,22 +134,66 @@ def list_images(source: str | Path) -> list[ImageFile]:
         raise UserError(unreadable(source, OSError()))
     if not source.exists():
         raise UserError(f"{source} does not exist: give images, in a folder or a zip or tar archive")
-    if source.is_file() and source.name.lower().endswith(suffixes()) and not _is_archive(source):
-        return [ImageFile(source.parent, source.name, source.stat().st_size)]
+    if is_image(source):
+        return [image_at(source)]
     if source.is_dir():
         found = list(_list_folder(source, "", ()))
     else:
         found = _list_zip(source) if _begins_with(source, b"PK") else _list_tar(source)
-    images = [
-        image
-        for image in sorted(found, key=lambda image: image.name)
-        if image.name.lower().endswith(suffixes()) and not any(map(_is_hidden, image.name.split("/")))
-    ]
+    visible = [image for image in found if not any(map(_is_hidden, image.name.split("/")))]
+    images = sorted(_those_that_count(visible, source), key=lambda image: image.name)
     if outside := next((image.name for image in images if image.name.startswith("/")), None):
         raise UserError(f"{source} holds {outside}, which lies outside: pack the archive again with relative names")
     if not images:
-        raise UserError(f"{source} holds no images (looked for {', '.join(suffixes())})")
+        bare = any(_precedence(image.name) == BARE for image in visible)
+        rule = "; .npy and .npz count where they are named, or in a folder without other files" if bare else ""
+        raise UserError(f"{source} holds no images (looked for {', '.join(suffixes())}{rule})")
     return images
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is one image by its name, and no archive of images whatever its name says."""
+    if format_of(path.name) is None or is_image_folder(path):
+        return is_image_folder(path)
+    return (
+        path.is_file()
+        and (path.suffix.lower() == ".npz" or not _begins_with(path, b"PK"))
+        and not tarfile.is_tarfile(path)
+    )
+
+
+def is_image_folder(path: Path) -> bool:
+    """Whether a path is a folder that is one image, such as a Zarr."""
+    return getattr(format_of(path.name), "is_folder", False) and path.is_dir()
+
+
+def image_at(path: Path) -> ImageFile:
+    """The image that a path is."""
+    return ImageFile(path.parent, path.name, _size_of(path))
+
+
+def _size_of(path: Path) -> int:
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _precedence(name: str) -> int | None:
+    """Of an image's format: 0 for pictures; None for what is no image."""
+    found = format_of(name)
+    return None if found is None else getattr(found, "precedence", 0)
+
+
+def _those_that_count(visible: list[ImageFile], source: Path) -> list[ImageFile]:
+    """The images among files: of the formats of the lowest precedence that is there.
+
+    So a folder of pictures with measured data beside them holds the pictures. Arrays without a word on what they are,
+    which may be anyone's results or an unpacked shard's tiles, count in a folder without other files alone.
+    """
+    ranks = {image.name: _precedence(image.name) for image in visible}
+    lowest = min((rank for rank in ranks.values() if rank is not None), default=None)
+    images = [image for image in visible if lowest is not None and ranks[image.name] == lowest]
+    return [] if lowest == BARE and (len(images) < len(visible) or not source.is_dir()) else images
 
 
 def _is_hidden(name: str) -> bool:
@@ -170,7 +218,9 @@ def _list_folder(source: Path, below: str, above: tuple[tuple[int, int], ...]) -
     for entry in entries:
         name, path = f"{below}{entry.name}", folder / entry.name
         try:
-            if entry.is_dir():
+            if entry.is_dir() and is_image_folder(path):
+                yield ImageFile(source, name, _size_of(path))
+            elif entry.is_dir():
                 yield from _list_folder(source, f"{name}/", (*above, (status.st_dev, status.st_ino)))
             elif entry.is_file():
                 yield ImageFile(source, name, entry.stat().st_size)
@@ -180,11 +230,6 @@ def _list_folder(source: Path, below: str, above: tuple[tuple[int, int], ...]) -
                 raise UserError(unreadable(path, OSError()))
         except OSError as error:
             raise UserError(unreadable(path, error)) from None
-
-
-def _is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar archive, whatever its name says."""
-    return _begins_with(path, b"PK") or tarfile.is_tarfile(path)
 
 
 def _begins_with(path: Path, magic: bytes) -> bool:

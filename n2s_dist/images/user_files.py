@@ -19,7 +19,7 @@ from n2s_dist.images.files import ImageFile, unreadable
 from n2s_dist.images.formats.base import Format, format_of, formats, suffixes
 from n2s_dist.images.scale import Scale, find_scale
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import atomic_write
+from n2s_dist.utils.files import atomic_folder, atomic_write
 from n2s_dist.utils.memory import available_bytes
 
 
@@ -39,18 +39,27 @@ def damage_named(path: Path, fault: str) -> Iterator[None]:
         raise UserError(f"{path} {fault} ({reason})") from None
 
 
-def probe(stream: BinaryIO, path: Path) -> tuple[Format, Contents]:
+def probe(stream: BinaryIO, path: Path, axes: str | None = None) -> tuple[Format, Contents]:
     """What a file holds, by its header alone, and which format it has, whatever its name says.
 
-    Raises UserError by name for what is no readable image.
+    axes: of an array, as the user names them. Raises UserError by name for what is no readable image.
     """
     usual = format_of(path.name)
     for each in [*([usual] if usual else []), *(other for other in formats().values() if other is not usual)]:
         with damage_named(path, "is not a readable image"):
             stream.seek(0)
-            if (contents := each.probe(stream, path)) is not None:
+            if (contents := _probe(each, stream, path, axes)) is not None:
                 return each, contents
     raise UserError(f"{path} {_what_it_is(stream)}")
+
+
+def _probe(format_: Format, stream: BinaryIO, path: Path, axes: str | None) -> Contents | None:
+    if getattr(format_, "takes_axes", False):
+        return format_.probe(stream, path, axes)  # type: ignore[call-arg]
+    contents = format_.probe(stream, path)
+    if contents is not None and axes is not None:
+        raise UserError(f"{path} is a {contents.kind}, which says itself what its axes are: leave --axes out")
+    return contents
 
 
 def _what_it_is(stream: BinaryIO) -> str:
@@ -116,7 +125,7 @@ class OpenFile:
 def open_file(image: ImageFile) -> Iterator[OpenFile]:
     """Open a file and read its header. Raises UserError by name for what is no readable image."""
     with image.open() as stream:
-        yield OpenFile(stream, image.path, *probe(stream, image.path))
+        yield OpenFile(stream, image.path, *probe(stream, image.path, image.axes))
 
 
 def keep_open(image: ImageFile) -> OpenFile:
@@ -133,7 +142,7 @@ def keep_open(image: ImageFile) -> OpenFile:
 @lru_cache(1)
 def _kept_open(image: ImageFile, *state: int) -> OpenFile:
     stream = image.open()
-    return OpenFile(stream, image.path, *probe(stream, image.path))
+    return OpenFile(stream, image.path, *probe(stream, image.path, image.axes))
 
 
 def read_picture(image: ImageFile) -> DecodedImage:
@@ -180,8 +189,11 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     chosen = format_of(path.name)
     if chosen is None:
         raise UserError(f"{path} has no image suffix: end it in one of {', '.join(suffixes())}")
+    if getattr(chosen, "is_folder", False) and path.exists() and not chosen.is_one(path):  # type: ignore[attr-defined]
+        raise UserError(f"{path} is there and is no {path.suffix[1:].capitalize()}: choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
+    writing = atomic_folder if getattr(chosen, "is_folder", False) else atomic_write
+    with writing(path) as partial:
         try:
             chosen.write(partial, images, contents)
         except UserError as error:

@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from n2s_dist.images.decoded import Contents, DecodedImage
-from n2s_dist.images.files import ImageFile, list_images
+from n2s_dist.images.files import ImageFile, image_at, is_image_folder, list_images
 from n2s_dist.images.formats.base import format_of, suffixes
 from n2s_dist.images.user_files import check_memory, open_file, write_file
 from n2s_dist.inference.arrays import BYTES_PER_VALUE
@@ -25,15 +26,15 @@ _BAR_DELAY_SEC = 2
 _MOST_REMARKS = 3
 
 
-def list_work(source: Path, out: Path) -> list[tuple[ImageFile, Path]]:
-    """Each image and where its denoised version goes. Raises UserError for names that can't be."""
-    if source.is_file() and format_of(source.name):
-        target = out / source.name if out.is_dir() else out
+def list_work(source: Path, out: Path, axes: str | None = None) -> list[tuple[ImageFile, Path]]:
+    """Each image and where its denoised version goes. axes: of arrays. Raises UserError for names that can't be."""
+    if (source.is_file() and format_of(source.name)) or is_image_folder(source):
+        target = out / source.name if out.is_dir() and not is_image_folder(out) else out
         if format_of(target.name) is None:
             raise UserError(f"{target} has no image suffix: end it in one of {', '.join(suffixes())}")
-        work = [(ImageFile(source.parent, source.name, source.stat().st_size), target)]
+        work = [(replace(image_at(source), axes=axes), target)]
     else:
-        images = list_images(source)
+        images = [replace(image, axes=axes) for image in list_images(source)]
         if out.is_file():
             raise UserError(f"{out} is a file: {source} holds several images, so OUT is a folder")
         work = [(image, _target(image, out)) for image in images]
@@ -58,6 +59,8 @@ def spare_sources(work: list[tuple[ImageFile, Path]]) -> None:
     for image, target in work:
         if target.resolve() in sources:
             raise UserError(f"{image.path} would be overwritten by its denoised version: choose another OUT")
+        if image.path.is_dir() and image.path.resolve() in target.resolve().parents:
+            raise UserError(f"{target} lies in {image.path}: choose another OUT")
 
 
 def remark(info: Info) -> str:
@@ -98,8 +101,8 @@ def denoise_file(
     type. wanted: what a denoiser takes. Raises UserError that names the file, with nothing written.
     """
     remarks: list[str] = []
-    deviations: list[DecodedImage] = []
-    with open_file(image) as file:
+    with open_file(image) as file, TemporaryFile() as spool:
+        deviations = _Deviations(spool)
         contents = file.contents
         check_memory(image.path, contents, 2 * contents.dtype.itemsize + BYTES_PER_VALUE)
         scale = file.find_scale(white, black)
@@ -125,16 +128,34 @@ def denoise_file(
                         raise UserError(f"{image.path}: {place}{error}") from None
                     remarks.extend(place + said for said in (remark(info), remark_plane(info)) if said)
                     if info.std is not None:
-                        deviations.append(DecodedImage(std_picture(info.std)))
+                        deviations.add(std_picture(info.std))
                     yield DecodedImage(np.ma.getdata(x_hat), picture.alpha, picture.palette)
 
             write_file(target, denoised(), replace(contents, scale=scale))
-    if deviations:
-        write_file(std_path(target, several), deviations, _of_deviations(deviations))
+        if deviations.count:
+            write_file(std_path(target, several), deviations.pictures(), deviations.contents())
     more = len(remarks) - _MOST_REMARKS
     return [*contents.notes, *remarks[:_MOST_REMARKS], *([f"and so on, {more} more times"] if more > 0 else [])]
 
 
-def _of_deviations(deviations: list[DecodedImage]) -> Contents:
-    height, width, channels = deviations[0].pixels.shape
-    return Contents("", "array", (height, width), channels, np.dtype(np.uint16), len(deviations))
+class _Deviations:
+    """Standard deviations of a file's images, kept in another file until the images are written."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.count, self._stream = 0, stream
+        self._shape: tuple[int, ...] = ()
+
+    def add(self, pixels: np.ndarray) -> None:
+        """pixels: uint16 [H, W, C]."""
+        self._shape = self._shape or pixels.shape
+        self.count += 1
+        np.save(self._stream, pixels, allow_pickle=False)
+
+    def pictures(self) -> Iterator[DecodedImage]:
+        self._stream.seek(0)
+        for _ in range(self.count):
+            yield DecodedImage(np.load(self._stream, allow_pickle=False))
+
+    def contents(self) -> Contents:
+        height, width, channels = self._shape
+        return Contents("", "array", (height, width), channels, np.dtype(np.uint16), self.count)

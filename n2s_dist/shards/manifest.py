@@ -43,6 +43,7 @@ class Manifest:
     were stored with noise. validation_fraction and shard_mib are 0 when another program wrote the tars.
     already_noisy, white, black: whether that noise is the images' own, and values that became 1 and 0 (build/plan.py).
     levels: null, or the parts of `noise`'s ranges outside which training images were left out.
+    axes: of arrays, as the user named them; null for none.
     source_fingerprint: of the options and the images' names and sizes. source_contents: of the images' bytes; null in
     sets that were built before there was such a thing, and for other programs' tars.
     """
@@ -61,6 +62,7 @@ class Manifest:
     levels: str | None = None
     source_contents: str | None = None
     black: int | None = None
+    axes: str | None = None
 
     @property
     def identities(self) -> list[str]:
@@ -125,6 +127,8 @@ class Manifest:
             raise ValueError("channels, splits or names of shards that can't be")
         if not isinstance(self.source_fingerprint, str) or not isinstance(self.noise, str | None):
             raise ValueError("a fingerprint or noise that is not text")
+        if not isinstance(self.axes, str | None):
+            raise ValueError("axes that are not text")
         if not isinstance(self.levels, str | None) or not isinstance(self.source_contents, str | None):
             raise ValueError("levels or a fingerprint of contents that are not text")
 

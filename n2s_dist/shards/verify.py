@@ -128,8 +128,9 @@ def repair_shards(folder: str | Path, sources: list[str], faults: list[Fault], w
         manifest.white,
         manifest.levels,
         manifest.black,
+        manifest.axes,
     )
-    images = gather(sources)
+    images = gather(sources, manifest.axes)
     if not manifest.shard_mib or fingerprint(images, options) != manifest.source_fingerprint:
         raise UserError(f"{folder} was not built from these images: give the same sources as then")
     expected = {entry.name: entry for split in manifest.splits.values() for entry in split.shards}

@@ -22,9 +22,9 @@ GUARDED = {
 }
 LIGHT = (
     "utils.*", "config.checks", "config.schema", "noise.specification", "noise.stored", "shards.build.*",
-    "distributed.stop_signals",
+    "distributed.stop_signals", "images.*",
 )  # fmt: skip
-HEAVY = ("torch", "nvidia.dali", "accelerate", "wandb")
+HEAVY = ("torch", "nvidia.dali", "accelerate", "wandb", "zarr", "astropy", "pydicom")
 
 
 def wrong_ways() -> Iterator[str]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from n2s_dist.images.decoded import Contents, DecodedImage
-from n2s_dist.images.formats import bmp, jpeg, png, tiff, webp
+from n2s_dist.images.formats import bmp, dicom, fits, jpeg, npy, npz, png, tiff, webp, zarr
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.plugins import load_plugins
+
+PICTURES, MEASURED, BARE = range(3)  # precedences
 
 
 class Format(Protocol):
@@ -33,6 +35,9 @@ class Format(Protocol):
     def read(self, stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
         """Decode its images one after the other. Raises any error for damage."""
 
+    # takes_axes, of formats that have it: whether `probe` takes a third argument, axes as the user names them.
+    # precedence: of several formats in one folder, those of the lowest are its images (files.py); by default 0.
+    # is_folder: whether an image is a folder; then streams are empty, and what is read lies at `path`.
     # reader(stream, path, contents) -> Callable[[int], DecodedImage], of formats that have it: any of its images by its
     # number from 0, as long as the stream is open.
 
@@ -43,7 +48,10 @@ class Format(Protocol):
         """
 
 
-_FORMATS: dict[str, Format] = {"png": png, "jpeg": jpeg, "webp": webp, "bmp": bmp, "tiff": tiff}  # type: ignore[dict-item]
+_FORMATS: dict[str, Format] = {
+    "png": png, "jpeg": jpeg, "webp": webp, "bmp": bmp, "tiff": tiff, "npy": npy, "npz": npz,
+    "zarr": zarr, "fits": fits, "dicom": dicom,
+}  # type: ignore[dict-item]  # fmt: skip
 
 
 def register(name: str, added: Format) -> None:

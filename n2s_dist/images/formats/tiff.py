@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from n2s_dist.images.decoded import Contents, DecodedImage, check_holds
+from n2s_dist.images.decoded import NUMBERS, Contents, DecodedImage, check_holds
 from n2s_dist.images.pillow import decode_deep, decode_pillow, of_palette, turned
 from n2s_dist.images.tiff_directories import add_directories, check_chain
 from n2s_dist.images.tiff_pages import Form, Page, main_pages, plain_form, survey
@@ -31,7 +31,6 @@ is_lossless = True
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said in one line, by others
 
 _MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_DTYPES = tuple(np.dtype(kind).name for kind in ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8"))
 _LARGEST = 2**32 - 2**25  # bytes of a TIFF that is no BigTIFF, less room for tags
 
 
@@ -42,7 +41,7 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
     stream.seek(0)
     with tifffile.TiffFile(stream) as file:
         contents = survey(file, stream, path)
-    if contents.dtype.name not in _DTYPES:
+    if contents.dtype.name not in NUMBERS:
         raise UserError(f"{path} has values of type {contents.dtype.name}: convert them to integers or floats first")
     return contents
 
@@ -77,7 +76,7 @@ def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], 
 
 
 def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:
-    check_holds(path, contents, "TIFF", _DTYPES, images=contents.images)
+    check_holds(path, contents, "TIFF", NUMBERS, images=contents.images)
     form: Form = contents.form if contents.format == "tiff" else plain_form(contents)
     stack, below = iter(images), []
     size = contents.images * math.prod(contents.size) * 4 * contents.dtype.itemsize

@@ -38,7 +38,13 @@ def fingerprint(images: list[Source], options: BuildOptions) -> str:
 
 
 def _chosen(options: BuildOptions) -> dict:
-    later = ("already_noisy", "white", "levels", "black")  # options that came later, which shards built before lack
+    later = (
+        "already_noisy",
+        "white",
+        "levels",
+        "black",
+        "axes",
+    )  # options that came later, which shards built before lack
     return {key: value for key, value in vars(options).items() if value or key not in later}
 
 
@@ -85,7 +91,7 @@ def build_shards(
     for anything the user can mend. Whatever ends it, a kill included, the same call goes on with what was finished.
     """
     out = locate_out(out)
-    images = gather(sources)
+    images = gather(sources, options.axes)
     origin = fingerprint(images, options)
     if (out / "manifest.json").is_file():
         manifest = read_manifest(out)
@@ -150,6 +156,7 @@ def build_shards(
             options.levels,
             fingerprint_of_all(contents),
             options.black,
+            options.axes,
         )
         write_skipped(layout.folder, collection.skipped)
         (layout.folder / "manifest.json").write_text(manifest.to_json())
@@ -209,7 +216,7 @@ def preview(
     sources: list[str], out: str | Path, options: BuildOptions, workers: int | None = None, on_error: OnError = "stop"
 ) -> None:
     """Print what build_shards would write: counts and sizes. Reads headers alone; writes nothing."""
-    collection = Collection(gather(sources), options, on_error)
+    collection = Collection(gather(sources, options.axes), options, on_error)
     with Workers(workers) as pool:
         collection.measure(pool)
     need = 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from n2s_dist.images.axes import check_axes
 from n2s_dist.noise.calibration import calibration_of
 from n2s_dist.noise.specification import format_noise, parse_training_noise, with_files_read
 from n2s_dist.shards import tar_format
@@ -30,6 +31,7 @@ class BuildOptions:
     white, black: of such images, the values that become 1 and 0; None for what the file says, or its type's ends.
     levels: where `noise` is ranges, parts of them such as "gaussian:5-28", or None: training images whose own noise
     lies outside are left out. The others, their noise and the validation images stay the same.
+    axes: of arrays whose files do not say it, such as "TZCYX".
     """
 
     tile_size: int = 256
@@ -42,8 +44,10 @@ class BuildOptions:
     white: int | None = None
     levels: str | None = None
     black: int | None = None
+    axes: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "axes", check_axes(self.axes))
         if self.tile_size < 16:
             raise UserError(f"--tile-size is {self.tile_size}: tiles have at least 16 pixels a side")
         if not 0 <= self.validation_fraction < 1:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from lzma import LZMAError
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from zipfile import BadZipFile
 
@@ -15,12 +16,12 @@ import numpy as np
 from n2s_dist.datasets.catalogue import resolve_source
 from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.eight_bit import scale_of_stack
-from n2s_dist.images.files import ImageFile, list_images
+from n2s_dist.images.files import ImageFile, is_image_folder, list_images
 from n2s_dist.images.scale import Scale
 from n2s_dist.images.user_files import OpenFile, check_memory, keep_open, open_file
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.utils.errors import RunFailed, UserError
-from n2s_dist.utils.files import as_utf8
+from n2s_dist.utils.files import as_utf8, sha256_file
 
 Size = tuple[int, int]  # (height, width)
 
@@ -51,12 +52,12 @@ def page_ending(number: int) -> str:
     return f"/page-{number:03d}"
 
 
-def gather(sources: list[str]) -> list[Source]:
-    """The image files of all sources, in an order that depends on their names alone."""
+def gather(sources: list[str], axes: str | None = None) -> list[Source]:
+    """The image files of all sources, in an order that depends on their names alone. axes: of arrays."""
     found = []
     for source in map(resolve_source, sources):
         prefix = f"{source.name}/" if len(sources) > 1 else ""
-        images = list_images(source)
+        images = [replace(image, axes=axes) for image in list_images(source)]
         twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
         if twice:
             raise UserError(
@@ -155,10 +156,21 @@ def opened(source: Source) -> Iterator[OpenSource]:
         picture = stack.image(source.page.number)
         yield OpenSource(_digest_of(picture, source.page.scale), file, picture, stack.contents.nodata)
         return
+    if is_image_folder(file.path):
+        yield OpenSource(_digest_of_folder(file.path), file)
+        return
     with file.open() as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         stream.seek(0)
-        yield OpenSource(found, _StreamFile(file.source, file.name, file.num_bytes, file.offset, stream))
+        yield OpenSource(found, _StreamFile(**vars(file), stream=stream))
+
+
+def _digest_of_folder(folder: Path) -> str:
+    """SHA-256 of the names and bytes of all files in it."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode("utf-8", "surrogateescape"))
+    return found.hexdigest()
 
 
 def _digest_of(picture: DecodedImage, scale: Scale | None) -> str:
