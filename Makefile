@@ -40,6 +40,7 @@ bench: .venv/.ready
 	@$(BIN)/python tools/bench_shards.py --json runs/bench/shards.json
 	@$(BIN)/python tools/bench_scaling.py --json runs/bench/scaling.json
 	@$(BIN)/python tools/bench_checkpoint.py --json runs/bench/checkpoint.json
+	@$(BIN)/python tools/bench.py runs/bench
 
 lock: .venv/.ready
 	$(PIP) install -c constraints.txt uv

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 
-from bench import machine, photographs_folder, report
+from bench import machine, photographs_folder, report, turns
 from tqdm import tqdm
 
 from n2s_dist.shards.build.builder import build_shards
@@ -29,6 +29,7 @@ from n2s_dist.utils.errors import run_command
 from n2s_dist.utils.files import path_option, path_text
 
 _EVERY_SEC = 300
+_BUDGET_SEC = 150
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
         batches, tracker, progress = open_batches(run), NullTracker(), tqdm(disable=True)
         pauses: list[float] = []
         seconds: dict[bool, list[float]] = {True: [], False: []}
-        for turn in range(2 * args.turns + 1):  # the first turn warms up
+        for turn, bar in turns(2 * args.turns + 1, _BUDGET_SEC, "with and without a checkpoint"):  # the first warms up
             before = time.perf_counter()
             if saving := turn % 2 == 1:
                 save(run)
@@ -63,9 +64,10 @@ def main() -> None:
             loop(run, batches, tracker, progress, run.samples_seen + samples)
             if turn:
                 seconds[saving].append(time.perf_counter() - before)
+                bar.set_postfix_str(f"pause {pauses[-1] * 1e3:.1f} ms")
 
     cost = statistics.median(
-        with_one - without for with_one, without in zip(seconds[True], seconds[False], strict=True)
+        with_one - without for with_one, without in zip(seconds[True], seconds[False], strict=False)
     )
     pause = statistics.median(pauses)
     report(

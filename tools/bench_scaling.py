@@ -21,7 +21,7 @@ import time
 
 import scaling_model
 import torch
-from bench import machine, photographs_folder, report
+from bench import machine, photographs_folder, report, turns
 from tqdm import tqdm
 
 from n2s_dist.config.schema import Config
@@ -37,6 +37,7 @@ from n2s_dist.training.tracking import NullTracker
 from n2s_dist.utils.errors import RunFailed, run_command
 from n2s_dist.utils.files import path_option, path_text
 
+_BUDGET_SEC = 150
 _ANSWER = "@ "  # begins a worker's lines; others are the program's own
 
 
@@ -108,7 +109,7 @@ def work(config: Config) -> None:
         print(_ANSWER + json.dumps({"seconds": seconds, "exchange_wait_frac": waited}), flush=True)
 
 
-def measure(config_file: str, steps: int, turns: int) -> tuple[dict[str, float], dict[str, float]]:
+def measure(config_file: str, steps: int, count: int) -> tuple[dict[str, float], dict[str, float]]:
     """Ratios and figures."""
     variants = {"two_threads": (1, True), "two_ranks": (2, True), "two_ranks_without_exchange": (2, False)}
     took: dict[str, list[float]] = {name: [] for name in variants}
@@ -127,7 +128,7 @@ def measure(config_file: str, steps: int, turns: int) -> tuple[dict[str, float],
             for ranks in (1, 2):
                 teams[ranks] = Team(ranks, [*shared, f"--run_dir={scratch}/{ranks}"])
                 teams[ranks].answer()
-            for turn in range(turns + 1):  # the first turn warms up
+            for turn, bar in turns(count + 1, _BUDGET_SEC, "scaling"):  # the first turn warms up
                 names = list(variants)[turn % 3 :] + list(variants)[: turn % 3]
                 for name in names:
                     ranks, exchange = variants[name]
@@ -135,6 +136,7 @@ def measure(config_file: str, steps: int, turns: int) -> tuple[dict[str, float],
                     if turn:
                         took[name].append(answer["seconds"])
                         waited += [answer["exchange_wait_frac"]] if name == "two_ranks" else []
+                        bar.set_postfix_str(f"{name} {steps * batch / answer['seconds']:.1f} samples/s")
         finally:
             for team in teams.values():
                 team.close()

@@ -4,13 +4,15 @@
     tools/bench_shards.py --json shards.json
 
 The images are PNGs of 2040x1404 (DIV2K's size) pieced together from scikit-image's photographs, or from
-those of a folder. The rate to compare with is cores times what one process decodes and does nothing with.
+those of a folder. The rate to compare with is cores times what one process decodes and does nothing with. Processor
+time is compared as well: on a machine that is busy with other things its ratio says more.
 Shards go to memory (/dev/shm) where it has room, since the raw tiles of one such image are 8.2 MiB: a disk
 that writes less than that for each image a second is the limit, not the builder. --scratch measures a disk.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,10 +22,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench import machine, photograph_of_size, report
+from bench import machine, photograph_of_size, report, say, show
 from PIL import Image
+from tqdm import tqdm
 
 from n2s_dist.images.eight_bit import read_image
+from n2s_dist.images.fast_png import imagecodecs
 from n2s_dist.images.files import list_images
 from n2s_dist.utils.errors import run_command
 from n2s_dist.utils.files import path_option, path_text
@@ -49,7 +53,7 @@ def mosaic(folder: Path, number: int) -> np.ndarray:
 
 
 def make_images(folder: Path, count: int, source: Path | None) -> None:
-    for number in range(count):
+    for number in tqdm(range(count), "images", unit="image"):
         pixels = mosaic(source, number) if source else np.roll(photograph_of_size(_HEIGHT, _WIDTH), 97 * number, (0, 1))
         Image.fromarray(pixels).save(folder / f"{number:05d}.png")
 
@@ -62,13 +66,13 @@ def link_images(folder: Path, originals: Path, count: int) -> None:
         os.link(paths[number % len(paths)], folder / f"{number:05d}.png")
 
 
-def pillow_images_per_sec(folder: Path) -> float:
-    """Images decoded by one process."""
+def pillow_seconds(folder: Path) -> tuple[float, float]:
+    """Of one process to decode an image: seconds and seconds of processor time."""
     paths = sorted(folder.iterdir())
-    start = time.perf_counter()
-    for path in paths:
+    start, used = time.perf_counter(), time.process_time()
+    for path in tqdm(paths, "Pillow", unit="image"):
         Image.open(path).load()
-    return len(paths) / (time.perf_counter() - start)
+    return (time.perf_counter() - start) / len(paths), (time.process_time() - used) / len(paths)
 
 
 def family(pid: int) -> list[int]:
@@ -92,10 +96,16 @@ def peak_mib(pid: int) -> float:
     return total / 1024
 
 
-def build(source: Path, out: Path) -> tuple[float, float]:
-    """Run the builder. Returns seconds, from the first image to the published set, and peak memory in MiB."""
+def children_seconds() -> float:
+    """Processor time of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def build(source: Path, out: Path) -> tuple[float, float, float]:
+    """Run the builder. Returns seconds, from its start to the published set, of processor time too, and peak MiB."""
     command = [sys.executable, str(Path(__file__).with_name("build_shards.py")), str(source), "--out", str(out)]
-    start = time.perf_counter()
+    start, used = time.perf_counter(), children_seconds()
     process = subprocess.Popen([*command, "--validation-fraction", "0"], stdout=subprocess.DEVNULL)
     peaks = [0.0]
 
@@ -111,7 +121,7 @@ def build(source: Path, out: Path) -> tuple[float, float]:
     seconds = time.perf_counter() - start
     watcher.join()
     shutil.rmtree(out)
-    return seconds, max(peaks)
+    return seconds, children_seconds() - used, max(peaks)
 
 
 def _in_memory(images: int) -> bool:
@@ -123,7 +133,7 @@ def _in_memory(images: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=path_option, metavar="FILE", help="write ratios, figures and machine here")
-    parser.add_argument("--images", type=int, default=60, help="different PNGs (%(default)s)")
+    parser.add_argument("--images", type=int, default=40, help="different PNGs (%(default)s)")
     parser.add_argument("--links", type=int, default=800, help="images to build, links to these (%(default)s, DIV2K's)")
     parser.add_argument("--source", type=path_option, metavar="DIR", help="photographs to piece them together from")
     parser.add_argument(
@@ -139,22 +149,27 @@ def main() -> None:
         originals.mkdir()
         make_images(originals, args.images, args.source)
         cores = int(machine()["cores"])
-        rates = [pillow_images_per_sec(originals)]
         link_images(Path(scratch) / "links", originals, args.links)
-        seconds, peak = build(Path(scratch) / "links", Path(scratch) / "shards")
-        rates.append(pillow_images_per_sec(originals))  # before and after: the machine may be shared
-        pillow = cores * sum(rates) / 2
-        ratios = {"over_cores_times_pillow": args.links / seconds / pillow}
+        pillow = [pillow_seconds(originals)]
+        seconds, used, peak = build(Path(scratch) / "links", Path(scratch) / "shards")
+        pillow.append(pillow_seconds(originals))  # before and after: the machine may be shared
+        decoding, decoding_used = (sum(each) / 2 for each in zip(*pillow, strict=True))
+        say(f"PNGs are decoded by {'libspng' if imagecodecs() else 'Pillow: imagecodecs is not installed'}")
+        ratios = {
+            "over_cores_times_pillow": show("over_cores_times_pillow", args.links / seconds * decoding / cores),
+            "pillow_over_builder_in_processor_time": decoding_used * args.links / used,
+        }
         figures = {
-            "pillow_images_per_sec_per_core": pillow / cores,
+            "pillow_images_per_sec_per_core": 1 / decoding,
             "build_images_per_sec": args.links / seconds,
+            "build_processor_ms_an_image": 1e3 * used / args.links,
             "build_peak_mib": peak,
         }
         if args.memory_images:
             peaks = []
             for count in args.memory_images:
                 link_images(Path(scratch) / f"{count}", originals, count)
-                peaks.append(build(Path(scratch) / f"{count}", Path(scratch) / "shards")[1])
+                peaks.append(build(Path(scratch) / f"{count}", Path(scratch) / "shards")[2])
                 figures[f"peak_mib_of_{count}_images"] = peaks[-1]
             ratios["peak_memory_many_over_few"] = peaks[1] / peaks[0]
     report(args.json, ratios=ratios, figures=figures, machine=machine())

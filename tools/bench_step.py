@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from bench import machine, photographs_folder, report
+from bench import machine, photographs_folder, report, say, show, turns
 from tqdm import tqdm
 
 from n2s_dist.config.schema import CompileMode, Config
+from n2s_dist.distributed.precision import choose_precision
 from n2s_dist.losses.ardae import ardae_loss
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.shards.build.builder import build_shards
@@ -35,6 +36,8 @@ from n2s_dist.training.state import TrainState
 from n2s_dist.training.tracking import Tracker
 from n2s_dist.utils.errors import run_command
 from n2s_dist.utils.files import path_option, path_text
+
+_BUDGET_SEC = 150  # of each of the two comparisons
 
 
 def bare_steps(run: TrainState, noisy: torch.Tensor, steps: int) -> None:
@@ -100,18 +103,33 @@ def make_steps(config: Config, switches: Switches, noisy: torch.Tensor) -> Calla
     return run
 
 
-def switch_rates(config: Config, noisy: torch.Tensor, steps: int, turns: int) -> dict[str, float]:
+def chosen_switches(device: torch.device) -> dict[str, Switches]:
+    """What is measured on a device; what is left out is said."""
+    chosen = SWITCHES | (GPU_SWITCHES if device.type == "cuda" else {})
+    if choose_precision("auto", device.type == "cuda") == "bf16":
+        return chosen
+    say("bf16 is left out, since this processor emulates it, slower than float32")
+    return {name: switches for name, switches in chosen.items() if not switches.bf16}
+
+
+def switch_rates(config: Config, noisy: torch.Tensor, steps: int, count: int) -> dict[str, float]:
     """Samples/s of the bare loop with each set of switches; the first turn compiles and is not counted."""
-    chosen = SWITCHES | (GPU_SWITCHES if noisy.is_cuda else {})
+    chosen = chosen_switches(noisy.device)
     loops = {name: make_steps(config, switches, noisy) for name, switches in chosen.items()}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
-    for turn in range(turns + 1):
+    for turn, bar in turns(count + 1, _BUDGET_SEC, "switches"):
         for name, run in loops.items():
+            bar.set_postfix_str(name if turn else f"{name} starts")
             before = time.perf_counter()
             run(steps)
             if turn:
                 seconds[name].append(time.perf_counter() - before)
-    return {name: len(noisy) * steps / statistics.median(times) for name, times in seconds.items()}
+    rates = {name: len(noisy) * steps / statistics.median(times) for name, times in seconds.items()}
+    for name, rate in rates.items():
+        show(f"switch_{name}_samples_per_sec", rate)
+        if name != "plain":
+            show(f"switch_{name}_over_plain", rate / rates["plain"])
+    return rates
 
 
 def main() -> None:
@@ -124,8 +142,13 @@ def main() -> None:
         "--noise", metavar="FAMILY:LEVEL", help="store the tiles with this noise, the config's, in them"
     )
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps in each turn (%(default)s)")
-    parser.add_argument("--turns", type=int, default=40, help="turns of each loop (%(default)s)")
-    parser.add_argument("--switch-turns", type=int, default=8, help="turns of each speed switch; 0: none (%(default)s)")
+    parser.add_argument("--turns", type=int, default=40, help="turns of each loop, as far as time allows (%(default)s)")
+    parser.add_argument(
+        "--switch-turns",
+        type=int,
+        default=8,
+        help="turns of each speed switch, if time allows; 0: none (%(default)s)",
+    )
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -145,7 +168,7 @@ def main() -> None:
         batches, tracker, progress = open_batches(run), Tracker(run.run_dir, 0), tqdm(disable=True)
         noisy = next(batches).noisy
         seconds: dict[str, list[float]] = {"loop": [], "bare": []}
-        for turn in range(args.turns + 1):  # the first turn warms up
+        for turn, bar in turns(args.turns + 1, _BUDGET_SEC, "loop and bare"):  # the first turn warms up
             before = time.perf_counter()
             loop(run, batches, tracker, progress, run.samples_seen + batch * args.steps)
             between = time.perf_counter()
@@ -153,13 +176,15 @@ def main() -> None:
             if turn:
                 seconds["loop"].append(between - before)
                 seconds["bare"].append(time.perf_counter() - between)
+                bar.set_postfix_str(f"loop over bare {seconds['bare'][-1] / seconds['loop'][-1]:.3f}")
         tracker.close()
 
-    switched = switch_rates(config, noisy, args.steps, args.switch_turns) if args.switch_turns else {}
-    for name, samples_per_sec in switched.items():
-        print(f"{name:>34}  {samples_per_sec:8.1f} samples/s  {samples_per_sec / switched['plain']:5.2f} of plain")
     rate = {name: batch * args.steps / statistics.median(times) for name, times in seconds.items()}
     ratio = statistics.median(bare / whole for whole, bare in zip(seconds["loop"], seconds["bare"], strict=True))
+    show("loop_over_bare", ratio)
+    for name, value in rate.items():
+        show(f"{name}_samples_per_sec", value)
+    switched = switch_rates(config, noisy, args.steps, args.switch_turns) if args.switch_turns else {}
     report(
         args.json,
         ratios={"loop_over_bare": ratio},

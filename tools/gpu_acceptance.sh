@@ -3,7 +3,7 @@
 #
 #   tools/gpu_acceptance.sh [--out DIR] [--device gpu|cpu] [--seconds N] [--wheels DIR]
 #
-# DIR ($OUT, or runs/acceptance) gets acceptance.json, acceptance.txt and the weights of a short run. --wheels: packages
+# DIR ($OUT, or runs/acceptance) gets acceptance.json, acceptance.txt and run/, the weights of a short run. --wheels: packages
 # that this machine's Python lacks, which are put into an environment of its own beside what is there. --device cpu
 # rehearses all of it without a GPU.
 set -uo pipefail
@@ -35,7 +35,7 @@ code=0
     if [ "$device" = gpu ]; then
         timeout 180 "$python" -m pytest -q -m gpu tests/system/test_gpu.py || code=1
     fi
-    timeout 420 "$python" tools/gpu_acceptance.py --out "$out" --device "$device" --seconds "$seconds" || code=1
+    timeout --signal=INT 470 "$python" tools/gpu_acceptance.py --out "$out" --device "$device" --seconds "$seconds" || code=1
     echo "exit code $code"
 } 2>&1 | tee "$out/acceptance.txt"
 grep -q '^exit code 0$' "$out/acceptance.txt"

@@ -24,7 +24,7 @@ BINS = 6  # of brightness, with as many pixels each
 LEAST_WIDTH = 0.1  # in pixels: narrower kernels are white
 
 _LEAST_STD = 0.02 / 255
-_ALIKE = 0.1  # relative errors of a variance below which a simpler formula is taken
+_ALIKE = 0.25  # relative errors of a variance below which a simpler formula is taken: as much is not known any better
 _CURVE_POINTS = 33
 _RIDGE = 0.002
 

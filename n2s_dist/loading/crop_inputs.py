@@ -12,12 +12,12 @@ import torch
 
 from n2s_dist.config.schema import ExtraView
 from n2s_dist.loading import sample_order, windowed_order
+from n2s_dist.loading.crop_keys import crop_keys
 from n2s_dist.loading.sample_order import order_blocks
-from n2s_dist.noise import frozen
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.encoding import Encoding
 from n2s_dist.noise.specification import format_noise, parse_training_noise
-from n2s_dist.shards.reader import Sample, ShardSet
+from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils import hashing
 from n2s_dist.utils.errors import UserError
 
@@ -76,43 +76,21 @@ def crop_inputs(
         index = windows.sample_index(at) if windows else sample_order.sample_index(seed, at, len(shards))
         samples = shards.take(index)
         choice = sample_order.crop_choice(seed, at)
-        places = np.array([sample.tile.shape[:2] for sample in samples], np.uint64) - np.uint64(crop_size - 1)
+        places = samples.sizes.astype(np.uint64) - np.uint64(crop_size - 1)
         corners = (choice[:, :2] % places).astype(np.int32)
         left_right, up_down, transposed = flips = choice[:, 2:].T & np.uint64(1) == 1
 
-        tiles = [sample.tile for sample in samples]
         arrays = [corners, left_right.astype(np.int32), up_down.astype(np.int32), transposed.copy()]
         if noisy:
-            image_keys = np.array([sample.image_key for sample in samples], np.uint64)
-            if resample_noise:
-                image_keys = hashing.hash64(image_keys, at)
-            arrays += crop_keys(samples, image_keys, corners, flips, crop_size, seed)
+            image_keys = hashing.hash64(samples.image_keys, at) if resample_noise else samples.image_keys
+            origins = samples.places + corners
+            arrays += crop_keys(image_keys, origins, flips, crop_size, shards.manifest.channels, seed)
             if extra_view == "noisy":
                 second = hashing.hash64(image_keys, hashing.STREAM_SECOND_NOISE)
-                arrays += crop_keys(samples, second, corners, flips, crop_size, seed)
+                arrays += crop_keys(second, origins, flips, crop_size, shards.manifest.channels, seed)
         for begin in range(0, len(at), batch_size):
             part = slice(begin, begin + batch_size)
-            yield tiles[part], *(array[part] for array in arrays)
-
-
-def crop_keys(
-    samples: list[Sample], image_keys: np.ndarray, corners: np.ndarray, flips: np.ndarray, crop_size: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Noise keys along the two sides of crops as they will lie after flips: uint32 [B, C, S, 1] and [B, C, 1, S].
-
-    image_keys: uint64 [B], whose noise it is. corners: int [B, 2] in the tiles. flips: bool [3, B], left-right,
-    up-down, transpose.
-    """
-    left_right, up_down, transposed = flips
-    pixels = np.arange(crop_size)
-    rows, columns = (corners + np.array([(sample.row, sample.column) for sample in samples])).T
-    rows = rows[:, None] + np.where(up_down[:, None], pixels[::-1], pixels)
-    columns = columns[:, None] + np.where(left_right[:, None], pixels[::-1], pixels)
-    channels = samples[0].tile.shape[2]
-    row_keys, column_keys = frozen.pixel_keys(image_keys, seed, rows, columns, channels)
-    swap = transposed[:, None, None]
-    down, across = np.where(swap, column_keys, row_keys), np.where(swap, row_keys, column_keys)
-    return down[:, :, :, None], across[:, :, None, :]
+            yield samples.tiles[part], *(array[part] for array in arrays)
 
 
 def check_crop_size(shards: ShardSet, crop_size: int) -> None:

@@ -15,10 +15,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline, do_not_convert
 from nvidia.dali.plugin.pytorch import feed_ndarray
+from nvidia.dali.tensors import TensorCPU, TensorListCPU
 from torch import Tensor
 
 from n2s_dist.config.schema import ExtraView
@@ -30,9 +32,9 @@ from n2s_dist.noise.encoding import CLEAN, Encoding
 
 _DALI_TYPES = {"uint8": types.UINT8, "uint16": types.UINT16, "float16": types.FLOAT16}
 _PREFETCH = 2
-# Types, dimensions and layouts of what crop_inputs yields after tiles: corner, three flips; keys down and across.
-_CROP_INPUTS = [(types.INT32, 1, ""), *[(types.INT32, 0, "")] * 2, (types.BOOL, 0, "")]
-_KEY_INPUTS = [(types.UINT32, 3, "")] * 2
+# Types and dimensions of what crop_inputs yields after tiles: corner, three flips; keys down and across.
+_CROP_INPUTS = [(types.INT32, 1), *[(types.INT32, 0)] * 2, (types.BOOL, 0)]
+_KEY_INPUTS = [(types.UINT32, 3)] * 2
 
 
 @pipeline_def(enable_conditionals=True)
@@ -42,18 +44,18 @@ def crop_pipeline(
 ):  # fmt: skip
     """Build the graph. device: "cpu" or "gpu"; every operator in it has both backends.
 
-    source: what feeds DALI's external source with `crop_inputs`. noise: what to add, or None. stored:
-    how tiles hold values on the 0-1 scale. extra_view: what to make of each crop besides, if noise is added.
+    source: what feeds DALI's external source with `crop_inputs`, tiles as `tile_list` makes them. noise: what to add,
+    or None. stored: how tiles hold values on the 0-1 scale. extra_view: what to make of each crop besides, if noise is
+    added.
     """
     noises = 0 if noise is None else 2 if extra_view == "noisy" else 1
-    inputs = [(_DALI_TYPES[stored.dtype], 3, "HWC"), *_CROP_INPUTS, *_KEY_INPUTS * noises]
+    inputs = [(_DALI_TYPES[stored.dtype], 3), *_CROP_INPUTS, *_KEY_INPUTS * noises]
     tile, corner, left_right, up_down, transposed, *keys = fn.external_source(
         source=source,
         num_outputs=len(inputs),
         batch=True,
-        dtype=[dtype for dtype, _, _ in inputs],
-        ndim=[ndim for _, ndim, _ in inputs],
-        layout=[layout for _, _, layout in inputs],
+        dtype=[dtype for dtype, _ in inputs],
+        ndim=[ndim for _, ndim in inputs],
         no_copy=True,
     )
     # Cut on the host, so that crops cross the bus to a GPU, and not whole tiles.
@@ -78,6 +80,12 @@ def _corrupt(noise: NoiseModel, crop: Any, down_keys: Any, across_keys: Any) -> 
     return noise.draw(crop, frozen.PixelBits(down_keys, across_keys, math), math)
 
 
+def tile_list(tiles: list[np.ndarray]) -> TensorListCPU:
+    """Tiles, each [H, W, C], for DALI's external source, which takes a list of arrays one by one, in Python."""
+    listed = [TensorCPU(tile) for tile in tiles]
+    return TensorListCPU(listed, "HWC", contiguous=False)  # type: ignore[call-overload]  # DALI's stubs lack it
+
+
 class DaliCrops:
     """Crops by DALI, on the device of a task; inputs: what `crop_inputs` yields."""
 
@@ -86,7 +94,8 @@ class DaliCrops:
         in_flight: deque = deque(maxlen=2 * _PREFETCH + 1)
 
         def source() -> tuple:
-            in_flight.append(next(inputs))
+            tiles, *arrays = next(inputs)
+            in_flight.append((tile_list(tiles), *arrays))
             return in_flight[-1]
 
         self._device = task.device

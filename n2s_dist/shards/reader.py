@@ -10,26 +10,20 @@ docs/shards.md specifies it in full; tar_format.py knows the bytes, manifest.py 
 
 import contextlib
 import hashlib
-import io
-import json
-import mmap
 import os
 import random
 from collections import OrderedDict
 from collections.abc import Iterator
-from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from n2s_dist.images.eight_bit import decode_image
-from n2s_dist.shards import tar_format
-from n2s_dist.shards.manifest import Manifest, ShardEntry, read_manifest
-from n2s_dist.utils import tar_members
+from n2s_dist.shards.manifest import Manifest, read_manifest
+from n2s_dist.shards.shard import COLUMN, HEIGHT, KEY, ROW, WIDTH, Sample, Shard
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file
-from n2s_dist.utils.hashing import name_key
 
 try:
     import resource
@@ -38,109 +32,15 @@ except ImportError:  # Windows, where a mapped file does not stay open
 
 _PAGE = 4096  # bytes
 _PAGES_IN_ALL = 2_000  # read of all files, as far as that leaves two of each
-_MAX_DESCRIBED = 10_000  # samples of a shard whose description is kept in memory
 
 
-class Sample(NamedTuple):
-    """A tile and where in its source image it lies."""
+class Samples(NamedTuple):
+    """Several samples side by side."""
 
-    tile: np.ndarray  # [H, W, C]; a read-only view of the memory-mapped tar, unless it had to be decoded
-    image: str
-    image_key: int  # 64-bit hash of the image's name: noise is keyed by it
-    row: int
-    column: int
-
-
-class Described(NamedTuple):
-    """What a sample's headers say: where its image lies and what it shows.
-
-    shape None: encoded, not raw. crc32: of the tile, as written by the builder; None in other programs' tars.
-    """
-
-    offset: int
-    size: int
-    shape: tuple[int, int, int] | None
-    dtype: str
-    about: tuple[str, int, int, int]
-    crc32: str | None
-
-
-class Shard:
-    """One tar, memory-mapped when first touched. Pixels are views of the page cache, never copies.
-
-    Samples of other programs may hold a PNG or JPEG instead of a raw tile, which is decoded each time
-    it is read, and no description, for which the sample's own name then stands.
-    """
-
-    def __init__(self, path: Path, entry: ShardEntry, channels: int, dtype: str = "uint8") -> None:
-        self.path, self.entry, self.channels, self.dtype = path, entry, channels, dtype
-        self._described: dict[int, Described] = {}
-        if not self.path.is_file():
-            raise UserError(f"{self.path} is missing, but the manifest names it: build the shards again")
-        if self.path.stat().st_size != entry.bytes:
-            raise UserError(
-                f"{self.path} has {self.path.stat().st_size} bytes, the manifest says {entry.bytes}: "
-                "build the shards again"
-            )
-
-    @cached_property
-    def _map(self) -> mmap.mmap:
-        with self.path.open("rb") as stream:
-            return tar_members.mapped(stream)
-
-    @cached_property
-    def _spans(self) -> np.ndarray:
-        path = self.path.with_suffix(".idx")
-        try:
-            spans = tar_format.parse_index(path.read_text(), self.entry.bytes)
-            if len(spans) != self.entry.samples:
-                raise ValueError(f"{len(spans)} samples, the manifest says {self.entry.samples}")
-        except (OSError, ValueError, OverflowError) as error:
-            raise UserError(f"{path} does not match its shard ({error}): build the shards again") from None
-        return spans
-
-    def read_ahead(self) -> None:
-        """Map the tar and read its index now: what is mapped can be read even when its file is removed."""
-        _ = self._map, self._spans
-
-    def __getitem__(self, index: int) -> Sample:
-        offset, size, shape, dtype, about, _ = self.describe(index)
-        if shape is None:
-            content = io.BytesIO(self._map[offset : offset + size])
-            return Sample(decode_image(content, self.path / about[0], self.channels), *about)
-        count = shape[0] * shape[1] * shape[2]
-        return Sample(np.frombuffer(self._map, dtype, count, offset).reshape(shape), *about)
-
-    def describe(self, index: int) -> Described:
-        """A sample's headers, parsed once; UserError when they are damaged."""
-        if index not in self._described:
-            try:
-                described = self._parse(index)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                reason = str(error)[:200] or type(error).__name__
-                raise UserError(f"{self.path}, sample {index} is damaged ({reason}): build the shards again") from None
-            if len(self._described) >= _MAX_DESCRIBED:
-                self._described.clear()
-            self._described[index] = described
-        return self._described[index]
-
-    def _parse(self, index: int) -> Described:
-        kind, offset, size, json_offset, json_size = self._spans[index].tolist()
-        text = json.loads(self._map[json_offset : json_offset + json_size].decode()) if json_size else {}
-        if not text.keys() & {"image", "row", "column"}:
-            text = {"image": f"{self.path.name}/{index}", "row": 0, "column": 0}
-        image, row, column = text["image"], text["row"], text["column"]
-        if not (isinstance(image, str) and type(row) is int and type(column) is int and min(row, column) >= 0):
-            raise ValueError("a description with another image, row or column than text and two whole numbers")
-        if max(row, column) >= 2**31:
-            raise ValueError(f"a tile at row {row}, column {column}")
-        about, crc32 = (image, name_key(image), row, column), text.get("crc32")
-        if tar_format.IMAGE_SUFFIXES[kind] != "npy":
-            return Described(offset, size, None, "uint8", about, None)
-        offset, shape, dtype = tar_format.parse_npy(self._map, offset, size)
-        if dtype != self.dtype or shape[2] != self.channels:
-            raise ValueError(f"a tile of {dtype} {shape}, expected {self.dtype} with {self.channels} channels")
-        return Described(offset, size, shape, dtype, about, crc32)
+    tiles: list[np.ndarray]  # of each what a Sample's is
+    image_keys: np.ndarray  # uint64 [N]
+    places: np.ndarray  # int64 [N, 2]: row and column in the source image
+    sizes: np.ndarray  # int64 [N, 2]: height and width
 
 
 class Store(Protocol):
@@ -241,17 +141,47 @@ class ShardSet:
     def __getitem__(self, index: int) -> Sample:
         assert 0 <= index < len(self)
         number = int(self.shard_number(index))
-        return self._shard(number)[index - (int(self._ends[number - 1]) if number else 0)]
+        return self._shard(number)[int(self._place(index, number))]
 
-    def take(self, indices: np.ndarray) -> list[Sample]:
-        """Several samples; their shards are looked up at once."""
+    def take(self, indices: np.ndarray) -> Samples:
+        """Several samples, most of the work done for all of them at once. indices: int64 [N]."""
+        shards, numbers, known = self._look_up(indices)
+        dtype, channels = np.dtype(self.split.dtype), repeat(self.manifest.channels, len(indices))
+        maps = {number: shard.map for number, shard in shards.items()}
+        offsets, heights, widths = known[:, : WIDTH + 1].T.tolist()
+        tiles = [
+            np.ndarray(shape, dtype, maps[number], offset)
+            for number, shape, offset in zip(numbers, zip(heights, widths, channels, strict=True), offsets, strict=True)
+        ]
+        sizes = known[:, [HEIGHT, WIDTH]].astype(np.int64)
+        for at in np.flatnonzero(known[:, HEIGHT] == 0).tolist():  # encoded
+            tiles[at] = shards[numbers[at]][int(self._place(indices[at], numbers[at]))].tile
+            sizes[at] = tiles[at].shape[:2]
+        return Samples(tiles, known[:, KEY], known[:, [ROW, COLUMN]].astype(np.int64), sizes)
+
+    def image_keys(self, indices: np.ndarray) -> np.ndarray:
+        """Of the images that some samples are of: uint64 [N]. indices: int64 [N]."""
+        return self._look_up(indices)[2][:, KEY]
+
+    def _look_up(self, indices: np.ndarray) -> tuple[dict[int, Shard], list[int], np.ndarray]:
+        """The shards of some samples by number, each sample's number, and what Shard.look_up says of it."""
         numbers = self.shard_number(indices)
-        places = indices - np.where(numbers, self._ends[numbers - 1], 0)
-        return [self._shard(number)[place] for number, place in zip(numbers.tolist(), places.tolist(), strict=True)]
+        places = self._place(indices, numbers)
+        known, listed = np.empty((len(indices), 6), np.uint64), numbers.tolist()
+        shards = {}
+        for number in dict.fromkeys(listed):  # in the order of the samples, as a cache expects them
+            of_shard = np.flatnonzero(numbers == number)
+            shards[number] = self._shard(number)
+            known[of_shard] = shards[number].look_up(places[of_shard])
+        return shards, listed, known
 
     def shard_number(self, index: int | np.ndarray) -> np.ndarray:
         """Which shard, by its place in the manifest, holds each sample: an integer of the index's shape."""
         return np.searchsorted(self._ends, index, side="right")
+
+    def _place(self, index: int | np.ndarray, number: int | np.ndarray) -> np.ndarray:
+        """The number in its shard of each sample."""
+        return index - np.where(number, self._ends[number - 1], 0)
 
     def _shard(self, number: int) -> Shard:
         """An open shard. Tiles of one that is closed again stay readable: they hold its mapping."""

@@ -24,7 +24,7 @@ from n2s_dist.shards.build.sources import gather
 from n2s_dist.shards.build.staging import Layout
 from n2s_dist.shards.build.workspace import begin, workspace
 from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
-from n2s_dist.shards.reader import Shard
+from n2s_dist.shards.shard import Shard
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import sha256_file, sync

@@ -91,7 +91,7 @@ class TrainState:
 
     def image_keys(self, positions: np.ndarray) -> np.ndarray:
         """Of the images that the crops at some global positions are of: uint64 [N]."""
-        return np.array([sample.image_key for sample in self.shards.take(self.sample_index(positions))], np.uint64)
+        return self.shards.image_keys(self.sample_index(positions))
 
     @property
     def loss(self) -> Loss:

@@ -17,18 +17,39 @@ STREAM_CAMERA = 12
 
 def mix64(x: np.ndarray) -> np.ndarray:
     """The splitmix64 finaliser (Steele, Lea & Flood 2014), a bijection of uint64, elementwise."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = np.array(x, np.uint64)
+    _mix(x, np.empty_like(x))
+    return x[()]
 
 
 def hash64(*words: int | np.ndarray) -> np.ndarray:
     """Hash non-negative integers or uint64 arrays, which broadcast together, to uint64."""
-    with np.errstate(over="ignore"):  # arithmetic is modulo 2**64 by design
-        state = np.zeros((), np.uint64)
-        for word in words:
-            state = mix64((state ^ np.asarray(word, dtype=np.uint64)) + GOLDEN)
-    return state
+    state = np.zeros((), np.uint64)
+    for word in words:
+        state = np.asarray(state ^ np.asarray(word, dtype=np.uint64))
+        np.add(state, GOLDEN, out=state)  # modulo 2**64, as arrays are silently
+        _mix(state, np.empty_like(state))
+    return state[()]
+
+
+def hash_on(state: np.ndarray, words: np.ndarray, scratch: np.ndarray) -> None:
+    """Put hash64(*before, words) in the place of `words`, uint64, where `state` is hash64(*before).
+
+    scratch: memory of the same size.
+    """
+    np.bitwise_xor(words, state, out=words)
+    np.add(words, GOLDEN, out=words)
+    _mix(words, scratch)
+
+
+def _mix(x: np.ndarray, scratch: np.ndarray) -> None:
+    """`mix64` in place: for large arrays fresh memory would take most of the time."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        np.right_shift(x, np.uint64(shift), out=scratch)
+        np.bitwise_xor(x, scratch, out=x)
+        np.multiply(x, np.uint64(factor), out=x)
+    np.right_shift(x, np.uint64(31), out=scratch)
+    np.bitwise_xor(x, scratch, out=x)
 
 
 def name_key(name: str) -> int:

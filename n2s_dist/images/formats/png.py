@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from n2s_dist.images.decoded import Contents, DecodedImage, check_holds
+from n2s_dist.images.fast_png import decode_png
 from n2s_dist.images.pillow import (
     ORIENTATION,
     about_pillow,
@@ -58,7 +59,10 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
 
 def read(stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
     opened = _opened(stream)
-    yield _decode_deep(stream, opened) if contents.dtype == np.uint16 else decode_pillow(opened)
+    if (pixels := decode_png(stream, opened)) is not None:
+        yield DecodedImage.of(turned(pixels, Image.Image.getexif(opened).get(ORIENTATION, 1)))
+    else:
+        yield _decode_deep(stream, opened) if contents.dtype == np.uint16 else decode_pillow(opened)
 
 
 def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:

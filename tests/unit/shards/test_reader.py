@@ -141,6 +141,22 @@ def test_tiles_are_read_only_views(folder):
     assert not sample.tile.flags.writeable and not sample.tile.flags.owndata
 
 
+def test_many_samples_at_once_are_the_single_ones(folder):
+    """In any order, more than once, the first time and again; their tiles are views as well."""
+    opened = ShardSet(folder)
+    indices = np.random.default_rng(1).integers(0, len(opened), 3 * len(opened))
+    for _ in range(2):
+        found = opened.take(indices)
+        for at, index in enumerate(indices.tolist()):
+            sample = opened[index]
+            np.testing.assert_array_equal(found.tiles[at], sample.tile)
+            assert found.tiles[at].shape == sample.tile.shape == (*found.sizes[at], 3)
+            assert int(found.image_keys[at]) == sample.image_key == hashing.name_key(sample.image)
+            assert tuple(found.places[at]) == (sample.row, sample.column)
+            assert not found.tiles[at].flags.writeable and not found.tiles[at].flags.owndata
+        np.testing.assert_array_equal(opened.image_keys(indices), found.image_keys)
+
+
 def test_manifest_survives_a_round_trip(folder):
     manifest = read_manifest(folder)
     assert Manifest.from_json(manifest.to_json(), folder) == manifest
