@@ -35,7 +35,6 @@ _START_WIDTH = 0.6  # in pixels: told white noise, a gray network leaves correla
 _WIDER = 0.05  # in pixels, than what was found: in the next round of a gray network
 _NARROWER = 0.25  # in pixels, than what was found: what a color network is told in the end
 _OVERSTATED = 1.4  # how many times the standard deviation that was found is told in the next round
-_SAFETY = 1.05  # times the standard deviation: noise that is told 5 % weak costs up to 0.5 dB, 5 % strong next to nothing
 _ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
 _UNEVEN = 0.5  # the evenness below which what was taken away is texture
 _MOST_CORRECTION = 1.12  # of a standard deviation, by what the network takes of known noise
@@ -144,4 +143,4 @@ class _Finder(NamedTuple):
         there = known.variance(seen.x) * strengths(guess.width)[1] ** 2
         share = np.clip(there / np.maximum(seen.variance, 1e-12), _MOST_CORRECTION**-2, _MOST_CORRECTION**2)
         width = self.width(guess.width)
-        return LevelFunction(_fit(found, found.variance * share) * (_SAFETY * found.level(width)) ** 2, width)
+        return LevelFunction(_fit(found, found.variance * share) * found.level(width) ** 2, width)

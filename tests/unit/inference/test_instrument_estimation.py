@@ -15,6 +15,7 @@ from n2s_dist.utils.errors import UserError
 
 TEXT = "gaussian:1-75,gaussian:2-60+blur:0-1.5,poisson-gaussian:0.0025-0.1:1-25,gamma:15-400"
 SIDE = 32
+TOLD = 1.05  # times what was found: what a network is told on purpose
 
 
 class Blocks(ScoreModel):
@@ -47,14 +48,14 @@ def test_strength_at_each_brightness_and_width_of_flat_blocks(text, strength):
     found = estimate_noise(Blocks(strength), noisy_blocks(text))
     assert found.width == pytest.approx(truth.width, abs=0.1)
     for x in (0.2, 0.5, 0.8):
-        assert float(np.max(found.std(x))) == pytest.approx(float(truth.std(x)), rel=0.06)
+        assert float(np.max(found.std(x))) == pytest.approx(TOLD * float(truth.std(x)), rel=0.07)  # a block's mean has noise
 
 
 def test_channels_have_curves_of_their_own():
     text = "curve:0=0.02:0.04:0.03_1=0.08:0.04:0.06"
     found = estimate_noise(Blocks(), noisy_blocks(text, channels=3))
     x = np.full((1, 1, 3), 0.5)
-    np.testing.assert_allclose(found.std(x), parse_noise(text).std(x), rtol=0.06)
+    np.testing.assert_allclose(found.std(x), TOLD * parse_noise(text).std(x), rtol=0.06)
 
 
 def test_several_images_of_one_instrument_have_one_noise():
