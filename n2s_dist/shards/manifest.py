@@ -73,7 +73,10 @@ class Manifest:
         return [hashlib.sha256(origin.encode()).hexdigest(), self.source_fingerprint]
 
     def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
+        said = asdict(self)
+        if self.axes is None:  # so that sets without arrays are those of programs that knew none
+            del said["axes"]
+        return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **said}, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str, where: Path | str) -> "Manifest":

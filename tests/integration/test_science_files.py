@@ -103,7 +103,7 @@ def test_shards_of_a_folder_that_changed_are_found_out(cli, tmp_path):
         done = cli(build_shards.main, source, *words)
         assert said in done.out + done.err
     shards = ShardSet(tmp_path / "out")
-    assert shards[0].image == "a.zarr"
+    assert shards[0].image == "a.zarr" and "axes" not in (tmp_path / "out/manifest.json").read_text()
     np.testing.assert_array_equal(shards[0].tile[:, :, 0], np.round(STACK[0] / 257))
 
 
