@@ -268,11 +268,17 @@ def write_plan(out: Path, folder: Path, name: str, noise: NoiseModel, steps: int
 
 def read_plan(out: Path, folder: Path, name: str) -> tuple[NoiseModel, int] | None:
     """What write_plan kept; None where nothing was begun. Raises UserError for a folder with something else in it."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: --out is the folder of the run")
     if not (out / _PLAN).exists():
         if (out / "checkpoints").exists():
             raise UserError(f"{out} holds another run: choose another --out")
         return None
-    plan = json.loads((out / _PLAN).read_text())
+    try:
+        plan = json.loads((out / _PLAN).read_text())
+        plan = {key: plan[key] for key in ("images", "network", "noise", "steps")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{out / _PLAN} can't be read ({error}): choose another --out") from None
     if (plan["images"], plan["network"]) != (str(folder.resolve()), name):
         raise UserError(f"{out} was begun with {plan['network']} on {plan['images']}: choose another --out")
     return parse_noise(plan["noise"]), plan["steps"]

@@ -24,7 +24,8 @@ from n2s_dist.utils.memory import available_bytes
 
 BYTES_PER_VALUE = 16  # besides the image's own: floats in and out, and what is made of them on the way
 _FEW = 2**24  # values that always fit
-_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # TIFF's tags
+# TIFF's tags.
+_SUBFILE_TYPE, _BITS, _PHOTOMETRIC, _PLANAR, _CHILDREN, _SAMPLE_FORMAT = 254, 258, 262, 284, 330, 339
 _HOT = 2  # twice white: no light does that
 
 
@@ -176,6 +177,11 @@ def _misread(image: Image.Image) -> str:
         return "signed values as unsigned ones"
     if image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0:
         return "black as white"
+    bits = np.max(tags.get(_BITS, 8))
+    if tags.get(_PLANAR) == 2 and bits > 8 and image.mode in ("RGB", "RGBA", "CMYK"):
+        return f"planes of {bits} bits as planes of 8"
+    if tags.get(_SUBFILE_TYPE, 0) & 1 and image.tell() == 0 and (_CHILDREN in tags or image.n_frames > 1):  # type: ignore[attr-defined]
+        return "its thumbnail in place of the picture"
     return ""
 
 

@@ -167,6 +167,19 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, cli, network, f
     assert words[fault] in done.error() and not (tmp_path / "run").exists()
 
 
+def test_a_run_that_can_not_be_gone_on_with_is_named_before_any_work(tmp_path, cli, network, monkeypatch):
+    monkeypatch.setattr(adapt, "choose_unclipped", lambda *_: pytest.fail("looked at noise"))
+    images, out = noisy_images(tmp_path / "mine", count=3), tmp_path / "run"
+    words = [images, f"--out={out}", f"--network={network}", "--noise=gaussian:20"]
+    out.write_text("")
+    assert f"{out} is a file" in cli(adapt.main, *words).error()
+    out.unlink()
+    out.mkdir()
+    for text in ('{"images": "a"', "[]", '{"images": "a", "network": "b", "noise": "gaussian:20"}'):
+        (out / "adapt.json").write_text(text)
+        assert "adapt.json can't be read" in cli(adapt.main, *words).error()
+
+
 def test_each_image_is_decoded_once_to_look_at_its_noise(tmp_path, monkeypatch):
     images = adapt.choose_images(noisy_images(tmp_path / "mine", count=12))
     decoded = []
