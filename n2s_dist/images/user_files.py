@@ -226,7 +226,8 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     """Write a file that appears whole, in the format that its name says.
 
     contents: of the file that the images come from, whose profile, resolution and other words stay. 16 bits become 8
-    where the format has no more. Raises UserError for what it can't hold, before the first image is asked for.
+    where the format has no more. Before the first image is asked for, raises UserError for what it can't hold, and
+    OSError for a place that can't be written.
     """
     chosen = format_of(path.name)
     if chosen is None:
@@ -236,6 +237,10 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = atomic_folder if getattr(chosen, "is_folder", False) else atomic_write
     with writing(path) as partial:
+        try:
+            partial.touch()  # what can't be written is found before the first image is made
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         try:
             chosen.write(partial, images, contents)
         except UserError as error:

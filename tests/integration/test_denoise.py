@@ -1,5 +1,6 @@
 """n2s-denoise: files, folders and archives in and out, at the depth and with the transparency that they have."""
 
+import errno
 import shutil
 import zipfile
 from importlib.metadata import entry_points
@@ -209,6 +210,19 @@ def test_no_image_is_overwritten_by_its_own_denoised_version(run, photographs, t
         assert "coffee.png would be overwritten" in run(tmp_path / "coffee.png", tmp_path / out).error()
     assert "coffee.png would be overwritten" in run(tmp_path, tmp_path).error()
     assert (tmp_path / "coffee.png").read_bytes() == before
+
+
+def test_a_place_that_can_not_be_written_is_found_before_an_image_is_denoised(cli, tmp_path, monkeypatch, photographs):
+    """Denoising a large image takes most of an hour."""
+
+    def touch(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "touch", touch)
+    monkeypatch.setattr(denoise, "load_denoiser", lambda *_, **__: lambda *_, **__: pytest.fail("denoised for nothing"))
+    done = cli(denoise.main, "--noise=gaussian:25", photographs / "coffee.png", tmp_path / "out.png")
+    assert f"{tmp_path}/out.png can't be used (Read-only file system)" in done.error()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
