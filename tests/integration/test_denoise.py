@@ -16,7 +16,7 @@ from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.eight_bit import read_image, to_uint8
 from n2s_dist.images.files import ImageFile
 from n2s_dist.images.user_files import read_picture, write_picture
-from n2s_dist.inference import acceptance
+from n2s_dist.inference import acceptance, files
 from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled, std_picture
 from n2s_dist.models import checkpoint, pretrained
@@ -201,6 +201,12 @@ def test_without_a_checkpoint_a_shipped_network_serves(cli, load_tool, trained, 
     )
     Image.open(noisy).convert("L").save(tmp_path / "gray.png")
     assert "no network for gray images" in cli(denoise.main, tmp_path / "gray.png", out).error()
+
+
+def test_one_large_image_has_a_bar(run, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_BAR_DELAY_SEC", 0)  # of the seconds that pass before it is worth one
+    done = run("--tile=64", photographs / "coffee.png", tmp_path / "out.png")
+    assert done.code == 0 and "px/s" in done.err and f"/{160 * 192 / 1000:.1f}k" in done.err
 
 
 def test_no_image_is_overwritten_by_its_own_denoised_version(run, photographs, tmp_path):
