@@ -4,6 +4,7 @@ import importlib
 import runpy
 import sys
 
+from n2s_dist.utils import streams
 from n2s_dist.utils.errors import UserError, nearest, run_command
 
 # Each subcommand's module and what it does, in the order in which they are used. Modules are imported when they are
@@ -57,6 +58,7 @@ def usage() -> str:
 
 def main(command: str | None = None) -> None:
     """Run a subcommand with the rest of the command line: the one given, or the one that the first word names."""
+    streams.guard()  # first: what is opened next must not become a stream that was closed
     words = sys.argv[1:] if command is None else [command, *sys.argv[1:]]
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage(), end="")
@@ -74,7 +76,7 @@ def main(command: str | None = None) -> None:
     if name in _PROGRAMS:
         runpy.run_module(module, run_name="__main__", alter_sys=False)
     else:
-        run_command(importlib.import_module(module).main)
+        run_command(lambda: importlib.import_module(module).main())  # its imports take time to be interrupted in
 
 
 def _refuse(name: str) -> None:

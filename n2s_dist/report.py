@@ -13,7 +13,7 @@ from n2s_dist.reporting import examples, figures
 from n2s_dist.reporting.curves import run_names
 from n2s_dist.reporting.page import TrainingRun, render
 from n2s_dist.utils.errors import run_command
-from n2s_dist.utils.files import path_option
+from n2s_dist.utils.files import atomic_write, path_option
 from n2s_dist.utils.programs import dashed, program_name
 
 
@@ -37,7 +37,8 @@ def main() -> None:
     shown = examples.choose(args.results, results["cells"])
     args.out.mkdir(parents=True, exist_ok=True)
     page = args.out / "report.html"
-    page.write_text(render(results, runs, shown), encoding="utf-8", errors="surrogateescape")
+    with atomic_write(page) as partial:
+        partial.write_text(render(results, runs, shown), encoding="utf-8", errors="surrogateescape")
     written = figures.draw_all(args.out / "figures", results["cells"], {run.name: run.metrics for run in runs}, shown)
     print(f"report:  {page} ({page.stat().st_size / 2**20:.1f} MiB)")
     for path in written:

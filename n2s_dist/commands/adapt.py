@@ -24,12 +24,11 @@ from tqdm import tqdm
 from n2s_dist.config.schema import ArdaeConfig, Config, DataConfig, OptimizerConfig, TrackingConfig, TrainConfig
 from n2s_dist.images.axes import AXES_HELP, check_axes
 from n2s_dist.images.files import KINDS, ImageFile, is_image, list_images
-from n2s_dist.images.scale import Scale
-from n2s_dist.images.user_files import keep_open, open_file
+from n2s_dist.images.user_files import check_measured, keep_open, open_file
 from n2s_dist.inference.denoiser import is_negligible
 from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
 from n2s_dist.inference.noise_estimation import SMALLEST_SIDE
-from n2s_dist.inference.pieces import choose_pieces
+from n2s_dist.inference.pieces import Pieces, choose_pieces
 from n2s_dist.losses.ardae import ardae_loss
 from n2s_dist.losses.draws import perturbations
 from n2s_dist.models import checkpoint, pretrained
@@ -106,9 +105,9 @@ def main() -> None:
     check_network(network, images, name)
     began = time.monotonic()
     plan = read_plan(out, folder, name)
-    check_clipping(images, white, black)
     if plan is None:
-        noise = noise_named or estimate(network.model, images, white, black)
+        parts = choose_unclipped(images, white, black)
+        noise = noise_named or estimate(network.model, parts)
         if is_negligible(noise):
             raise UserError(f"hardly any noise was found ({format_noise(noise)}): name it, such as --noise gaussian:20")
         print(f"noise: {format_noise(noise)}{'' if noise_named else ' (estimated)'}")
@@ -137,14 +136,15 @@ def choose_images(folder: Path, axes: str | None = None) -> Images:
                 sides.append(min(file.contents.size_of(number)))
     if len(frames) < _FEWEST:
         raise UserError(f"{folder} holds {len(frames)} image: give {_FEWEST} or more, for one of them is held out")
-    if len(channels) > 1 or not channels.keys() <= set(KINDS):
-        what = ", ".join(f"{image.path} has {count}" for count, image in channels.items())
-        raise UserError(f"{folder} must hold images of one channel or of three: {what}")
+    if len(channels) > 1:
+        what = ", ".join(f"{image.path} is {KINDS[count]}" for count, image in channels.items())
+        raise UserError(f"{folder} must hold gray images or color ones, not both: {what}")
     if min(sides) < SMALLEST_SIDE:
         raise UserError(f"{folder} holds an image with a side of {min(sides)} pixels: {SMALLEST_SIDE} are the fewest")
     held = frames[_EVERY // 2 :: _EVERY] or frames[-1:]
     names = {frame.name for frame in held}
-    return Images([frame for frame in frames if frame.name not in names], held, next(iter(channels)), min(sides))
+    first = keep_open(frames[0].file).image(frames[0].number).measured()  # gray images may be stored as color
+    return Images([frame for frame in frames if frame.name not in names], held, first.shape[2], min(sides))
 
 
 def check_network(network: checkpoint.Loaded, images: Images, name: str) -> None:
@@ -160,41 +160,45 @@ def check_network(network: checkpoint.Loaded, images: Images, name: str) -> None
 
 def read_unit(frame: Frame, channels: int, white: float | None, black: float | None) -> np.ndarray:
     """An image's pixels, float32 [H, W, C] on the 0-1 scale. Raises UserError by name, also for other channels."""
-    file = keep_open(frame.file)
-    scale = file.find_scale(white, black) or Scale(0, 1)
+    file, path = keep_open(frame.file), frame.file.path
     picture = file.image(frame.number)
-    if picture.channels != channels:
-        raise UserError(
-            f"{frame.file.path}: image {frame.number + 1} of it has not {channels} channels, as others have"
-        )
-    return np.asarray(scale.to_unit(picture.pixels), np.float32)
+    scale = file.scale_of(picture, white, black)
+    check_measured(picture, file.contents.nodata, scale, path)
+    pixels = picture.measured() if channels == 1 else picture.pixels
+    if pixels.shape[2] != channels:
+        place = f": image {frame.number + 1} of it" if file.contents.images > 1 else ""
+        raise UserError(f"{path}{place} is {KINDS[pixels.shape[2]]}, unlike the first image: leave it out")
+    return np.asarray(scale.to_unit(pixels), np.float32)
 
 
-def check_clipping(images: Images, white: float | None, black: float | None) -> None:
-    """UserError for images whose noise is cut off at black or at white in many pixels.
+def choose_unclipped(images: Images, white: float | None, black: float | None) -> list[Pieces]:
+    """Parts of some of the training images, to estimate noise from. Raises UserError for clipped images."""
+    step = max(1, len(images.training) // _MOST_READ)
+    parts = []
+    for frame in images.training[::step][:_MOST_READ]:
+        pixels = read_unit(frame, images.channels, white, black)
+        check_clipping(frame, pixels)
+        parts.append(choose_pieces(pixels))
+    return parts
+
+
+def check_clipping(frame: Frame, pixels: np.ndarray) -> None:
+    """UserError for an image whose noise is cut off at black or at white in many pixels.
 
     There it is not what the loss takes it for: a network that learned it was 6 dB worse, at a better loss.
     """
-    for image in images.training[:_MOST_READ]:
-        pixels = read_unit(image, images.channels, white, black)
-        for name, end in (("lowest", pixels.min()), ("highest", pixels.max())):
-            share = float(np.mean(pixels == end))
-            if share > _MOST_CLIPPED:
-                raise UserError(
-                    f"{image.file.path}: {100 * share:.1f} % of the values are the {name} one. Noise is cut off there "
-                    "and a network would learn that: give images that are not clipped, such as a camera's raw values"
-                )
+    for name, end in (("lowest", pixels.min()), ("highest", pixels.max())):
+        share = float(np.mean(pixels == end))
+        if share > _MOST_CLIPPED:
+            raise UserError(
+                f"{frame.file.path}: {100 * share:.1f} % of the values are the {name} one. Noise is cut off there "
+                "and a network would learn that: give images that are not clipped, such as a camera's raw values"
+            )
 
 
-def estimate(model: ScoreModel, images: Images, white: float | None, black: float | None) -> NoiseModel:
-    """One noise of all training images, from some of them."""
-    step = max(1, len(images.training) // _MOST_READ)
-    chosen = images.training[::step][:_MOST_READ]
-    shown = tqdm(chosen, "noise", unit="image", leave=False)
-    found = [
-        find_level_function(model, choose_pieces(read_unit(each, images.channels, white, black))) for each in shown
-    ]
-    return noise_of_all(model, found)
+def estimate(model: ScoreModel, parts: list[Pieces]) -> NoiseModel:
+    """One noise of all training images, from parts of some of them."""
+    return noise_of_all(model, [find_level_function(model, part) for part in tqdm(parts, "noise", leave=False)])
 
 
 def build(images: Images, folder: Path, out: Path, noise: NoiseModel, white: float | None, black: float | None) -> None:
@@ -264,11 +268,17 @@ def write_plan(out: Path, folder: Path, name: str, noise: NoiseModel, steps: int
 
 def read_plan(out: Path, folder: Path, name: str) -> tuple[NoiseModel, int] | None:
     """What write_plan kept; None where nothing was begun. Raises UserError for a folder with something else in it."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: --out is the folder of the run")
     if not (out / _PLAN).exists():
         if (out / "checkpoints").exists():
             raise UserError(f"{out} holds another run: choose another --out")
         return None
-    plan = json.loads((out / _PLAN).read_text())
+    try:
+        plan = json.loads((out / _PLAN).read_text())
+        plan = {key: plan[key] for key in ("images", "network", "noise", "steps")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{out / _PLAN} can't be read ({error}): choose another --out") from None
     if (plan["images"], plan["network"]) != (str(folder.resolve()), name):
         raise UserError(f"{out} was begun with {plan['network']} on {plan['images']}: choose another --out")
     return parse_noise(plan["noise"]), plan["steps"]

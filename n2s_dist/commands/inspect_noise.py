@@ -8,16 +8,15 @@ is.
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from n2s_dist.images.axes import AXES_HELP, check_axes
 from n2s_dist.images.files import ImageFile
-from n2s_dist.images.scale import Scale
-from n2s_dist.images.user_files import check_single, open_file
+from n2s_dist.images.user_files import open_file, read_on_scale
 from n2s_dist.inference import arrays
-from n2s_dist.inference.denoiser import Denoiser
-from n2s_dist.inference.network_choice import load_denoiser
+from n2s_dist.inference.network_choice import ShippedDenoiser, load_denoiser
 from n2s_dist.inference.noise_estimation import SMALLEST_SIDE
 from n2s_dist.models import pretrained
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
@@ -26,29 +25,35 @@ from n2s_dist.reporting.noise_figure import describe_noise, draw_noise
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import atomic_write, path_option
 
-_ESTIMATORS = {1: "universal-gray", 3: "universal-color"}
+
+class Seen(NamedTuple):
+    """An image on the 0-1 scale: float [H, W, C], in one channel where color holds a gray one.
+
+    chroma_subsampled: whether color was stored at half its resolution.
+    """
+
+    image: np.ndarray
+    chroma_subsampled: bool
 
 
-def read_unit(path: Path, white: float | None, black: float | None, axes: str | None = None) -> np.ndarray:
-    """The only image of a file on the 0-1 scale: float [H, W, C]. Raises UserError by name."""
-    with open_file(ImageFile(path.parent, path.name, 0, axes=axes)) as file:
-        check_single(file.contents, path)
-        scale = file.find_scale(white, black) or Scale(0, 1)
-        (picture,) = file.images()
-    pixels = scale.to_unit(picture.pixels)
-    if not np.isfinite(pixels).all():
-        raise UserError(f"{path} has values that are not finite: replace them first")
-    return pixels
+def read_unit(path: Path, white: float | None, black: float | None, axes: str | None = None) -> Seen:
+    """The only image of a file. Raises UserError by name."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give an image")
+    file = ImageFile(path.parent, path.name, 0, axes=axes)
+    picture, scale = read_on_scale(file, white, black)
+    with open_file(file) as opened:
+        return Seen(scale.to_unit(picture.measured()), opened.contents.chroma_subsampled)
 
 
-def estimate(image: np.ndarray) -> NoiseModel | None:
+def estimate(seen: Seen) -> NoiseModel | None:
     """As n2s denoise estimates it; None where no network can."""
-    name = _ESTIMATORS[image.shape[2]]
-    if name not in pretrained.offered() or min(image.shape[:2]) < SMALLEST_SIDE:
+    if min(seen.image.shape[:2]) < SMALLEST_SIDE or not pretrained.offered():
         return None
-    denoiser = load_denoiser(name)
-    assert isinstance(denoiser, Denoiser)
-    (found,), _ = denoiser.noises_of(arrays.opened(image), UNKNOWN)
+    denoiser = load_denoiser()
+    assert isinstance(denoiser, ShippedDenoiser)
+    images = arrays.opened(seen.image, chroma_subsampled=seen.chroma_subsampled)
+    (found,), _, _ = denoiser.noises_of(images, UNKNOWN)
     return found
 
 
@@ -67,11 +72,11 @@ def main() -> None:
     if args.out.resolve() == args.image.resolve():
         raise UserError(f"{args.image} would be overwritten by its picture: choose another --out")
 
-    image = read_unit(args.image, args.white, args.black, check_axes(args.axes))
-    if (view := view_noise(image)) is None:
+    seen = read_unit(args.image, args.white, args.black, check_axes(args.axes))
+    if (view := view_noise(seen.image)) is None:
         raise UserError(f"{args.image} has too few places with noise in them: give a larger image, or a noisier one")
-    found = None if args.no_network else estimate(image)
+    found = None if args.no_network else estimate(seen)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(args.out) as partial:
-        draw_noise(image, view, found).savefig(partial, dpi=100)
+        draw_noise(seen.image, view, found).savefig(partial, dpi=100)
     print("\n".join([*describe_noise(view, found), f"wrote {args.out}"]))

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from n2s_dist.reporting.curves import SECTIONS, Panel, curve, read_metrics, run_names
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import path_option
+from n2s_dist.utils.files import atomic_write, path_option
 
 _COLUMNS = 4
 _STYLES: tuple[Any, ...] = ("-", "--", ":")
@@ -75,5 +75,6 @@ def main() -> None:
     if not any(runs.values()):
         raise UserError(f"{', '.join(map(str, folders))}: nothing was logged yet")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(runs).savefig(args.out, dpi=100)
+    with atomic_write(args.out) as partial:
+        draw(runs).savefig(partial, dpi=100)
     print(f"wrote {args.out}")

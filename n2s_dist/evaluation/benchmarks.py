@@ -11,6 +11,7 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
+from n2s_dist.evaluation.noisy_files import NO_SCALE, NamedScale, is_deep, read_shown, shape_of
 from n2s_dist.images.eight_bit import measure_image
 from n2s_dist.images.files import KINDS, ImageFile, list_images
 from n2s_dist.utils.errors import UserError
@@ -42,6 +43,7 @@ KNOWN = {
     "cc15": Known(15, 3, (512, 512)),
     "fmd": Known(None, 1, (512, 512)),
 }
+EIGHT_BIT_INPUT, OWN_DEPTH = "uint8_input", "own_depth"  # protocols of noisy files
 _PAIRS = (("noisy", "clean"), ("raw", "gt"))  # folders of noisy photographs and of what is taken for their truth
 _ENDINGS = (("_noisy", "_clean"), ("_real", "_mean"))  # or, in one folder, the ends of their names
 
@@ -72,16 +74,25 @@ class Task:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A name and where its images are, at least one of the two folders. tasks: all of them, sorted by name."""
+    """A name and where its images are, at least one of the two folders.
+
+    Args:
+        tasks: all of its images, sorted by name
+        channels: of the first
+        scale: what white and black are in noisy files, None where the files or their type say it
+    """
 
     name: str
     protocol: str
     tasks: tuple[Task, ...]
-    channels: int  # of its first image
+    channels: int
+    scale: NamedScale = NO_SCALE
 
     @classmethod
-    def open(cls, name: str, clean: Path | None, noisy: Path | None, protocol: str) -> "Benchmark":
-        """Read the headers of all images.
+    def open(
+        cls, name: str, clean: Path | None, noisy: Path | None, protocol: str, scale: NamedScale = NO_SCALE
+    ) -> "Benchmark":
+        """Read the headers of all images, and of noisy ones of more than 8 bits what their scale is.
 
         Raises UserError for folders that are missing or empty, that do not match each other, or that do not hold what
         a benchmark of this name does.
@@ -92,7 +103,7 @@ class Benchmark:
         versions = (
             _pair(images, clean, noisy) if clean and noisy else {image: image if noisy else None for image in images}
         )
-        return cls._of_versions(name, of, versions, "uint8_input" if noisy else protocol, clean is not None)
+        return cls._of_versions(name, of, versions, protocol, clean is not None, scale)
 
     @classmethod
     def open_photographs(cls, name: str, folder: Path) -> "Benchmark":
@@ -103,14 +114,14 @@ class Benchmark:
         """
         for noisy, clean in _PAIRS:
             if (folder / noisy).is_dir() and (folder / clean).is_dir():
-                return cls.open(name, folder / clean, folder / noisy, "uint8_input")
+                return cls.open(name, folder / clean, folder / noisy, EIGHT_BIT_INPUT)
         images = {_stem(image): image for image in list_images(folder)}
         for noisy, clean in _ENDINGS:
             truths = _with_ending(images, clean)
             versions = _with_ending(images, noisy)
             if truths and truths.keys() == versions.keys() and 2 * len(truths) == len(images):
                 pairs: dict[ImageFile, ImageFile | None] = {image: versions[stem] for stem, image in truths.items()}
-                return cls._of_versions(name, folder, pairs, "uint8_input", has_truth=True)
+                return cls._of_versions(name, folder, pairs, EIGHT_BIT_INPUT, has_truth=True)
         raise UserError(
             f"{folder} does not hold noisy photographs and their truth: give folders noisy and clean (or raw and gt) "
             "of the same names, or images whose names end in _noisy and _clean (or _real and _mean)"
@@ -118,19 +129,36 @@ class Benchmark:
 
     @classmethod
     def _of_versions(
-        cls, name: str, of: Path, versions: dict[ImageFile, ImageFile | None], protocol: str, has_truth: bool
+        cls,
+        name: str,
+        of: Path,
+        versions: dict[ImageFile, ImageFile | None],
+        protocol: str,
+        has_truth: bool,
+        scale: NamedScale = NO_SCALE,
     ) -> "Benchmark":
-        """versions: of each image, the noisy one where that is a file. of: the folder that errors name."""
+        """versions: of each image, the noisy one where that is a file. of: the folder that errors name.
+
+        protocol: of noisy images that are made of clean ones.
+        """
+        given = {file: None for pair in versions.items() if pair[1] for file in pair if file}
+        deep = list(filter(is_deep, given))
+        scale.check_used(name, deep)
+        if given:
+            protocol = OWN_DEPTH if deep else EIGHT_BIT_INPUT
+        measure = shape_of if deep else _shape
         tasks, shapes = [], []
         for image, version in versions.items():
-            shape = _shape(image)
-            if version is not None and _shape(version) != shape:
+            shape = measure(image)
+            if version is not None and measure(version) != shape:
                 raise UserError(f"{version.path} and {image.path} differ in size or in color: they must be one image")
             tasks.append(Task(name, image, *shape, version, has_truth=has_truth))
             shapes.append(shape)
         if name in KNOWN:
             _check_known(name, of, list(versions), shapes)
-        return cls(name, protocol, tuple(tasks), shapes[0][2])
+        for image in deep:
+            read_shown(image, scale)  # whose scale only its values may tell
+        return cls(name, protocol, tuple(tasks), shapes[0][2], scale)
 
     @cached_property
     def image_digests(self) -> list[tuple[ImageFile, str]]:
@@ -144,8 +172,9 @@ class Benchmark:
         return digests
 
     def digest(self) -> str:
-        """SHA-256 of its name, protocol, and all images' names and bytes."""
-        total = sha256(repr((self.name, self.protocol)).encode())
+        """SHA-256 of its name, protocol, named scale, and all images' names and bytes."""
+        named = () if self.scale == NO_SCALE else self.scale
+        total = sha256(repr((self.name, self.protocol, *named)).encode())
         for image, digest in self.image_digests:
             total.update(repr((image.name, digest)).encode())
         return total.hexdigest()

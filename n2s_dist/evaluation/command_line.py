@@ -9,10 +9,11 @@ import torch
 from n2s_dist.evaluation.benchmarks import Benchmark, parse_folders
 from n2s_dist.evaluation.bm3d import bm3d
 from n2s_dist.evaluation.methods import EvaluatedMethod, of_network, self_ensemble
-from n2s_dist.evaluation.protocols import PROTOCOLS
+from n2s_dist.evaluation.noisy_files import NO_SCALE, NamedScale
+from n2s_dist.evaluation.protocols import MADE
 from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, check_images, product_cells, suite_cells
 from n2s_dist.models import checkpoint, pretrained
-from n2s_dist.noise.calibration import calibration_of
+from n2s_dist.noise.calibration import calibration_of, on_scale_of
 from n2s_dist.noise.specification import format_noise, parse_cell_noise
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import path_option, path_text
@@ -28,8 +29,10 @@ def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
             raise UserError("--data goes with --suite: name benchmarks one by one with --benchmark NAME=DIR")
         if not clean and not noisy:
             raise UserError("--benchmark is missing: write NAME=DIR, such as cbsd68=data/cbsd68, or --suite table2")
+        scales = dict.fromkeys(noisy, named_scale(args))
         return {
-            n: Benchmark.open(n, clean.get(n), noisy.get(n), args.protocol) for n in dict.fromkeys([*clean, *noisy])
+            n: Benchmark.open(n, clean.get(n), noisy.get(n), args.protocol, scales.get(n, NO_SCALE))
+            for n in dict.fromkeys([*clean, *noisy])
         }
     suite = SUITES[args.suite]
     names = suite.benchmarks
@@ -75,8 +78,7 @@ def choose_cells(
         check_images(cells)
         return cells
     levels = LEVELS if args.level == "both" else (args.level or "known",)
-    # The black level of a calibrated camera is still in photographs, and was never in clean images.
-    written = [_with_black(noise) if args.noisy else noise for noise in args.noise]
+    written = [_of_photographs(noise, named_scale(args)) if args.noisy else noise for noise in args.noise]
     noises = list(dict.fromkeys(map(parse_cell_noise, written))) or None
     folders = [source for source in sources.values() if isinstance(source, Benchmark)]
     cells = product_cells(folders, denoisers, noises, levels)
@@ -84,10 +86,23 @@ def choose_cells(
     return cells
 
 
-def _with_black(noise: str) -> str:
-    """A calibrated camera's noise on a scale that begins at 0; other text as it is."""
+def named_scale(args: argparse.Namespace) -> NamedScale:
+    """What white and black are in noisy files; of a calibrated camera the one that is not named is its own."""
+    scale = NamedScale(args.white, args.black)
+    for noise in args.noise if scale != NO_SCALE else ():
+        scale = NamedScale(*on_scale_of(noise, *scale)[1:])
+    return scale
+
+
+def _of_photographs(noise: str, scale: NamedScale) -> str:
+    """A calibrated camera's noise on the scale of noisy files; other text as it is.
+
+    Where none is named it begins at 0: the camera's black level is still in photographs, and never was in clean images.
+    """
     camera = calibration_of(noise)
-    return noise if camera is None else format_noise(camera.noise(black=0))
+    if camera is None:
+        return noise
+    return format_noise(camera.noise(black=0) if scale == NO_SCALE else camera.noise(*scale))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -119,9 +134,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--benchmark", metavar="NAME=DIR", help="clean images; may be repeated", **again)
     add("--noisy", metavar="NAME=DIR", help="noisy images as they are, with or without clean ones", **again)
+    add("--white", type=float, metavar="VALUE", help="what white is in noisy files, and their clean ones, of 16 bits")
+    add("--black", type=float, metavar="VALUE", help="what these files have without light (what the file says, or 0)")
     add("--noise", metavar="FAMILY:LEVEL", help="may be repeated (default: what was trained on)", **again)
     add("--level", choices=[*LEVELS, "both"], help="whether methods are told it (known; a suite: both)")
-    add("--protocol", choices=list(PROTOCOLS), default="float", help="uint8_input clips and rounds noisy images")
+    add("--protocol", choices=MADE, default="float", help="uint8_input clips and rounds noisy images")
     add("--ensemble", action="store_true", help="also denoise by self-ensemble, in rows of its own")
     add("--uncertainty", action="store_true", help="also compare the posterior's deviation with the errors")
     add("--bm3d", action="store_true", help="also denoise by BM3D, told the level")
@@ -142,6 +159,8 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--level is known, but nobody knows the noise of --suite {args.suite}: leave it out")
     if args.suite and args.noise:
         raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
+    if (args.white is not None or args.black is not None) and not args.noisy:
+        raise UserError("--white and --black go with --noisy: clean images have 8 bits or fill 16")
     has_network = args.checkpoint or (args.suite and pretrained.offered())
     if not has_network and not (args.bm3d and (args.suite or args.noise)):
         raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")

@@ -21,11 +21,11 @@ import numpy as np
 from n2s_dist.evaluation.benchmarks import Task
 from n2s_dist.evaluation.methods import Estimator
 from n2s_dist.evaluation.partition import WorkUnit
-from n2s_dist.evaluation.protocols import read_pair
+from n2s_dist.evaluation.protocols import ImagePair, clean_picture, read_pair
 from n2s_dist.evaluation.published import PAPERS_OWN
 from n2s_dist.evaluation.results import picture_name
 from n2s_dist.evaluation.suite import Cell
-from n2s_dist.images.eight_bit import read_image, to_uint8, write_image
+from n2s_dist.images.eight_bit import to_uint8, write_image
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.metrics.base import measures, metrics, reach
@@ -39,12 +39,12 @@ from n2s_dist.utils.files import fitting_name
 class NoisyImageCache:
     """An image and its noisy version, made by the first of its units and dropped after the last."""
 
-    def __init__(self, make: Callable[[], tuple[np.ndarray, np.ndarray]], units: int) -> None:
+    def __init__(self, make: Callable[[], ImagePair], units: int) -> None:
         self._make, self._left, self._lock = make, units, threading.Lock()
-        self._content: tuple[np.ndarray, np.ndarray] | None = None
+        self._content: ImagePair | None = None
 
-    def take(self) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 and float32 [H, W, C]; called once by each unit."""
+    def take(self) -> ImagePair:
+        """Called once by each unit."""
         with self._lock:
             content = self._content = self._content or self._make()
             self._left -= 1
@@ -80,17 +80,18 @@ class EvaluationWorker:
     def _noisy_key(self, unit: WorkUnit) -> tuple:
         return self.cells[unit.cell].noise, unit.task.name
 
-    def _corrupt(self, unit: WorkUnit) -> tuple[np.ndarray, np.ndarray]:
+    def _corrupt(self, unit: WorkUnit) -> ImagePair:
         cell = self.cells[unit.cell]
         assert cell.source
-        return read_pair(unit.task, cell.noise_model, self.seed, cell.source.protocol)
+        return read_pair(unit.task, cell.noise_model, self.seed, cell.source)
 
     def measure(self, unit: WorkUnit) -> dict[str, Any]:
         """Denoise one unit; its sums, by which cell, image and where."""
         task, box, cell = unit.task, unit.box, self.cells[unit.cell]
         assert cell.denoiser
-        pixels, all_noisy = self._noisy_images[self._noisy_key(unit)].take()
-        assert cell.denoiser.channels in (None, pixels.shape[2])
+        pair = self._noisy_images[self._noisy_key(unit)].take()
+        all_noisy, channels = pair.noisy, pair.noisy.shape[2]
+        assert cell.denoiser.channels in (None, channels)
         noise = self._estimate(cell, task, all_noisy) if cell.level == UNKNOWN else cell.noise_model
         assert noise
         wide = box.grown(self._reach, task.size)
@@ -102,11 +103,11 @@ class EvaluationWorker:
         noisy, estimate = box.of_array(all_noisy), box.of_array(around, wide)
         if unit.cell in self.shown:
             self._keep(unit, to_uint8(noisy), to_uint8(estimate), std)
-        row = {"cell": unit.cell, "name": task.image.name, "box": list(box), "channels": pixels.shape[2]}
+        row = {"cell": unit.cell, "name": task.image.name, "box": list(box), "channels": channels}
         row |= {"estimated": format_noise(noise) if cell.level == UNKNOWN else None, "kept": unit.cell in self.shown}
         if not task.has_truth:
             return row | {"sums": dict.fromkeys(measure.key for measure in measures())}
-        clean = wide.of_array(pixels) / 255.0
+        clean = pair.scale.to_unit(wide.of_array(pair.clean)).astype(np.float64)
         if std is not None:
             row |= compare_deviations(box.of_array(clean, wide), unclamped, std)
         versions = {"noisy": wide.of_array(all_noisy), "estimate": around, "uint8": to_uint8(around) / 255.0}
@@ -156,7 +157,9 @@ class EvaluationWorker:
         if std is not None:
             kinds["std"] = (std_picture(std) >> 8).astype(np.uint8)
         if unit.task.has_truth:
-            kinds["clean"] = read_image(unit.task.image)
+            source = self.cells[unit.cell].source
+            assert source
+            kinds["clean"] = clean_picture(unit.task, source)
         for kind, picture in kinds.items():
             write_image(self._folder(unit) / picture_name(unit.task.image.name, kind), picture)
 

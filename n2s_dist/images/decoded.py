@@ -37,6 +37,14 @@ class DecodedImage(NamedTuple):
         """The pixels as a viewer shows them: in color where there is a palette."""
         return self.pixels if self.palette is None else self.palette[self.pixels[:, :, 0]]
 
+    def measured(self) -> np.ndarray:
+        """The pixels; of one channel where the others equal it or are constant, as gray ones may be stored."""
+        if self.channels == 1:
+            return self.pixels
+        first, *others = [n for n in range(3) if np.ptp(self.pixels[:, :, n])] or range(3)
+        plane = self.pixels[:, :, first : first + 1]
+        return plane if (self.pixels[:, :, others] == plane).all() else self.pixels
+
     @staticmethod
     def of(channels: np.ndarray) -> "DecodedImage":
         """From what `joined` gives, [..., H, W, 1 to 4]."""

@@ -11,7 +11,7 @@ from PIL import Image
 from n2s_dist.images.decoded import Contents, DecodedImage, to_eight_bits
 from n2s_dist.images.files import ImageFile
 from n2s_dist.images.scale import Scale, find_scale
-from n2s_dist.images.user_files import OpenFile, check_single, probe
+from n2s_dist.images.user_files import OpenFile, check_opaque, check_single, probe
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import atomic_write
 
@@ -55,9 +55,7 @@ def decode_image(stream: BinaryIO, path: Path, channels: int | None = None, axes
 
 def as_eight_bits(picture: DecodedImage, word: Scale | None, path: Path, channels: int | None) -> np.ndarray:
     """What decode_image makes of a decoded image. word: on its black and white, where there is one."""
-    highest = np.iinfo(picture.pixels.dtype).max
-    if picture.alpha is not None and (picture.alpha != highest).any():
-        raise UserError(f"{path} is transparent in places: flatten it onto a background first")
+    check_opaque(picture, path)
     pixels = picture.shown()
     if pixels.dtype != np.uint8:
         with _white_named(path):

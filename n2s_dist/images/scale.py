@@ -13,10 +13,17 @@ from n2s_dist.utils.errors import UserError
 _LOW, _HIGH = 0.001, 0.999  # quantiles: hot and dead pixels are fewer
 _SAMPLES = 2**20  # values that quantiles are taken of
 _LEAST_SHARE = 0.25  # of a type's range that values fill
+_UNIT, _FAR_FROM_UNIT = 2.0, 100.0  # the highest that values on the 0-1 scale are, and spans that are none of theirs
+# Noise of every level that can be named stays far below these; images of 0 to 255 that are not all but black do not.
+_HIGHEST, _HIGHEST_MEAN, _LOWEST_MEAN = 30, 2, -0.25
 _SAY = (
     "say what white is, such as --white 4095 for 12 bits, and what black is, such as --black 100, if it is not 0 (in "
     "Python: white=, black=)"
 )
+
+
+class AlreadyOnUnitScale(UserError):
+    """White and black are named for floats that are on the 0-1 scale."""
 
 
 class Scale(NamedTuple):
@@ -105,5 +112,39 @@ def _check_named(values: np.ndarray, dtype: np.dtype, scale: Scale) -> None:
     _, high = value_range(values)
     if high > black + 2 * scale.span:
         raise UserError(f"values go up to {high:g}, more than twice --white {white:g}: give a higher one")
+    if dtype.kind == "f" and high <= _UNIT < _FAR_FROM_UNIT <= scale.span:
+        raise AlreadyOnUnitScale(
+            f"values go up to {high:.3g}, as on the 0-1 scale, but --black is {black:g} and --white {white:g}: leave "
+            "both out"
+        )
     if high < black:
         raise UserError(f"values go up to {high:g}, which is below --black {black:g}: give a lower one")
+
+
+def check_on_unit_scale(pixels: np.ndarray, missing: np.ndarray) -> None:
+    """UserError for values that are not finite and not missing, for images with none at all, and for other scales.
+
+    pixels: floats [N, H, W, C]. missing: bool that broadcasts to them.
+    """
+    strange = int(np.count_nonzero(~(np.isfinite(pixels) | missing)))
+    if strange:
+        raise UserError(f"{strange} of {pixels.size} values are not finite: replace them first")
+    if missing.any():
+        there = np.broadcast_to(~missing, pixels.shape)
+        if not there.any(axis=(1, 2, 3)).all():
+            size = pixels[0].size
+            raise UserError(f"{size} of {size} values are not finite or masked: there is no image in them")
+        high, mean = float(pixels.max(where=there, initial=-np.inf)), float(pixels.mean(dtype=np.float64, where=there))
+    else:
+        high, mean = float(pixels.max()), float(pixels.mean(dtype=np.float64))
+    if high > _HIGHEST or mean > _HIGHEST_MEAN:
+        largest = 255 if high < 1_000 else 65535
+        raise UserError(
+            f"floats are on the 0-1 scale, but these go up to {high:.6g}: divide them by {largest}, or say --white "
+            f"{largest} (in Python white={largest})"
+        )
+    if mean < _LOWEST_MEAN:
+        raise UserError(
+            f"floats are on the 0-1 scale, but the mean of these is {mean:.3g}: bring them there, or say what black "
+            "and white are (--black, --white; in Python black=, white=)"
+        )

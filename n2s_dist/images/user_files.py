@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from n2s_dist.images.decoded import Contents, DecodedImage
 from n2s_dist.images.files import ImageFile, unreadable
 from n2s_dist.images.formats.base import Format, format_of, formats, suffixes
-from n2s_dist.images.scale import Scale, find_scale
+from n2s_dist.images.scale import Scale, check_on_unit_scale, find_scale
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import atomic_folder, atomic_write
 from n2s_dist.utils.memory import available_bytes
@@ -115,6 +115,15 @@ class OpenFile:
                 failure = failure or error
         raise UserError(f"{self.path}: {failure}")
 
+    def scale_of(self, picture: DecodedImage, white: float | None, black: float | None) -> Scale:
+        """The scale of one of its images that is decoded; that of all together where it has several."""
+        if self.contents.images > 1:
+            return self.find_scale(white, black) or Scale(0, 1)
+        try:
+            return find_scale(self.there(picture.pixels), white, black, self.contents.scale) or Scale(0, 1)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from None
+
     def there(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels, those masked that hold nothing."""
         nodata = self.contents.nodata
@@ -152,6 +161,39 @@ def read_picture(image: ImageFile) -> DecodedImage:
         return next(file.images())
 
 
+def read_on_scale(
+    image: ImageFile, white: float | None = None, black: float | None = None
+) -> tuple[DecodedImage, Scale]:
+    """The only image of a file at its own depth, and which of its values are 0 and 1 on the 0-1 scale; decoded once.
+
+    white, black: see scale.py. Raises UserError by name, also for what check_measured refuses.
+    """
+    with open_file(image) as file:
+        check_single(file.contents, image.path)
+        picture = next(file.images())
+        scale = file.scale_of(picture, white, black)
+        check_measured(picture, file.contents.nodata, scale, image.path)
+        return picture, scale
+
+
+def check_measured(picture: DecodedImage, nodata: float | None, scale: Scale, path: Path) -> None:
+    """UserError for values that are missing, not finite or, being floats, of another scale than is said."""
+    pixels = picture.pixels
+    if (nodata is not None and (pixels == nodata).any()) or not np.isfinite(pixels).all():
+        raise UserError(f"{path} has pixels that hold nothing: cut them off or leave it out")
+    if pixels.dtype.kind == "f":
+        try:
+            check_on_unit_scale(scale.to_unit(pixels)[None], np.zeros((), bool))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+
+def check_opaque(picture: DecodedImage, path: Path) -> None:
+    """UserError for an image that is transparent in places."""
+    if picture.alpha is not None and (picture.alpha != np.iinfo(picture.pixels.dtype).max).any():
+        raise UserError(f"{path} is transparent in places: flatten it onto a background first")
+
+
 def check_single(contents: Contents, path: Path) -> None:
     """UserError for a file of several images, of which only the first would be read."""
     if contents.images > 1:
@@ -184,7 +226,8 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     """Write a file that appears whole, in the format that its name says.
 
     contents: of the file that the images come from, whose profile, resolution and other words stay. 16 bits become 8
-    where the format has no more. Raises UserError for what it can't hold, before the first image is asked for.
+    where the format has no more. Before the first image is asked for, raises UserError for what it can't hold, and
+    OSError for a place that can't be written.
     """
     chosen = format_of(path.name)
     if chosen is None:
@@ -194,6 +237,10 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = atomic_folder if getattr(chosen, "is_folder", False) else atomic_write
     with writing(path) as partial:
+        try:
+            partial.touch()  # what can't be written is found before the first image is made
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         try:
             chosen.write(partial, images, contents)
         except UserError as error:

@@ -18,15 +18,14 @@ from torch import Tensor
 from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.missing import fill_missing
 from n2s_dist.images.pillow import decode_pillow, raw_mode, subsamples_chroma, to_pillow
-from n2s_dist.images.scale import Scale, find_scale
+from n2s_dist.images.scale import Scale, check_on_unit_scale, find_scale
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.memory import available_bytes
 
-# Noise of every level that can be named stays far below these; images of 0 to 255 that are not all but black do not.
-_HIGHEST, _HIGHEST_MEAN, _LOWEST_MEAN = 30, 2, -0.25
 BYTES_PER_VALUE = 16  # besides the image's own: floats in and out, and what is made of them on the way
 _FEW = 2**24  # values that always fit
-_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # TIFF's tags
+# TIFF's tags.
+_SUBFILE_TYPE, _BITS, _PHOTOMETRIC, _PLANAR, _CHILDREN, _SAMPLE_FORMAT = 254, 258, 262, 284, 330, 339
 _HOT = 2  # twice white: no light does that
 
 
@@ -178,6 +177,11 @@ def _misread(image: Image.Image) -> str:
         return "signed values as unsigned ones"
     if image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0:
         return "black as white"
+    bits = np.max(tags.get(_BITS, 8))
+    if tags.get(_PLANAR) == 2 and bits > 8 and image.mode in ("RGB", "RGBA", "CMYK"):
+        return f"planes of {bits} bits as planes of 8"
+    if tags.get(_SUBFILE_TYPE, 0) & 1 and image.tell() == 0 and (_CHILDREN in tags or image.n_frames > 1):  # type: ignore[attr-defined]
+        return "its thumbnail in place of the picture"
     return ""
 
 
@@ -216,7 +220,7 @@ def _of_array(given: np.ndarray, white: float | None, black: float | None) -> Im
     pixels = _to_unit(values, scale)
     missing = np.isnan(pixels) if values.dtype.kind == "f" else np.zeros((), bool)
     missing = missing | masked if white is None else missing | masked | (pixels > _HOT)
-    _check_values(pixels, missing)
+    check_on_unit_scale(pixels, missing)
     gaps = missing if missing.any() else None
     if gaps is not None:
         fill_missing(pixels, gaps)
@@ -264,29 +268,3 @@ def _from_unit(pixels: np.ndarray, scale: Scale | None, values: np.ndarray) -> n
         np.clip(pixels, np.iinfo(values.dtype).min, max(scale.white, values.max()), out=pixels)
         np.rint(pixels, out=pixels)
     return pixels.astype(values.dtype)
-
-
-def _check_values(pixels: np.ndarray, missing: np.ndarray) -> None:
-    """UserError for values that are not finite and not missing, for images with none at all, and for other scales."""
-    strange = int(np.count_nonzero(~(np.isfinite(pixels) | missing)))
-    if strange:
-        raise UserError(f"{strange} of {pixels.size} values are not finite: replace them first")
-    if missing.any():
-        there = np.broadcast_to(~missing, pixels.shape)
-        if not there.any(axis=(1, 2, 3)).all():
-            size = pixels[0].size
-            raise UserError(f"{size} of {size} values are not finite or masked: there is no image in them")
-        high, mean = float(pixels.max(where=there, initial=-np.inf)), float(pixels.mean(dtype=np.float64, where=there))
-    else:
-        high, mean = float(pixels.max()), float(pixels.mean(dtype=np.float64))
-    if high > _HIGHEST or mean > _HIGHEST_MEAN:
-        largest = 255 if high < 1_000 else 65535
-        raise UserError(
-            f"floats are on the 0-1 scale, but these go up to {high:.6g}: divide them by {largest}, or say --white "
-            f"{largest} (in Python white={largest})"
-        )
-    if mean < _LOWEST_MEAN:
-        raise UserError(
-            f"floats are on the 0-1 scale, but the mean of these is {mean:.3g}: bring them there, or say what black "
-            "and white are (--black, --white; in Python black=, white=)"
-        )

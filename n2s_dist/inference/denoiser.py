@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from n2s_dist.images.files import KINDS
+from n2s_dist.images.scale import AlreadyOnUnitScale
 from n2s_dist.inference import arrays
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.tiling import TILE, denoise_tiled
@@ -27,7 +28,6 @@ from n2s_dist.noise.calibration import calibration_of, on_scale_of
 from n2s_dist.noise.specification import format_noise, format_training_noise, parse_noise
 from n2s_dist.utils.errors import UserError
 
-_UNIT, _FAR_FROM_UNIT = 2.0, 100.0  # the highest that values on the 0-1 scale are, and spans that are none of theirs
 _NEGLIGIBLE = 0.29 / 255  # the standard deviation of rounding
 _SUFFIXES = {1: "gray", 3: "color"}  # of shipped networks
 
@@ -187,15 +187,14 @@ def opened_with(
     check_noise(noise)
     camera = calibration_of(noise)
     noise, white, black = on_scale_of(noise, white, black)
-    images = arrays.opened(noisy, white, black, chroma_subsampled)
-    if camera is not None and white is not None and black is not None and "float" in str(getattr(noisy, "dtype", "")):
-        highest = black + float(images.pixels.max()) * (white - black)
-        if highest <= _UNIT < _FAR_FROM_UNIT <= white - black:
-            raise UserError(
-                f"values go up to {highest:.3g}, as on the 0-1 scale, but the camera's go from {black:g} to {white:g}: "
-                f"name its noise on the 0-1 scale, {format_noise(camera.noise())}"
-            )
-    return images, noise
+    try:
+        return arrays.opened(noisy, white, black, chroma_subsampled), noise
+    except AlreadyOnUnitScale as error:
+        if camera is None:
+            raise
+        reason = str(error).rpartition(": ")[0]
+        on_unit_scale = format_noise(camera.noise())
+        raise UserError(f"{reason} by the camera's file: name its noise on the 0-1 scale, {on_unit_scale}") from None
 
 
 def is_negligible(noise: NoiseModel) -> bool:

@@ -52,13 +52,7 @@ class ShippedDenoiser:
         plane = arrays.one_plane(images)
         images = plane or images
         networks = self._networks(images.channels)
-        asked = self._asked(networks, noise)
-        noises, estimated = asked.noises_of(images, noise)
-        told_maps = asked.loaded.model.condition_kind == "map"  # which finds what JPEG left by itself
-        if estimated and images.chroma_subsampled and images.channels == 3 and not told_maps:
-            gray = self._asked(self._networks(1), noise)
-            of_luma, _ = gray.noises_of(arrays.luma(images), noise)
-            noises = [color_from_luma(found, gray.loaded.model, asked.loaded.model) for found in of_luma]
+        noises, estimated, asked = self.noises_of(images, noise)
         whole = self._whole(networks)
         fitting = [each for each in networks if all(map(each.loaded.is_for, noises))]
         able = [each for each in whole if all(map(each.loaded.model.serves, noises))]
@@ -67,6 +61,19 @@ class ShippedDenoiser:
         wish = Wish(uncertainty, ensemble, progress, started)
         x_hat, info = chosen.denoise_with(images, noises, estimated, wish)
         return x_hat, replace(info, one_plane=plane is not None)
+
+    def noises_of(
+        self, images: arrays.ImageBatch, noise: str | NoiseModel | None
+    ) -> tuple[list[NoiseModel], bool, Denoiser]:
+        """Each image's noise, whether it was estimated, and the network that was asked."""
+        asked = self._asked(self._networks(images.channels), noise)
+        noises, estimated = asked.noises_of(images, noise)
+        told_maps = asked.loaded.model.condition_kind == "map"  # which finds what JPEG left by itself
+        if estimated and images.chroma_subsampled and images.channels == 3 and not told_maps:
+            gray = self._asked(self._networks(1), noise)
+            of_luma, _ = gray.noises_of(arrays.luma(images), noise)
+            noises = [color_from_luma(found, gray.loaded.model, asked.loaded.model) for found in of_luma]
+        return noises, estimated, asked
 
     def _whole(self, networks: list[Denoiser]) -> list[Denoiser]:
         return [each for each in networks if each.loaded.is_universal] or networks

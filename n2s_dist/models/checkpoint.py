@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as read_safetensors
 from torch import Tensor
 
 import n2s_dist
@@ -203,7 +203,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
         config, channels = _config_of(about, about_file), about["channels"]
         fingerprint, samples_seen = about["shards_fingerprint"], about["samples_seen"]
         model = build_score_model(config, channels)
-        weights = load_file(weights_file)
+        weights = read_safetensors(weights_file.read_bytes())  # its own reader takes no names that are not UTF-8
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
@@ -241,4 +241,5 @@ def load_weights(model: ScoreModel, weights: dict[str, Tensor], path: Path) -> N
 
 def load_training_state(path: Path) -> dict[str, Any]:
     """Raw weights, optimizer and loss scale. weights_only keeps torch from unpickling anything but tensors."""
-    return torch.load(path / STATE, map_location="cpu", weights_only=True)
+    with (path / STATE).open("rb") as stream:
+        return torch.load(stream, map_location="cpu", weights_only=True)

@@ -117,7 +117,7 @@ class Calibration:
             "step": "ADU from one value to the next; 0 for floats",
             "correlation_width": "pixels, of the correlation between neighbors",
         }  # fmt: skip
-        lines = [*(f"# {remark}" for remark in remarks), f"kind: {self.kind}"]
+        lines = [*("# " + " ".join(remark.splitlines()) for remark in remarks), f"kind: {self.kind}"]
         lines += [f"{name}: {_written(getattr(self, name))} # {unit}" for name, unit in units.items()]
         if self.curve_values is not None and self.curve_std is not None:
             lines += ["# ADU: the noise's standard deviation at some values, which no line fits"]
@@ -125,7 +125,7 @@ class Calibration:
             lines += [f"curve_std: [{', '.join(map(_written, self.curve_std))}]"]
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
-            partial.write_text("\n".join(lines) + "\n")
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _written(value: float) -> str:

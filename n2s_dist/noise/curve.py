@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
-import yaml
 
 from n2s_dist.noise.frozen import TABLE_SIZE, ArrayMath, PixelBits, draw_sum
 from n2s_dist.noise.gaussian import normal_tables
 from n2s_dist.noise.model import NoiseModel
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import expanded
+from n2s_dist.utils.strict_yaml import read_yaml
 
 if TYPE_CHECKING:  # torch takes a second to import, and the text of a specification needs none of it
     from torch import Tensor
@@ -226,13 +226,13 @@ def _looked_up(table: tuple[np.ndarray, np.ndarray], mean: Tensor) -> Tensor:
 
 def _read(path: Path) -> tuple[tuple[float, ...], ...]:
     """A curve's points from a file. Raises UserError for one that holds none."""
+    data = read_yaml(path)
     try:
-        data = yaml.safe_load(path.read_text())
         return tuple(
             (float(value), *(map(float, std) if isinstance(std, list) else [float(std)]))
             for value, std in zip(data["values"], data["std"], strict=True)
         )
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path} holds no curve ({type(error).__name__}: {reason}): give lists 'values' and 'std' of one length"

@@ -18,7 +18,7 @@ from n2s_dist.reporting.tables import difference
 _BENCHMARKS = {
     "bsd68": "BSD68", "set12": "Set12", "cbsd68": "CBSD68", "kodak24": "Kodak24", "kodak_full": "Kodak, whole",
 }  # fmt: skip
-_PROTOCOLS = {"float": "", "uint8_input": "8-bit input"}
+_PROTOCOLS = {"float": "", "uint8_input": "8-bit input", "own_depth": "input of more than 8 bits"}
 # Published lines to see computed ones against, but for the one all are measured from.
 _LANDMARKS = {
     (method_name(PAPERS_OWN), "paper, unknown level"), *((method_name(key), "paper") for key in read_paper()["bounds"]),

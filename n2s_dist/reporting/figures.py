@@ -14,6 +14,7 @@ from n2s_dist.reporting import comparison
 from n2s_dist.reporting.comparison import Mark
 from n2s_dist.reporting.curves import SECTIONS, Panel, curve
 from n2s_dist.reporting.examples import ExampleImage
+from n2s_dist.utils.files import atomic_write
 
 CURVES: tuple[Panel, ...] = (SECTIONS["training"][0], *SECTIONS["validation"])  # of the page as well
 LABELS = {
@@ -48,7 +49,8 @@ def draw_all(
         for name, draw in figures.items():
             (folder / name).unlink(missing_ok=True)  # none is left of another evaluation
             if figure := draw():
-                figure.savefig(folder / name, dpi=_DPI)
+                with atomic_write(folder / name) as partial:
+                    figure.savefig(partial, dpi=_DPI)
                 written.append(folder / name)
     return written
 

@@ -27,7 +27,7 @@ from n2s_dist.shards.manifest import Manifest, ShardEntry, Split, read_manifest
 from n2s_dist.shards.shard import Shard
 from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import sha256_file, sync
+from n2s_dist.utils.files import atomic_write, sha256_file, sync
 from n2s_dist.utils.process_pool import Workers
 
 
@@ -193,8 +193,10 @@ def write_index(folder: str | Path) -> Manifest:
     except ValueError as error:
         raise UserError(f"{folder} can't become a set of shards ({error}): rename it") from None
     for path, index in indexes.items():
-        path.with_suffix(".idx").write_text(tar_format.index_text(sample for sample, _ in index))
-    (folder / "manifest.json").write_text(manifest.to_json())
+        with atomic_write(path.with_suffix(".idx")) as unfinished:
+            unfinished.write_text(tar_format.index_text(sample for sample, _ in index))
+    with atomic_write(folder / "manifest.json") as unfinished:
+        unfinished.write_text(manifest.to_json())
     return manifest
 
 

@@ -132,7 +132,7 @@ def forget_after(path: Path, samples_seen: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             row = json.loads(line)
         except ValueError:  # the line that a kill cut short

@@ -17,7 +17,7 @@ def _quotas(root: Path) -> Iterator[float]:
     """Cores' worth of time that control groups allow: this process's group, and all above it."""
     base = root / "sys/fs/cgroup"
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = os.fsdecode((root / "proc/self/cgroup").read_bytes()).splitlines()
     except OSError:
         return
     for line in lines:

@@ -27,7 +27,7 @@ class _Action(ctypes.Structure):
 
 def file_at(address: int) -> str:
     """The file that is mapped at an address of this process; empty where there is none."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in os.fsdecode(Path("/proc/self/maps").read_bytes()).split("\n"):
         words = line.split(maxsplit=5)
         first, last = (int(word, 16) for word in words[0].split("-"))
         if first <= address < last and len(words) == 6:
@@ -39,7 +39,7 @@ def file_at(address: int) -> str:
 def _end(number: int, info: int, _: int) -> None:
     address = ctypes.c_void_p.from_address(info + _ADDRESS_AT).value or 0
     said = f"{file_at(address) or 'a mapped file'} was cut short or can't be read any more, while it was in use"
-    os.write(2, f"\nerror: {said}: mend it and run the same command again\n".encode(errors="replace"))
+    os.write(2, os.fsencode(f"\nerror: {said}: mend it and run the same command again\n"))
     os._exit(1)
 
 

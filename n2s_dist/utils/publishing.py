@@ -28,7 +28,8 @@ def is_mount_point(folder: Path) -> bool:
     if os.path.ismount(folder):
         return True
     with contextlib.suppress(OSError):
-        fields = [line.split(" ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n")
+        fields = [line.split(" ") for line in lines if line]
         places = {re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), line[4]) for line in fields}
         return str(folder.resolve()) in places
     return False

@@ -1,6 +1,7 @@
 """n2s adapt: from a user's noisy images to a network of their own, whatever interrupts it."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from support.denoisers import UNIVERSAL, save_network
 
 from n2s_dist import load_denoiser
 from n2s_dist.commands import adapt
+from n2s_dist.images.user_files import OpenFile
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.shards.manifest import read_manifest
 from n2s_dist.shards.reader import ShardSet
+from n2s_dist.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -153,7 +156,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, cli, network, f
         network = save_network(tmp_path / "color", MAPS, channels=3, condition="map")
     words = {
         "one": "holds 1 image",
-        "mixed": "must hold images of one channel or of three",
+        "mixed": "must hold gray images or color ones, not both",
         "small": "a side of 20 pixels",
         "file": "holds 1 image",
         "minutes": "--minutes is 0",
@@ -162,6 +165,60 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, cli, network, f
     }
     done = cli(adapt.main, source, f"--out={tmp_path / 'run'}", f"--network={network}", "--noise=gaussian:20", *extra)
     assert words[fault] in done.error() and not (tmp_path / "run").exists()
+
+
+def test_a_run_that_can_not_be_gone_on_with_is_named_before_any_work(tmp_path, cli, network, monkeypatch):
+    monkeypatch.setattr(adapt, "choose_unclipped", lambda *_: pytest.fail("looked at noise"))
+    images, out = noisy_images(tmp_path / "mine", count=3), tmp_path / "run"
+    words = [images, f"--out={out}", f"--network={network}", "--noise=gaussian:20"]
+    out.write_text("")
+    assert f"{out} is a file" in cli(adapt.main, *words).error()
+    out.unlink()
+    out.mkdir()
+    for text in ('{"images": "a"', "[]", '{"images": "a", "network": "b", "noise": "gaussian:20"}'):
+        (out / "adapt.json").write_text(text)
+        assert "adapt.json can't be read" in cli(adapt.main, *words).error()
+
+
+def test_each_image_is_decoded_once_to_look_at_its_noise(tmp_path, monkeypatch):
+    images = adapt.choose_images(noisy_images(tmp_path / "mine", count=12))
+    decoded = []
+    monkeypatch.setattr(OpenFile, "images", lambda file, read=OpenFile.images: decoded.append(file.path) or read(file))
+    parts = adapt.choose_unclipped(images, None, None)
+    assert len(parts) == 6 == len(decoded) == len(set(decoded))
+
+
+@pytest.mark.parametrize("kind", ["equal channels", "green alone", "palette of measured values"])
+def test_gray_images_stored_as_color_are_adapted_to_as_gray(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(adapt, "build_shards", partial(adapt.build_shards, workers=1))
+    folder, stored = noisy_images(tmp_path / "mine", count=4), tmp_path / "stored"
+    stored.mkdir()
+    for path in folder.iterdir():
+        gray = Image.open(path)
+        black = Image.new("L", gray.size)
+        image = Image.merge("RGB", [gray] * 3 if kind == "equal channels" else [black, gray, black])
+        if kind.startswith("palette"):
+            image = gray.copy()
+            image.putpalette([value for level in range(256) for value in (level, level // 2, 255 - level)])
+        image.save(stored / path.name)
+    images = adapt.choose_images(stored)
+    assert images.channels == 1
+    plain = adapt.choose_images(folder)
+    np.testing.assert_array_equal(adapt.held_out_crops(images, None, None), adapt.held_out_crops(plain, None, None))
+    adapt.build(images, stored, tmp_path / "run", adapt.parse_noise("gaussian:20"), None, None)
+    adapt.build(plain, folder, tmp_path / "plain", adapt.parse_noise("gaussian:20"), None, None)
+    shards, others = ShardSet(tmp_path / "run/shards"), ShardSet(tmp_path / "plain/shards")
+    assert sorted(shards[i].tile.tobytes() for i in range(3)) == sorted(others[i].tile.tobytes() for i in range(3))
+
+
+def test_color_among_gray_stored_as_color_is_named(tmp_path):
+    folder = noisy_images(tmp_path / "mine", count=3)
+    for path in folder.iterdir():
+        Image.open(path).convert("RGB").save(path)
+    colored = np.random.default_rng(0).integers(1, 200, (48, 48, 3), dtype=np.uint8)
+    Image.fromarray(colored).save(folder / "01.png")
+    with pytest.raises(UserError, match=r"01\.png is color, unlike the first image: leave it out"):
+        adapt.choose_unclipped(adapt.choose_images(folder), None, None)
 
 
 def test_what_held_out_crops_say():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from support.archives import contents
@@ -137,6 +138,11 @@ def test_what_can_not_be_is_refused(photographs, cli, load_tool, tmp_path):
     )
     shutil.rmtree(tmp_path / "in")
     (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in/a.tif", np.full((64, 64, 3), 200, np.float32))
+    assert "a.tif: floats are on the 0-1 scale, but these go up to 200" in refusal("--noise=gaussian:25")
+    tifffile.imwrite(tmp_path / "in/a.tif", np.full((64, 64, 3), 0.7, np.float32))
+    assert "a.tif: values go up to 0.7, as on the 0-1 scale" in refusal("--noise=gaussian:25", "--white=4095")
+    (tmp_path / "in/a.tif").unlink()
     see_through = DecodedImage(np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 1), 9, np.uint8))
     write_picture(tmp_path / "in/a.png", see_through)
     assert "a.png has an alpha channel" in refusal("--noise=gaussian:25")

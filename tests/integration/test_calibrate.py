@@ -242,7 +242,7 @@ def test_the_api_takes_the_file(camera_file, network, tmp_path, kind):
 def test_floats_on_the_unit_scale_are_refused_where_black_is_zero_too(network, tmp_path):
     path = tmp_path / "camera.yaml"
     path.write_text("kind: calibration\nblack_level: 0\nwhite_level: 4095\ngain: 20\nread_noise: 30\n")
-    said = r"values go up to \S+, as on the 0-1 scale, but the camera's go from 0 to 4095.*poisson-gaussian"
+    said = r"values go up to \S+, as on the 0-1 scale, but --black is 0 and --white 4095.*poisson-gaussian"
     with pytest.raises(UserError, match=said):
         load_denoiser(network)(SCENE.astype(np.float32), noise=f"camera:{path}")
 

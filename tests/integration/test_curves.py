@@ -1,5 +1,6 @@
 """The dashboard and the PNG of curves: what they show is what training and evaluation really log."""
 
+import errno
 import json
 import re
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from support import sample_results
 
@@ -213,3 +215,18 @@ def test_every_checkpoint_is_evaluated_as_the_evaluator_does(load_tool, cli, tra
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "metrics.jsonl").touch()
     assert "holds no whole checkpoint" in cli(tool.main, tmp_path / "empty", *arguments[1:]).error(2)
+
+
+def test_a_full_disk_leaves_the_earlier_picture_as_it_was(plot, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").write_text('{"samples_seen": 8, "loss": 1.0}\n')
+    (tmp_path / "out.png").write_bytes(b"earlier")
+
+    def savefig(_: Figure, path: Path, **options: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    assert "the disk is full" in plot(tmp_path / "run", "--out", tmp_path / "out.png").error()
+    assert (tmp_path / "out.png").read_bytes() == b"earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "run"]

@@ -1,5 +1,6 @@
 """n2s-denoise: files, folders and archives in and out, at the depth and with the transparency that they have."""
 
+import errno
 import shutil
 import zipfile
 from importlib.metadata import entry_points
@@ -15,7 +16,7 @@ from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.eight_bit import read_image, to_uint8
 from n2s_dist.images.files import ImageFile
 from n2s_dist.images.user_files import read_picture, write_picture
-from n2s_dist.inference import acceptance
+from n2s_dist.inference import acceptance, files
 from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled, std_picture
 from n2s_dist.models import checkpoint, pretrained
@@ -202,6 +203,12 @@ def test_without_a_checkpoint_a_shipped_network_serves(cli, load_tool, trained, 
     assert "no network for gray images" in cli(denoise.main, tmp_path / "gray.png", out).error()
 
 
+def test_one_large_image_has_a_bar(run, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_BAR_DELAY_SEC", 0)  # of the seconds that pass before it is worth one
+    done = run("--tile=64", photographs / "coffee.png", tmp_path / "out.png")
+    assert done.code == 0 and "px/s" in done.err and f"/{160 * 192 / 1000:.1f}k" in done.err
+
+
 def test_no_image_is_overwritten_by_its_own_denoised_version(run, photographs, tmp_path):
     before = (photographs / "coffee.png").read_bytes()
     shutil.copy(photographs / "coffee.png", tmp_path / "coffee.png")
@@ -209,6 +216,19 @@ def test_no_image_is_overwritten_by_its_own_denoised_version(run, photographs, t
         assert "coffee.png would be overwritten" in run(tmp_path / "coffee.png", tmp_path / out).error()
     assert "coffee.png would be overwritten" in run(tmp_path, tmp_path).error()
     assert (tmp_path / "coffee.png").read_bytes() == before
+
+
+def test_a_place_that_can_not_be_written_is_found_before_an_image_is_denoised(cli, tmp_path, monkeypatch, photographs):
+    """Denoising a large image takes most of an hour."""
+
+    def touch(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "touch", touch)
+    monkeypatch.setattr(denoise, "load_denoiser", lambda *_, **__: lambda *_, **__: pytest.fail("denoised for nothing"))
+    done = cli(denoise.main, "--noise=gaussian:25", photographs / "coffee.png", tmp_path / "out.png")
+    assert f"{tmp_path}/out.png can't be used (Read-only file system)" in done.error()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

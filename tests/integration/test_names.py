@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,19 @@ from PIL import Image
 from support.denoisers import save_network
 
 from n2s_dist import denoise, evaluate, report
-from n2s_dist.commands import build_shards, inspect_shards, verify_shards
+from n2s_dist import train as training
+from n2s_dist.commands import (
+    adapt,
+    build_shards,
+    calibrate,
+    inspect_noise,
+    inspect_shards,
+    plot,
+    simulate,
+    verify_shards,
+)
 from n2s_dist.evaluation.results import picture_name, read_results
+from n2s_dist.models import checkpoint
 from n2s_dist.reporting import examples
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.files import LONGEST_NAME, atomic_write, fitting_name
@@ -40,6 +52,14 @@ def fill(folder: Path, names: list[str], broken: Sequence[str] = ()) -> Path:
 @pytest.fixture(scope="module")
 def network(tmp_path_factory) -> Path:
     return save_network(tmp_path_factory.mktemp("network") / "run", "gaussian:25")
+
+
+@pytest.fixture
+def odd(tmp_path) -> Path:
+    """A folder whose name is not UTF-8."""
+    folder = tmp_path / os.fsdecode(b"fol\xe9der")
+    folder.mkdir()
+    return folder
 
 
 def listed(folder: Path) -> list[str]:
@@ -139,3 +159,34 @@ def test_names_that_get_longer_stay_apart(tmp_path):
     assert len(set(fitting)) == 2 and all(name.startswith("folder/xxx") for name in fitting)
     assert all(len(os.fsencode(Path(name).name)) <= LONGEST_NAME for name in fitting)
     assert picture_name("a.b.png", "std") == "a.b-std.png"
+
+
+def test_train_and_plot(cli, tiny, odd):
+    done = cli(training.main, *tiny, f"--run_dir={odd / 'run'}", "--train.total_samples=8")
+    assert done.code == 0, done.err
+    assert checkpoint.load(checkpoint.locate(odd / "run")).samples_seen == 8
+    assert checkpoint.load_training_state(checkpoint.locate(odd / "run"))  # to go on from
+    assert cli(plot.main, odd / "run", "--out", odd / "curves.png").code == 0 and (odd / "curves.png").exists()
+
+
+def test_simulate_calibrate_and_inspect_noise(cli, odd):
+    source = fill(odd / "in", NAMES)
+    for name, electrons in (("dark", 0), ("flat", 2000)):
+        words = [f"--electrons={electrons}", "--frames=3", "--out", odd / name]
+        done = cli(simulate.main, "scmos", source, *words)
+        assert done.code == 0, done.err
+        assert listed(odd / name / "noisy") == sorted(f"{each.removesuffix('.png')}.tif" for each in NAMES)
+    flat = odd / "flat/noisy" / LATIN.replace(".png", ".tif")
+    words = [f"--dark={odd / 'dark/noisy' / flat.name}", f"--stack={flat}", f"--out={odd / 'camera.yaml'}"]
+    assert cli(calibrate.main, *words).code == 0 and (odd / "camera.yaml").exists()
+    done = cli(inspect_noise.main, source / LATIN, "--out", odd / LATIN, "--no-network")
+    assert done.code == 0 or "too few places" in done.error()
+
+
+def test_adapt(odd, monkeypatch):
+    monkeypatch.setattr(adapt, "build_shards", partial(adapt.build_shards, workers=1))
+    images = adapt.choose_images(fill(odd / "in", NAMES))
+    adapt.build(images, odd / "in", odd / "run", adapt.parse_noise("gaussian:20"), None, None)
+    assert len(ShardSet(odd / "run/shards")) == 3
+    adapt.write_plan(odd / "run", odd / "in", "a", adapt.parse_noise("gaussian:20"), 4)
+    assert adapt.read_plan(odd / "run", odd / "in", "a") == (adapt.parse_noise("gaussian:20"), 4)

@@ -279,8 +279,8 @@ def test_a_metric(plug_in, trained, coffee, cli, tmp_path, monkeypatch):
     assert results["measures"][-1] == {
         "key": "mae", "title": "MAE", "digits": 3, "unit": "levels", "higher_is_better": False,
     }  # fmt: skip
-    (task,) = Benchmark.open("mine", coffee, None, "float").tasks
-    pixels, noisy = read_pair(task, parse_noise("gaussian:25"), 0, "float")
+    source = Benchmark.open("mine", coffee, None, "float")
+    pixels, _, noisy = read_pair(source.tasks[0], parse_noise("gaussian:25"), 0, source)
     estimate = denoise_whole(checkpoint.load(checkpoint.locate(trained)).model, noisy, parse_noise("gaussian:25"))
     expected = np.abs(255.0 * np.clip(estimate, 0, 1) - pixels).mean()
     assert cell["mae"] == cell["images"][0]["mae"] == pytest.approx(expected, rel=1e-6)

@@ -13,7 +13,7 @@ from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.eight_bit import as_eight_bits, read_image
 from n2s_dist.images.files import KINDS
 from n2s_dist.images.scale import Scale
-from n2s_dist.images.user_files import check_single, open_file
+from n2s_dist.images.user_files import check_measured, check_single, open_file
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.noise.stored import bake
 from n2s_dist.shards import tar_format
@@ -110,14 +110,13 @@ def cut_noisy_tiles(job: Job, image: OpenSource, options: BuildOptions) -> Itera
     stored = parse_training_noise(options.noise).encoding
     path = job.source.path
     picture, nodata, scale = _noisy_picture(job, image, options)
-    pixels = picture.pixels
-    check_size(job, *pixels.shape[:2])
+    check_size(job, *picture.pixels.shape[:2])
     if picture.alpha is not None:
         raise UserError(f"{path} has an alpha channel: save it without")
-    if (nodata is not None and (pixels == nodata).any()) or not np.isfinite(pixels).all():
-        raise UserError(f"{path} has pixels that hold nothing: cut them off or leave it out")
-    if picture.channels == 3 and (pixels == pixels[:, :, :1]).all():
-        pixels = pixels[:, :, :1]  # gray stored as color
+    check_measured(picture, nodata, scale, Path(path))
+    pixels = picture.measured()
+    if options.channels == 3 and (picture.pixels != pixels).any():
+        pixels = picture.pixels  # one of its colors alone
     if pixels.shape[2] != options.channels:  # a mean of channels has other noise, a repeated one dependent noise
         kind, way = KINDS[pixels.shape[2]], "with" if pixels.shape[2] == 1 else "without"
         raise UserError(f"{path} is {kind}, and noisy images are taken as they are: build {way} --gray or leave it out")
@@ -136,9 +135,8 @@ def _noisy_picture(job: Job, image: OpenSource, options: BuildOptions) -> tuple[
         return image.picture, image.nodata, job.source.page.scale or Scale(0, 1)
     with open_file(image.file) as file:
         check_single(file.contents, job.source.file.path)
-        scale = file.find_scale(options.white, options.black) or Scale(0, 1)
         (picture,) = file.images()
-        return picture, file.contents.nodata, scale
+        return picture, file.contents.nodata, file.scale_of(picture, options.white, options.black)
 
 
 def check_size(job: Job, height: int, width: int) -> None:

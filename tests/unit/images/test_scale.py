@@ -66,6 +66,10 @@ def test_what_can_not_be_is_refused():
     ):
         with pytest.raises(UserError, match=message):
             find_scale(CAMERA, **given)
+    floats = RNG.uniform(0, 1, (64, 80))
+    with pytest.raises(UserError, match=r"go up to \S+, as on the 0-1 scale, but --black is 0 and --white 4095: l"):
+        find_scale(floats, white=4095)
+    assert find_scale(1000 * floats, white=4095) == Scale(0, 4095) and find_scale(floats, white=2) == Scale(0, 2)
     with pytest.raises(UserError, match="of type bool have no known range"):
         find_scale(CAMERA > 3, white=1)
 

@@ -157,6 +157,12 @@ def test_no_family_takes_the_name_of_files():
         register(type("Other", (Gaussian,), {"family": "camera"}))
 
 
+@pytest.mark.parametrize("name", ["flat\udcfc", "über", "two\nlines: 3"])
+def test_remarks_on_files_of_any_name_stay_remarks(tmp_path, name):
+    CAMERA.write(tmp_path / "a.yaml", [f"saturated and left out: {name}"])
+    assert read_calibration(tmp_path / "a.yaml") == CAMERA
+
+
 def test_values_are_written_with_ten_digits(tmp_path):
     odd = dataclasses.replace(CAMERA, gain=np.pi, black_level=100.123456789)
     odd.write(tmp_path / "a.yaml", [])

@@ -90,6 +90,12 @@ def test_text_and_files(tmp_path):
     assert BuildOptions(noise=f"curve:{path}").noise == TEXT
     path.write_text("values: [0, 1]\nstd: [[0.01, 0.02, 0.03], [0.05, 0.06, 0.02]]\n")
     assert parse_noise(f"curve:{path}") == parse_noise(COLOR)
+    path.write_text("values: [0, 1]\nstd: [0.01, 0.02]\nstd: [0.03, 0.04]\n")
+    with pytest.raises(UserError, match=r"my_curve\.yaml: the key 'std' comes twice"):
+        parse_noise(f"curve:{path}")
+    path.write_bytes(b"values: [0, 1] # gr\xf6\xdfer\nstd: [0.01, 0.02]\n")
+    with pytest.raises(UserError, match=r"my_curve\.yaml is not readable as YAML"):
+        parse_noise(f"curve:{path}")
     path.write_text("values: [0, 1]\n")
     with pytest.raises(UserError, match="holds no curve"):
         parse_noise(f"curve:{path}")

@@ -6,10 +6,11 @@ import skimage.data
 import tifffile
 from PIL import Image
 
+from n2s_dist import load_denoiser
 from n2s_dist.commands import inspect_noise
 from n2s_dist.images.eight_bit import to_uint8
 from n2s_dist.noise.inspection import view_noise
-from n2s_dist.noise.specification import parse_noise
+from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.reporting.noise_figure import blur_width, curve_text, describe_noise
 
 GRAY = skimage.data.camera()[..., None] / 255
@@ -81,7 +82,29 @@ def test_a_picture_and_words_are_made_of_files(cli, tmp_path):
     assert "--white 4095 for 12 bits" in done.error()
 
 
+def test_gray_stored_as_color_is_described_as_gray(cli, tmp_path):
+    gray = to_uint8(noisy("gaussian:25")[:128, :128, 0])
+    said = []
+    for name, image in (("gray", gray), ("color", np.dstack([gray] * 3))):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+        done = cli(inspect_noise.main, tmp_path / f"{name}.png", "--out", tmp_path / "out.png", "--no-network")
+        said.append(done.out)
+    assert said[0] == said[1] and not said[0].startswith("red")
+
+
+def test_a_jpegs_noise_is_estimated_as_for_denoising(tmp_path, monkeypatch):
+    """From luma, where JPEG has stored color at half its resolution."""
+    crop = to_uint8(noisy("gaussian:20", COLOR[100:196, 100:196]))
+    Image.fromarray(crop).save(tmp_path / "a.jpg", quality=90, subsampling="4:2:0")
+    found = inspect_noise.estimate(inspect_noise.read_unit(tmp_path / "a.jpg", None, None))
+    _, info = load_denoiser()(Image.open(tmp_path / "a.jpg"))
+    assert format_noise(found) == format_noise(info.noise)
+    _, info = load_denoiser()(np.asarray(Image.open(tmp_path / "a.jpg")))  # which does not say that it was a JPEG
+    assert format_noise(found) != format_noise(info.noise)
+
+
 def test_mistakes_get_one_line(cli, tmp_path):
+    assert "does not exist" in cli(inspect_noise.main, tmp_path / "no/where.png", f"--out={tmp_path}/a.png").error()
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "black.png")
     main, out = inspect_noise.main, tmp_path / "out.png"
     assert "too few places with noise" in cli(main, tmp_path / "black.png", "--out", out, "--no-network").error()

@@ -75,7 +75,8 @@ def test_a_line_that_a_kill_cut_short_is_dropped_and_the_rest_survives(tmp_path,
 
 def test_lines_that_are_no_rows_are_dropped_on_resume(tmp_path):
     lines = ['{"samples_seen": 40}', "3", "[1]", "null", "{}", '{"samples_seen": "40"}', "\0\0", '{"samples_seen": 80}']
-    (tmp_path / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    written = [*(line.encode() for line in lines[:-1]), b"\xff\xfe\x80", lines[-1].encode()]
+    (tmp_path / "metrics.jsonl").write_bytes(b"".join(line + b"\n" for line in written))
     Tracker(tmp_path, 80).close()
     assert [row["samples_seen"] for row in rows(tmp_path)] == [40, 80]
 

@@ -7,15 +7,16 @@ from support.patience import HANG_SEC
 
 PROGRAM = """
 import mmap, os, sys, threading
+NAME = os.fsdecode(b"shard \\xfc.tar")
 from n2s_dist.utils.errors import run_command
 
 def main():
     with open("other", "wb") as file:
         file.write(bytes(100_000))
-    with open("shard 1.tar", "wb") as file:
+    with open(NAME, "wb") as file:
         file.write(bytes(1_000_000))
-    maps = [mmap.mmap(os.open(name, os.O_RDONLY), 0, access=mmap.ACCESS_READ) for name in ("other", "shard 1.tar")]
-    os.truncate("shard 1.tar", 10)
+    maps = [mmap.mmap(os.open(name, os.O_RDONLY), 0, access=mmap.ACCESS_READ) for name in ("other", NAME)]
+    os.truncate(NAME, 10)
     look = lambda: maps[1][500_000]
     thread = threading.Thread(target=look)
     thread.start() if sys.argv[1] == "thread" else look()
@@ -26,11 +27,12 @@ run_command(main)
 
 
 def test_a_file_that_is_cut_short_while_it_is_mapped_is_named(environment, tmp_path):
-    """Whichever thread looks; without this the process dies of SIGBUS without a word."""
+    """Whichever thread looks and whatever its name; without this the process dies of SIGBUS without a word."""
     for who in ("main", "thread"):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, who],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SEC, check=False,
+            env=environment, cwd=tmp_path, capture_output=True, errors="surrogateescape",
+            timeout=HANG_SEC, check=False,
         )  # fmt: skip
         assert done.returncode == 1
-        assert f"error: {tmp_path / 'shard 1.tar'} was cut short" in done.stderr and "Traceback" not in done.stderr
+        assert f"error: {tmp_path}/shard \udcfc.tar was cut short" in done.stderr and "Traceback" not in done.stderr

@@ -319,6 +319,13 @@ def test_the_places_where_something_is_mounted_are_known(tmp_path):
     assert all(publishing.is_mount_point(Path(place)) for place in places if "\\" not in place and Path(place).is_dir())
 
 
+def test_a_mount_of_any_name_does_not_hide_the_others(tmp_path, monkeypatch):
+    """A disk's label need not be UTF-8."""
+    table = f"1 0 8:1 / /media/\udcfc rw - ext4 /dev/sda1 rw\n2 0 8:2 / {tmp_path} rw - ext4 /dev/sda2 rw\n"
+    monkeypatch.setattr(Path, "read_bytes", lambda path: table.encode(errors="surrogateescape"))
+    assert publishing.is_mount_point(tmp_path) and not publishing.is_mount_point(tmp_path.parent)
+
+
 def test_without_locks_and_fsync_of_folders_shards_are_built_all_the_same(
     build, expected, monkeypatch, tmp_path, capsys
 ):
