@@ -207,7 +207,7 @@ def main() -> None:
     report.add("environment", 20, lambda found: found.update(environment()))
     with tempfile.TemporaryDirectory(dir=args.out) as scratch:
         images, shards = photographs_folder(scratch), Path(scratch) / "shards"
-        report.add("shards", 40, lambda found: found.update(shards_of(images, shards)))
+        report.add("shards", 60, lambda found: found.update(shards_of(images, shards)))
         report.add("loader", 40, lambda found: loader(found, ShardSet(shards), device, short))
         report.add("step", 80, lambda found: steps(found, device, short))
         run_dir, config = _fresh(args.out / "run"), trained_config(args.device)

@@ -7,6 +7,11 @@ set -euo pipefail
 # The ranks save and leave upon SIGUSR1, and set their own handlers; the launcher above them must not die of it.
 trap '' USR1
 
+near='
+import importlib.util, os
+if len(os.sched_getaffinity(0)) == os.cpu_count() and os.path.exists("/sys/devices/system/node/node1"):
+    print("yes" if importlib.util.find_spec("pynvml") else "lacking")
+'
 ranks=${SLURM_GPUS_ON_NODE:-0}
 if [ "$ranks" -gt 0 ]; then
     # Each rank loads, launches and draws beside the others' Python: with fewer cores its GPU waits for it.
@@ -14,6 +19,13 @@ if [ "$ranks" -gt 0 ]; then
     [ "$cores" -eq 0 ] || [ "$cores" -ge 4 ] ||
         echo "warning: $cores core(s) for each GPU of ${SLURMD_NODENAME:-this node}: ask for 4 or more, such as" \
             "--cpus-per-task $((8 * ranks))" >&2
+    # Each rank stays on the cores beside its GPU, where the job has all cores of a node with more than one memory.
+    if [ -z "${ACCELERATE_CPU_AFFINITY:-}" ]; then
+        case $("${N2S_PYTHON:-python3}" -c "$near") in
+        yes) export ACCELERATE_CPU_AFFINITY=1 ;;
+        lacking) echo "warning: ranks are not bound to the cores beside their GPUs: that takes nvidia-ml-py" >&2 ;;
+        esac
+    fi
 else
     ranks=${N2S_CPU_RANKS:-1}
 fi

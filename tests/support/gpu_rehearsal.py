@@ -152,7 +152,7 @@ class _Pipeline:
     def run(self, stream: object) -> tuple["_Pipeline"]:
         tiles = self._source()[0]
         assert len(tiles) == self._batch_size
-        self._channels = tiles[0].shape[2]
+        self._channels = tiles[0].shape()[2]
         return (self,)
 
     def as_tensor(self) -> "_Pipeline":

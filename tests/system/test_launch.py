@@ -73,6 +73,27 @@ def test_one_rank_needs_no_rendezvous(node):
     assert node(SLURM_STEP_NUM_NODES=1, SLURM_PROCID=0, SLURM_GPUS_ON_NODE=8)[1]["--num_processes"] == "8"
 
 
+@pytest.mark.parametrize(
+    "said, given, bound",
+    [("yes", {}, "1"), ("lacking", {}, ""), ("", {}, ""), ("yes", {"ACCELERATE_CPU_AFFINITY": 0}, "0")],
+)
+def test_ranks_are_bound_to_the_cores_beside_their_gpus(node, tmp_path, said, given, bound):
+    """Where the job has the whole node and the library that knows them is there, unless the user says otherwise."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && echo {said} || echo "bound=$ACCELERATE_CPU_AFFINITY"\n')
+    python.chmod(0o755)
+    for gpus, expected in ((8, bound), (0, str(given.get("ACCELERATE_CPU_AFFINITY", "")))):
+        words, _ = node(SLURM_STEP_NUM_NODES=1, SLURM_PROCID=0, SLURM_GPUS_ON_NODE=gpus, N2S_PYTHON=python, **given)
+        assert words == [f"bound={expected}"]
+
+
+def test_what_asks_for_the_cores_beside_gpus_runs(tmp_path):
+    """It says one of its three words on any machine."""
+    code = (ROOT / "launch/slurm/node.sh").read_text().partition("near='")[2].partition("'\n")[0]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("yes", "lacking", "")
+
+
 def test_batch_scripts_requeue_and_leave_the_size_of_jobs_to_the_user():
     scripts = list((ROOT / "launch/slurm").glob("*.sbatch"))
     assert len(scripts) == 3
