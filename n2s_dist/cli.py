@@ -20,6 +20,7 @@ COMMANDS = {
     "report": ("report", "make one page of results, curves and pictures"),
     "ship": ("commands.ship", "make a trained network one that is found by name"),
     "denoise": ("denoise", "denoise your own images"),
+    "export": ("commands.export", "write a network as an ONNX file, for other programs"),
     "adapt": ("commands.adapt", "train a shipped network on your own noisy images"),
     "calibrate": ("commands.calibrate", "measure a camera's noise from its own frames"),
     "inspect-noise": ("commands.inspect_noise", "show the noise of an image, as a picture and in words"),

@@ -24,6 +24,7 @@ PATHS = (
     "PATH",
     "FILE",
     "FILE.png",
+    "FILE.onnx",
     "IN",
     "OUT",
     "SOURCE",

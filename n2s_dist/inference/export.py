@@ -1,0 +1,76 @@
+"""A network and Tweedie's formula as one ONNX file, for programs without PyTorch."""
+
+import logging
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.noise.batch import NoiseBatch
+from n2s_dist.noise.model import NoiseModel
+from n2s_dist.noise.specification import format_noise
+from n2s_dist.utils.errors import UserError
+from n2s_dist.utils.files import atomic_write
+
+NOISY, LEVEL, DENOISED = "noisy", "level", "denoised"
+_PACKAGES = ("onnx", "onnxscript")
+
+
+class PosteriorMean(nn.Module):
+    """The posterior mean of an image whose noise is of one family, the levels being an input."""
+
+    def __init__(self, model: ScoreModel, noise: NoiseModel) -> None:
+        super().__init__()
+        self.model, self.noise = model, noise
+
+    def forward(self, noisy: Tensor, level: Tensor) -> Tensor:
+        """noisy: [1, C, H, W] on the 0-1 scale. level: [N], the family's parameters in NoiseModel.values' units."""
+        kind = self.noise.with_values(*(each.view(1, 1, 1, 1) for each in level.split(1)))
+        batch = NoiseBatch((kind,), torch.zeros(1, 1, 1, 1, dtype=torch.int64, device=noisy.device))
+        condition = self.model.conditioning.encode(batch, noisy.device)
+        return kind.posterior_mean(noisy, self.model.unperturbed(batch.stabilize(noisy), condition))
+
+
+def export_onnx(loaded: checkpoint.Loaded, noise: NoiseModel, path: Path) -> dict[str, str]:
+    """Write a network for one family of noise; returns what the file says of itself.
+
+    The file has the inputs `noisy`, float32 [1, C, H, W] on the 0-1 scale, both sides multiples of what it says is
+    `multiple`, and `level`, float32 [N], the family's parameters; its output is `denoised`, of the image's shape.
+    Raises UserError where a package is missing, and for networks in image coordinates.
+    """
+    if lacking := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise UserError(f"{path} takes the package {lacking[0]}: pip install n2s_dist[export]")
+    model = loaded.model
+    if model.coordinates != "stable":
+        raise UserError(f"{loaded.path} works in image coordinates: give a network in stable ones, the default")
+    multiple = int(model.network.multiple)  # type: ignore[arg-type]
+    noisy = torch.zeros(1, loaded.channels, 4 * multiple, 5 * multiple)
+    program = _exported(PosteriorMean(model, noise).eval(), (noisy, torch.tensor(noise.values)), multiple)
+    said = {
+        "network": loaded.path.name,
+        "family": noise.family,
+        "level": ", ".join(f"{one.name} {value:g}" for one, value in zip(noise.parameters, noise.values, strict=True)),
+        "noise": format_noise(noise),
+        "multiple": str(multiple),
+    }
+    program.model.metadata_props.update(said)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        program.save(partial, external_data=False)
+    return said
+
+
+def _exported(module: nn.Module, inputs: tuple[Tensor, Tensor], multiple: int) -> Any:
+    height, width = (torch.export.Dim(name, min=2) for name in ("height", "width"))
+    sides = {2: multiple * height, 3: multiple * width} if multiple > 1 else {2: height, 3: width}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which names packages that nothing here takes
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        return torch.onnx.export(
+            module, inputs, input_names=[NOISY, LEVEL], output_names=[DENOISED], dynamo=True, verbose=False,
+            dynamic_shapes={NOISY: sides, LEVEL: None},
+        )  # fmt: skip
