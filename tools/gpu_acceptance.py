@@ -158,7 +158,9 @@ def training(found: dict[str, Any], options: list[str], shards: Path, run_dir: P
         finally:  # also when time has run out: what there is stays
             process.send_signal(signal.SIGTERM)
             try:
-                code = process.wait(30)
+                code = process.wait(60)
+            except subprocess.TimeoutExpired:
+                raise OutOfTime from None
             finally:
                 process.kill()
     if code not in (0, _STOPPED):
