@@ -238,7 +238,8 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     writing = atomic_folder if getattr(chosen, "is_folder", False) else atomic_write
     with writing(path) as partial:
         try:
-            partial.touch()  # what can't be written is found before the first image is made
+            # What can't be written is found before the first image is made.
+            partial.mkdir() if writing is atomic_folder else partial.touch()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
         try:
