@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,12 +23,11 @@ from tqdm import tqdm
 
 from n2s_dist.config.schema import ArdaeConfig, Config, DataConfig, OptimizerConfig, TrackingConfig, TrainConfig
 from n2s_dist.images.axes import AXES_HELP, check_axes
-from n2s_dist.images.files import KINDS, ImageFile, is_image, list_images
-from n2s_dist.images.user_files import check_measured, keep_open, open_file
+from n2s_dist.images.files import KINDS, is_image
 from n2s_dist.inference.denoiser import is_negligible
 from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
-from n2s_dist.inference.noise_estimation import SMALLEST_SIDE
-from n2s_dist.inference.pieces import Pieces, choose_pieces
+from n2s_dist.inference.own_images import CROP, Images, choose_images, choose_unclipped, held_out_crops
+from n2s_dist.inference.pieces import Pieces
 from n2s_dist.losses.ardae import ardae_loss
 from n2s_dist.losses.draws import perturbations
 from n2s_dist.models import checkpoint, pretrained
@@ -40,38 +39,16 @@ from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
-from n2s_dist.shards.build.sources import page_ending
 from n2s_dist.training.loop import train
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.files import as_utf8, atomic_write, path_option, path_text
+from n2s_dist.utils.files import atomic_write, path_option, path_text
 
-_EVERY = 10  # one in so many images is held out
-_MOST_READ = 6  # images that the noise is estimated from
-_CROP, _BATCH = 96, 4
+_BATCH = 4
 _SPEED_STEPS = 12  # of a run that only tells how long a step takes
-_HELD_CROPS = 64
 _SIGMA_A = 0.5  # of the loss on held-out crops, in noise standard deviations
 _SEED = 0
-_MOST_CLIPPED = 0.02  # of an image's values
 _PRECISION: Final = "auto"
-_PLAN, _FEWEST = "adapt.json", 2
-
-
-class Frame(NamedTuple):
-    """One image of a file, counted from 0, and what shards call it."""
-
-    file: ImageFile
-    number: int
-    name: str
-
-
-class Images(NamedTuple):
-    """A user's images: those to train on, those held out; 1 or 3 channels; the smallest side of all in pixels."""
-
-    training: list[Frame]
-    held_out: list[Frame]
-    channels: int
-    smallest: int
+_PLAN = "adapt.json"
 
 
 def main() -> None:
@@ -123,30 +100,6 @@ def main() -> None:
     print(verdict(before, after, name, out, len(images.held_out)))
 
 
-def choose_images(folder: Path, axes: str | None = None) -> Images:
-    """Read all headers. Raises UserError for too few images, too small ones, and a mixture of gray and color."""
-    channels, sides, frames = {}, [], []
-    for listed in sorted(list_images(folder), key=lambda image: image.name):
-        image = replace(listed, axes=axes)
-        with open_file(image) as file:
-            channels[file.contents.channels] = image
-            for number in range(file.contents.images):
-                ending = page_ending(number) if file.contents.images > 1 else ""
-                frames.append(Frame(image, number, as_utf8(image.name) + ending))
-                sides.append(min(file.contents.size_of(number)))
-    if len(frames) < _FEWEST:
-        raise UserError(f"{folder} holds {len(frames)} image: give {_FEWEST} or more, for one of them is held out")
-    if len(channels) > 1:
-        what = ", ".join(f"{image.path} is {KINDS[count]}" for count, image in channels.items())
-        raise UserError(f"{folder} must hold gray images or color ones, not both: {what}")
-    if min(sides) < SMALLEST_SIDE:
-        raise UserError(f"{folder} holds an image with a side of {min(sides)} pixels: {SMALLEST_SIDE} are the fewest")
-    held = frames[_EVERY // 2 :: _EVERY] or frames[-1:]
-    names = {frame.name for frame in held}
-    first = keep_open(frames[0].file).image(frames[0].number).measured()  # gray images may be stored as color
-    return Images([frame for frame in frames if frame.name not in names], held, first.shape[2], min(sides))
-
-
 def check_network(network: checkpoint.Loaded, images: Images, name: str) -> None:
     """UserError for a network of other channels, or one that is not told maps."""
     if network.channels != images.channels:
@@ -156,44 +109,6 @@ def check_network(network: checkpoint.Loaded, images: Images, name: str) -> None
             f"{name} is told families of noise: adapt begins with a network that is told a map of its strength "
             f"(network.condition: map), such as instrument-{KINDS[images.channels]}"
         )
-
-
-def read_unit(frame: Frame, channels: int, white: float | None, black: float | None) -> np.ndarray:
-    """An image's pixels, float32 [H, W, C] on the 0-1 scale. Raises UserError by name, also for other channels."""
-    file, path = keep_open(frame.file), frame.file.path
-    picture = file.image(frame.number)
-    scale = file.scale_of(picture, white, black)
-    check_measured(picture, file.contents.nodata, scale, path)
-    pixels = picture.measured() if channels == 1 else picture.pixels
-    if pixels.shape[2] != channels:
-        place = f": image {frame.number + 1} of it" if file.contents.images > 1 else ""
-        raise UserError(f"{path}{place} is {KINDS[pixels.shape[2]]}, unlike the first image: leave it out")
-    return np.asarray(scale.to_unit(pixels), np.float32)
-
-
-def choose_unclipped(images: Images, white: float | None, black: float | None) -> list[Pieces]:
-    """Parts of some of the training images, to estimate noise from. Raises UserError for clipped images."""
-    step = max(1, len(images.training) // _MOST_READ)
-    parts = []
-    for frame in images.training[::step][:_MOST_READ]:
-        pixels = read_unit(frame, images.channels, white, black)
-        check_clipping(frame, pixels)
-        parts.append(choose_pieces(pixels))
-    return parts
-
-
-def check_clipping(frame: Frame, pixels: np.ndarray) -> None:
-    """UserError for an image whose noise is cut off at black or at white in many pixels.
-
-    There it is not what the loss takes it for: a network that learned it was 6 dB worse, at a better loss.
-    """
-    for name, end in (("lowest", pixels.min()), ("highest", pixels.max())):
-        share = float(np.mean(pixels == end))
-        if share > _MOST_CLIPPED:
-            raise UserError(
-                f"{frame.file.path}: {100 * share:.1f} % of the values are the {name} one. Noise is cut off there "
-                "and a network would learn that: give images that are not clipped, such as a camera's raw values"
-            )
 
 
 def estimate(model: ScoreModel, parts: list[Pieces]) -> NoiseModel:
@@ -221,7 +136,7 @@ def build(images: Images, folder: Path, out: Path, noise: NoiseModel, white: flo
 
 def configure(network: checkpoint.Loaded, name: str, out: Path, noise: NoiseModel, images: Images) -> Config:
     """A run of two steps; lasting() says how many."""
-    crop = min(_CROP, images.smallest // 8 * 8)
+    crop = min(CROP, images.smallest // 8 * 8)
     shipped = pretrained.is_shipped(name)
     return Config(
         run_dir=str(out),
@@ -282,19 +197,6 @@ def read_plan(out: Path, folder: Path, name: str) -> tuple[NoiseModel, int] | No
     if (plan["images"], plan["network"]) != (str(folder.resolve()), name):
         raise UserError(f"{out} was begun with {plan['network']} on {plan['images']}: choose another --out")
     return parse_noise(plan["noise"]), plan["steps"]
-
-
-def held_out_crops(images: Images, white: float | None, black: float | None) -> np.ndarray:
-    """Squares of held-out images, evenly spread, float32 [N, S, S, C] on the 0-1 scale."""
-    side = min(_CROP, images.smallest)
-    each = max(1, _HELD_CROPS // len(images.held_out))
-    crops = []
-    for image in images.held_out[:_HELD_CROPS]:
-        pixels = read_unit(image, images.channels, white, black)
-        rows, columns = (length - side for length in pixels.shape[:2])
-        places = np.random.default_rng(_SEED).random((each, 2)) * (rows + 1, columns + 1)
-        crops += [pixels[row : row + side, column : column + side] for row, column in places.astype(int)]
-    return np.stack(crops)
 
 
 @torch.no_grad()

@@ -235,13 +235,15 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     if getattr(chosen, "is_folder", False) and path.exists() and not chosen.is_one(path):  # type: ignore[attr-defined]
         raise UserError(f"{path} is there and is no {path.suffix[1:].capitalize()}: choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing = atomic_folder if getattr(chosen, "is_folder", False) else atomic_write
-    with writing(path) as partial:
+    is_folder = getattr(chosen, "is_folder", False)
+    with atomic_folder(path) if is_folder else atomic_write(path) as partial:
         try:
             # What can't be written is found before the first image is made.
             partial.mkdir() if writing is atomic_folder else partial.touch()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
+        if is_folder:
+            partial.unlink()
         try:
             chosen.write(partial, images, contents)
         except UserError as error:

@@ -14,6 +14,7 @@ from support.denoisers import UNIVERSAL, save_network
 from n2s_dist import load_denoiser
 from n2s_dist.commands import adapt
 from n2s_dist.images.user_files import OpenFile
+from n2s_dist.inference import own_images
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.specification import format_noise
 from n2s_dist.shards.manifest import read_manifest
@@ -132,7 +133,7 @@ def test_pages_of_a_stack_are_images(tmp_path):
     noise = adapt.parse_noise("gaussian:20")
     adapt.build(images, tmp_path / "stack.tif", out, noise, None, None)
     (held_out,) = images.held_out
-    np.testing.assert_array_equal(np.rint(adapt.read_unit(held_out, 1, None, None)[:, :, 0] * 255), pages[5])
+    np.testing.assert_array_equal(np.rint(own_images.read_unit(held_out, 1, None, None)[:, :, 0] * 255), pages[5])
     shards = ShardSet(out / "shards")
     tiles = {shards[i].image: shards[i].tile for i in range(len(shards))}
     assert set(tiles) == {f"stack.tif/page-{number:03d}" for number in range(12) if number != 5}
@@ -183,7 +184,9 @@ def test_a_run_that_can_not_be_gone_on_with_is_named_before_any_work(tmp_path, c
 def test_each_image_is_decoded_once_to_look_at_its_noise(tmp_path, monkeypatch):
     images = adapt.choose_images(noisy_images(tmp_path / "mine", count=12))
     decoded = []
-    monkeypatch.setattr(OpenFile, "images", lambda file, read=OpenFile.images: decoded.append(file.path) or read(file))
+    image = OpenFile.image
+    monkeypatch.setattr(OpenFile, "images", lambda file: pytest.fail("decoded from the beginning"))
+    monkeypatch.setattr(OpenFile, "image", lambda file, number: decoded.append(file.path) or image(file, number))
     parts = adapt.choose_unclipped(images, None, None)
     assert len(parts) == 6 == len(decoded) == len(set(decoded))
 
