@@ -239,11 +239,9 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     with atomic_folder(path) if is_folder else atomic_write(path) as partial:
         try:
             # What can't be written is found before the first image is made.
-            partial.mkdir() if writing is atomic_folder else partial.touch()
+            partial.mkdir() if is_folder else partial.touch()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
-        if is_folder:
-            partial.unlink()
         try:
             chosen.write(partial, images, contents)
         except UserError as error:

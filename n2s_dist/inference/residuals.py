@@ -3,7 +3,8 @@
 The strength at a scale s is the standard deviation of s (a - b - c + d) / 2, where a to d are the means over the four
 quarters of a square of 2 s pixels a side. White noise has the same at all scales, correlated noise more at coarse ones,
 and smooth images next to none. Differences of means need no model of the correlation, so noise that went through a
-camera's demosaicing or through JPEG shows as what it is.
+camera's demosaicing or through JPEG shows as what it is. Where the noisy image itself has less than what was taken, that
+is what counts: independent noise only adds.
 """
 
 from typing import NamedTuple
@@ -75,9 +76,11 @@ _STRENGTHS = np.array([strengths(float(width)) for width in _WIDTHS])
 def measure(residual: np.ndarray, clean: np.ndarray, counted: np.ndarray, variance: np.ndarray) -> Residual:
     """Read a residual. All [N, C, H, W]: it, the denoised image, which pixels count, and a guess of its variance."""
     activity = _activity(clean, variance)
-    x, own, squares = _by_brightness(residual, clean, counted, activity)
-    whitened = residual / np.sqrt(variance)
-    parts = [_flat_squares(whitened, counted, activity, scale) for scale in SCALES]
+    readings = [_by_brightness(each, clean, counted, activity) for each in (residual, residual + clean)]
+    x, own, squares = readings[0]
+    own = np.minimum(own, readings[1][1])
+    whitened, noisy = residual / np.sqrt(variance), (residual + clean) / np.sqrt(variance)
+    parts = [min(_flat_squares(each, counted, activity, scale) for each in (whitened, noisy)) for scale in SCALES]
     middle = np.sqrt(parts[SCALES.index(_BRIGHTNESS_SCALE)])
     return Residual(x, own, squares, np.sqrt(np.array(parts)) / middle, _evenness(whitened, activity))
 
