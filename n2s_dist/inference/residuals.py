@@ -3,8 +3,8 @@
 The strength at a scale s is the standard deviation of s (a - b - c + d) / 2, where a to d are the means over the four
 quarters of a square of 2 s pixels a side. White noise has the same at all scales, correlated noise more at coarse ones,
 and smooth images next to none. Differences of means need no model of the correlation, so noise that went through a
-camera's demosaicing or through JPEG shows as what it is. Where the noisy image itself has less than what was taken, that
-is what counts: independent noise only adds.
+camera's demosaicing or through JPEG shows as what it is. Where the noisy image itself has less than what was taken,
+that is what counts: independent noise only adds.
 """
 
 from typing import NamedTuple
