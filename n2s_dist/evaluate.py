@@ -34,6 +34,7 @@ from n2s_dist.evaluation.command_line import (
 from n2s_dist.evaluation.methods import SCORE_ESTIMATOR
 from n2s_dist.evaluation.results import measures_of
 from n2s_dist.evaluation.runner import sweep
+from n2s_dist.evaluation.suite import SUITES
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.reporting import examples
 from n2s_dist.reporting.result_files import write
@@ -45,7 +46,8 @@ from n2s_dist.utils.locks import alone_in
 
 def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
     """Measure what a command line asks for and write it to its folder."""
-    chosen = args.checkpoint or (pretrained.offered() if args.suite else [])
+    shipped = pretrained.names() if args.suite and SUITES[args.suite].has_own_noise else pretrained.offered()
+    chosen = args.checkpoint or (shipped if args.suite else [])
     # A run that is still training may have another last checkpoint a moment later.
     located = meeting.from_main(lambda: [str(checkpoint.locate(text, args.which)) for text in chosen])
     paths = [Path(path) for path in dict.fromkeys(located)]

@@ -17,6 +17,7 @@ from n2s_dist.inference.noise_estimation import color_from_luma
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.specification import parse_noise
 from n2s_dist.utils.errors import UserError
 
 
@@ -24,12 +25,14 @@ class ShippedDenoiser:
     """The shipped networks, each image being denoised by the one for its channels and its noise.
 
     That is the network of the fewest families and the narrowest range of levels that was trained for the noise of all
-    images of a call. Noise that is not named is estimated by the network
-    of the most families, and an unknown level of a family by the one of the fewest.
+    images of a call. Withdrawn networks (models/pretrained.py) come last: they are taken for noise that no other was
+    trained for, such as correlated noise. Noise that is not named is estimated by the network of the most families,
+    and an unknown level of a family by the one of the fewest.
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
-        self._all = cache(lambda: [_load(name, device, tile) for name in pretrained.offered()])
+        offered, names = pretrained.offered(), pretrained.names()
+        self._all = cache(lambda: [(name not in offered, _load(name, device, tile)) for name in names])
 
     def __call__(
         self,
@@ -79,27 +82,34 @@ class ShippedDenoiser:
         return [each for each in networks if each.loaded.is_universal] or networks
 
     def _asked(self, networks: list[Denoiser], noise: str | NoiseModel | None) -> Denoiser:
-        """The network that estimates noise, of a family if that is named."""
+        """The network that estimates noise, of a family if that is named, or that reads a noise's text."""
         family = noise.partition(":")[0] if isinstance(noise, str) else noise.family if noise else ""
         whole = self._whole(networks)
+        if isinstance(noise, str) and ":" in noise:
+            named = parse_noise(noise)
+            whole = [each for each in whole if each.loaded.model.serves(named)] or whole
         trained = (each for each in whole if family in each.loaded.model.noise.families)
         alike = (each for each in whole if family in each.loaded.model.families)
         return next(chain(trained, alike), whole[-1])
 
     def _networks(self, channels: int) -> list[Denoiser]:
-        """For gray (1) or color (3) images, the narrowest first. Raises UserError where none is there."""
-        found = [each for each in self._all() if each.channels == channels]
+        """For gray (1) or color (3) images, the narrowest first, withdrawn ones last. UserError where none is there."""
+        found = [(withdrawn, each) for withdrawn, each in self._all() if each.channels == channels]
         if not found:
             raise UserError(
                 f"no network for {KINDS[channels]} images comes with this installation: give one you trained"
             )
-        return sorted(found, key=lambda each: each.loaded.specificity)
+        return [each for _, each in sorted(found, key=lambda pair: (pair[0], pair[1].loaded.specificity))]
 
 
-def _strangeness(network: Denoiser, noise: NoiseModel) -> tuple[bool, float]:
-    """How far noise is from what a network was trained on: another family, or levels beyond the widest range."""
+def _strangeness(network: Denoiser, noise: NoiseModel) -> tuple[bool, bool, float]:
+    """How far noise is from what a network was trained on: another family, or levels beyond the widest range.
+
+    Of another family's noise a map tells more than the nearest level of an own family.
+    """
     own = network.loaded.model.noise.range_of(noise.family)
-    return own is None, -own.breadth if own else 0.0
+    told_maps = network.loaded.model.condition_kind == "map"
+    return own is None, own is None and not told_maps, -own.breadth if own else 0.0
 
 
 def load_denoiser(

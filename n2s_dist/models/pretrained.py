@@ -22,7 +22,7 @@ def names() -> list[str]:
 
 
 def offered() -> list[str]:
-    """Of those that are chosen without being named: all but the withdrawn ones, whose description says why."""
+    """Of those that come first where none is named: all but the withdrawn ones, whose description says why."""
     return [name for name in names() if "withdrawn" not in json.loads(files(name)[1].read_text())]
 
 

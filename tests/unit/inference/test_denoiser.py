@@ -308,8 +308,10 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
 
     for noise in ("gaussian:20", Gaussian(20 / 255)):
         assert check(noisy, noise, "gaussian").noise == Gaussian(20 / 255)
-    for noise in ("poisson:0.05", Gamma(50), PoissonGaussian(0.01, 0.02)):
+    for noise in ("poisson:0.05", Gamma(50)):
         assert not check(noisy, noise, "universal").estimated
+    for noise in (PoissonGaussian(0.01, 0.02), "gaussian:20+blur:0.7"):  # which no other was trained for
+        assert not check(noisy, noise, "instrument").estimated
 
     asked = []
 
@@ -320,7 +322,7 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
     monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
     assert check(noisy, "gaussian", "gaussian").estimated and asked == [1, 1]  # who estimates: one of one family
     found, info = denoise(noisy)
-    assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [3]
+    assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [6]
     close(found, load_denoiser(f"gaussian-{kind}")(noisy, Gaussian(0.12))[0])
     bright = np.stack([noisy, noisy + 0.5])
     assert check(bright, None, "universal").noise == [Gaussian(0.12), Poisson(0.05)]
@@ -331,7 +333,8 @@ def test_a_network_with_a_focus_is_taken_for_noise_there(color, monkeypatch):
     shelf = {
         "all": denoiser(3, RANGES), "focused": denoiser(3, *focused), "gaussian": denoiser(3, *focused[:2])
     }  # fmt: skip
-    monkeypatch.setattr(pretrained, "offered", lambda: sorted(shelf))
+    for listed in ("names", "offered"):
+        monkeypatch.setattr(pretrained, listed, lambda: sorted(shelf))
     monkeypatch.setattr("n2s_dist.inference.network_choice._load", lambda name, device, tile: shelf[name])
     denoise = load_denoiser()
 
@@ -355,8 +358,20 @@ def test_a_network_with_a_focus_is_taken_for_noise_there(color, monkeypatch):
     assert asked == ["gaussian", "all", "all", "all"]
 
 
+def test_a_withdrawn_network_is_taken_for_noise_that_no_other_was_trained_for(color, monkeypatch):
+    shelf = {
+        "blurred": denoiser(3, "--noise=gaussian:5-55,gaussian:5-55+blur:0-1.5", "--network.condition=map"),
+        "white": denoiser(3, RANGES),
+    }
+    monkeypatch.setattr(pretrained, "names", lambda: sorted(shelf))
+    monkeypatch.setattr(pretrained, "offered", lambda: ["white"])
+    monkeypatch.setattr("n2s_dist.inference.network_choice._load", lambda name, device, tile: shelf[name])
+    for noise, name in (("gaussian:25", "white"), ("poisson:0.05", "white"), ("gaussian:25+blur:1", "blurred")):
+        assert load_denoiser()(color, noise)[1].network is shelf[name].loaded
+
+
 def test_without_a_network_of_one_family_the_universal_one_is_taken(color, monkeypatch):
-    names = pretrained.names()
+    names = [name for name in pretrained.names() if not name.startswith("instrument")]
     monkeypatch.setattr(pretrained, "names", lambda: [name for name in names if not name.startswith("gaussian")])
     assert str(load_denoiser()(color, "gaussian:20")[1].network.path) == "universal-color"
     monkeypatch.setattr(pretrained, "names", list)
