@@ -54,8 +54,9 @@ def through_stable(
         raise UserError(f"an image of {width} x {height} pixels is too small for BM3D, whose blocks have 8 x 8")
     if noise.constant_std is not None:
         return white(noisy.astype(np.float64), noise.constant_std)
-    stable = noise.stabilize(torch.from_numpy(noisy.astype(np.float64))).numpy()
+    batch = torch.from_numpy(noisy.astype(np.float64).transpose(2, 0, 1)[None])  # for curves of each channel
+    stable = noise.stabilize(batch)[0].numpy().transpose(1, 2, 0)
     deviation = noise.stable_std
     low, scale = stable.min(), max(np.ptp(stable), deviation)  # its constants are for images on the 0-1 scale
     mean = white((stable - low) / scale, deviation / scale) * scale + low
-    return noise.unbiased_inverse(torch.from_numpy(mean)).numpy()
+    return noise.unbiased_inverse(torch.from_numpy(mean.transpose(2, 0, 1)[None]))[0].numpy().transpose(1, 2, 0)
