@@ -26,6 +26,7 @@ from n2s_dist.inference.residuals import Residual, strengths
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.blurred import Blurred
+from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.utils.hashing import frozen_rng
 
@@ -36,7 +37,7 @@ _WIDER = 0.05  # in pixels, than what was found: in the next round of a gray net
 _NARROWER = 0.25  # in pixels, than what was found: what a color network is told in the end
 _OVERSTATED = 1.4  # how many times the standard deviation that was found is told in the next round
 _ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
-_UNEVEN = 0.5  # the evenness below which what was taken away is texture
+_UNEVEN, _TEXTURE = 0.5, 12 / 255  # what is less even and of no more than this standard deviation is texture
 _MOST_CORRECTION = 1.12  # of a standard deviation, by what the network takes of known noise
 _SEED = 0x696E7374
 
@@ -81,9 +82,10 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
             found = residuals.measure(noisy - clean, clean, counted, guess.variance_of(clean))
             guess = LevelFunction(_fit(found, found.variance), found.width)
         low, high = map(float, np.quantile(clean[counted], _ENDS))
-        told = finder.overstated(guess, found).noise(model.families, low, high)
+        told = finder.overstated(guess, found).noise(finder.families, low, high)
     function = finder.corrected(guess, found, clean, told, (low, high))
-    return Estimate(function, low, high, found.evenness >= _UNEVEN)
+    strongest = float(np.sqrt(function.variance(np.full((len(function.coefficients), 1), high)).max()))
+    return Estimate(function, low, high, found.evenness >= _UNEVEN or strongest > _TEXTURE)
 
 
 def _fit(found: Residual, variance: np.ndarray) -> np.ndarray:
@@ -101,6 +103,11 @@ class _Finder(NamedTuple):
     model: ScoreModel
     counted: np.ndarray
     is_gray: bool
+
+    @property
+    def families(self) -> list[str]:
+        """That it is told of in between. A gray network, told a curve that is a little off in the dark, leaves noise."""
+        return [each for each in self.model.families if not self.is_gray or each != Curve.family]
 
     @property
     def start(self) -> NoiseModel:

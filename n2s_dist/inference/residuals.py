@@ -21,6 +21,7 @@ _BRIGHTNESS_SCALE = 2  # at which strengths for each brightness are read: fine t
 _FLAT = 0.3  # the share of squares that count as flat
 _FEWEST = 8  # squares in a bin of brightness
 _WINDOW = 16  # side of the areas that are compared with one another, in pixels
+_WHOLE = 0.75  # the share of an area's squares that must count
 _LEAST = 1e-9  # of a variance
 _WIDTHS = np.linspace(0, 2.5, 126)
 _WIDTH_WEIGHTS = np.array([1.0, 1.0, 0.7, 0.4])  # of SCALES: coarse ones have few squares, and some of the image
@@ -82,7 +83,7 @@ def measure(residual: np.ndarray, clean: np.ndarray, counted: np.ndarray, varian
     whitened, noisy = residual / np.sqrt(variance), (residual + clean) / np.sqrt(variance)
     parts = [min(_flat_squares(each, counted, activity, scale) for each in (whitened, noisy)) for scale in SCALES]
     middle = np.sqrt(parts[SCALES.index(_BRIGHTNESS_SCALE)])
-    return Residual(x, own, squares, np.sqrt(np.array(parts)) / middle, _evenness(whitened, activity))
+    return Residual(x, own, squares, np.sqrt(np.array(parts)) / middle, _evenness(whitened, counted, activity))
 
 
 def _block_means(values: np.ndarray, scale: int) -> np.ndarray:
@@ -156,12 +157,16 @@ def _by_brightness(
     return x, variance, squares
 
 
-def _evenness(whitened: np.ndarray, activity: np.ndarray) -> float:
-    """See Residual."""
+def _evenness(whitened: np.ndarray, counted: np.ndarray, activity: np.ndarray) -> float:
+    """See Residual. Areas of pixels that don't count have no noise, and are not compared."""
     scale = _BRIGHTNESS_SCALE
     if min(whitened.shape[-2:]) < 2 * _WINDOW:
         return 1.0
-    areas = _block_means(_energy(whitened, scale).mean(axis=1), _WINDOW // scale)
-    active = _block_means(_mean(activity, scale)[:, 0], _WINDOW // scale)
-    calm = areas[active <= np.median(active)]
+    side = _WINDOW // scale
+    areas = _block_means(_energy(whitened, scale).mean(axis=1), side)
+    active = _block_means(_mean(activity, scale)[:, 0], side)
+    whole = _block_means(_whole(counted, scale).all(axis=1).astype(np.float64), side) >= _WHOLE
+    if not whole.any():
+        return 1.0
+    calm = areas[whole & (active <= np.median(active[whole]))]
     return float(np.quantile(calm, 0.1) / max(calm.mean(), _LEAST))
