@@ -106,7 +106,7 @@ class _Finder(NamedTuple):
 
     @property
     def families(self) -> list[str]:
-        """That it is told of in between. A gray network, told a curve that is a little off in the dark, leaves noise."""
+        """That it is told of in between: a gray network that is told a curve leaves noise where the curve is off."""
         return [each for each in self.model.families if not self.is_gray or each != Curve.family]
 
     @property

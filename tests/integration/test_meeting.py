@@ -17,7 +17,7 @@ from n2s_dist.models import checkpoint
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 
-SOON_SEC = 30  # bounds what takes a second or two on a machine that has nothing else to do
+SOON_SEC = 60  # bounds what takes a second or two on a machine that has nothing else to do
 
 
 def refused(ranks, tmp_path: Path, code: int = 2) -> str:
