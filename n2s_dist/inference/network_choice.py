@@ -25,9 +25,9 @@ class ShippedDenoiser:
     """The shipped networks, each image being denoised by the one for its channels and its noise.
 
     That is the network of the fewest families and the narrowest range of levels that was trained for the noise of all
-    images of a call. Withdrawn networks (models/pretrained.py) come last: they are taken for noise that no other was
-    trained for, such as correlated noise. Noise that is not named is estimated by the network of the most families,
-    and an unknown level of a family by the one of the fewest.
+    images of a call. Withdrawn networks (models/pretrained.py) come last: they are taken for named noise that no other
+    was trained for, such as correlated noise. Noise that is not named is estimated by the network of the most families,
+    withdrawn ones left aside, and an unknown level of a family by the one of the fewest.
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
@@ -56,6 +56,8 @@ class ShippedDenoiser:
         images = plane or images
         networks = self._networks(images.channels)
         noises, estimated, asked = self.noises_of(images, noise)
+        if estimated:
+            networks = self._networks(images.channels, with_withdrawn=False)
         whole = self._whole(networks)
         fitting = [each for each in networks if all(map(each.loaded.is_for, noises))]
         able = [each for each in whole if all(map(each.loaded.model.serves, noises))]
@@ -69,11 +71,11 @@ class ShippedDenoiser:
         self, images: arrays.ImageBatch, noise: str | NoiseModel | None
     ) -> tuple[list[NoiseModel], bool, Denoiser]:
         """Each image's noise, whether it was estimated, and the network that was asked."""
-        asked = self._asked(self._networks(images.channels), noise)
+        asked = self._asked(images.channels, noise)
         noises, estimated = asked.noises_of(images, noise)
         told_maps = asked.loaded.model.condition_kind == "map"  # which finds what JPEG left by itself
         if estimated and images.chroma_subsampled and images.channels == 3 and not told_maps:
-            gray = self._asked(self._networks(1), noise)
+            gray = self._asked(1, noise)
             of_luma, _ = gray.noises_of(arrays.luma(images), noise)
             noises = [color_from_luma(found, gray.loaded.model, asked.loaded.model) for found in of_luma]
         return noises, estimated, asked
@@ -81,20 +83,22 @@ class ShippedDenoiser:
     def _whole(self, networks: list[Denoiser]) -> list[Denoiser]:
         return [each for each in networks if each.loaded.is_universal] or networks
 
-    def _asked(self, networks: list[Denoiser], noise: str | NoiseModel | None) -> Denoiser:
+    def _asked(self, channels: int, noise: str | NoiseModel | None) -> Denoiser:
         """The network that estimates noise, of a family if that is named, or that reads a noise's text."""
         family = noise.partition(":")[0] if isinstance(noise, str) else noise.family if noise else ""
-        whole = self._whole(networks)
         if isinstance(noise, str) and ":" in noise:
-            named = parse_noise(noise)
+            named, whole = parse_noise(noise), self._whole(self._networks(channels))
             whole = [each for each in whole if each.loaded.model.serves(named)] or whole
+        else:
+            whole = self._whole(self._networks(channels, with_withdrawn=False))
         trained = (each for each in whole if family in each.loaded.model.noise.families)
         alike = (each for each in whole if family in each.loaded.model.families)
         return next(chain(trained, alike), whole[-1])
 
-    def _networks(self, channels: int) -> list[Denoiser]:
+    def _networks(self, channels: int, with_withdrawn: bool = True) -> list[Denoiser]:
         """For gray (1) or color (3) images, the narrowest first, withdrawn ones last. UserError where none is there."""
-        found = [(withdrawn, each) for withdrawn, each in self._all() if each.channels == channels]
+        able = [(withdrawn, each) for withdrawn, each in self._all() if each.channels == channels]
+        found = [pair for pair in able if with_withdrawn or not pair[0]] or able
         if not found:
             raise UserError(
                 f"no network for {KINDS[channels]} images comes with this installation: give one you trained"

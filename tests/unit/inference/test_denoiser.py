@@ -322,7 +322,7 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
     monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
     assert check(noisy, "gaussian", "gaussian").estimated and asked == [1, 1]  # who estimates: one of one family
     found, info = denoise(noisy)
-    assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [6]
+    assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [3]
     close(found, load_denoiser(f"gaussian-{kind}")(noisy, Gaussian(0.12))[0])
     bright = np.stack([noisy, noisy + 0.5])
     assert check(bright, None, "universal").noise == [Gaussian(0.12), Poisson(0.05)]
