@@ -104,7 +104,7 @@ def _energy(residual: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, scale: int) -> np.ndarray:
-    return np.mean(_quarters(values, scale), axis=0)
+    return np.asarray(np.mean(_quarters(values, scale), axis=0))
 
 
 def _whole(counted: np.ndarray, scale: int) -> np.ndarray:
