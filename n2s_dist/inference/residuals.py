@@ -104,7 +104,7 @@ def _energy(residual: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, scale: int) -> np.ndarray:
-    return np.asarray(np.mean(_quarters(values, scale), axis=0))
+    return np.mean(_quarters(values, scale), axis=0)
 
 
 def _whole(counted: np.ndarray, scale: int) -> np.ndarray:
@@ -165,7 +165,8 @@ def _evenness(whitened: np.ndarray, counted: np.ndarray, activity: np.ndarray) -
     side = _WINDOW // scale
     areas = _block_means(_energy(whitened, scale).mean(axis=1), side)
     active = _block_means(_mean(activity, scale)[:, 0], side)
-    whole = _block_means(_whole(counted, scale).all(axis=1).astype(np.float64), side) >= _WHOLE
+    in_all = np.all(_whole(counted, scale), axis=1).astype(np.float64)
+    whole = _block_means(np.asarray(in_all), side) >= _WHOLE
     if not whole.any():
         return 1.0
     calm = areas[whole & (active <= np.median(active[whole]))]
