@@ -19,13 +19,13 @@ import skimage.data
 import torch
 import yaml
 from PIL import Image
+from support.evaluated_run import evaluate_run
 from support.forked_ranks import INTERRUPTED, Fleet
 from support.helps import ask_all
 from support.inline_pool import one_worker_inline
 from support.paths import ROOT, TOYS
 from support.patience import HANG_SEC
 
-from n2s_dist import evaluate
 from n2s_dist.datasets import catalogue
 from n2s_dist.images.formats import base as formats
 from n2s_dist.losses import base as losses
@@ -298,18 +298,8 @@ def trained(run_module, tiny, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def evaluated(trained, photographs, tmp_path_factory) -> Path:
-    """A folder with results.json and pictures of the trained run on two benchmarks, photographs and small."""
-    out = tmp_path_factory.mktemp("evaluated") / "evaluation"
-    small = tmp_path_factory.mktemp("benchmark") / "small"
-    small.mkdir()
-    for name, box in {"coffee": (0, 0, 101, 67), "rocket": (50, 40, 123, 131)}.items():  # left, top, right, bottom
-        Image.open(photographs / f"{name}.png").crop(box).save(small / f"{name}.png")
-    arguments = [f"--benchmark=photographs={photographs}", f"--benchmark=small={small}", "--pictures", "--no-wandb"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        patch.setattr(sys, "argv", ["program", f"--checkpoint={trained}", f"--out={out}", *arguments])
-        evaluate.main()
-    return out
+    """evaluate_run of the trained run."""
+    return evaluate_run(trained, photographs, tmp_path_factory)
 
 
 @pytest.fixture
