@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +104,3 @@ def write_mapped(path: Path, layout: ArrayLayout, axes: Axes, images: Iterable[D
     for number, image in enumerate(images):
         whole[axes.place(number)] = axes.to_plane(image)
     whole.flush()
-
-
-Reader = Callable[[int], DecodedImage]

@@ -3,7 +3,6 @@
 import contextlib
 import re
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -12,10 +11,10 @@ import tifffile
 from PIL import Image
 
 from n2s_dist.images.decoded import Contents
+from n2s_dist.images.tiff_codecs import has_codec, undecodable
 from n2s_dist.images.tiff_directories import Directories
 from n2s_dist.images.tiff_tags import (
     DESCRIPTION,
-    GRAY,
     NEGATIVE,
     PALETTE,
     RGB,
@@ -34,7 +33,6 @@ from n2s_dist.utils.errors import UserError
 _CFA, _LINEAR_RAW = 32803, 34892  # photometric interpretations
 _OTHER_COLORS = {5: "CMYK", 8: "Lab", 9: "Lab", 10: "Lab"}
 _DEFLATE = 8
-_ZSTD = (34926, 50000)
 _NO_LOSS = (1, 5, 8, 32946, 32773, 34925, 34926, 50000)  # compressions
 _ALPHAS = (1, 2)  # kinds of extra samples
 _FOREIGN = {
@@ -198,7 +196,7 @@ def _page(file: tifffile.TiffFile, main: Stored, planes: int, stream: BinaryIO, 
     text = raw(file, stored.tags.get(DESCRIPTION))
     if len(parts := set(re.findall(rb'FileName="([^"]*)"', text))) > 1 and b"<OME" in text:
         raise UserError(f"{path} is one of {len(parts)} files of an OME set: save it as a file of its own")
-    reason = _undecodable(stored)
+    reason = undecodable(stored)
     common: dict[str, Any] = {
         "orientation": orientation_of(stored),
         "tags": tags_of(file, stored, is_one_of_many=planes > 1),
@@ -229,25 +227,6 @@ def _page(file: tifffile.TiffFile, main: Stored, planes: int, stream: BinaryIO, 
         palette=palette,
         **common,
     )
-
-
-def _undecodable(stored: Any) -> str:
-    """Why tifffile can't decode a page; empty where it can."""
-    if not _has_codec(tifffile.TIFF.DECOMPRESSORS, int(stored.compression)):
-        return f"is compressed by {getattr(stored.compression, 'name', stored.compression)}"
-    if stored.predictor not in tifffile.TIFF.UNPREDICTORS:
-        return f"has predictor {getattr(stored.predictor, 'name', stored.predictor)}"
-    if stored.bitspersample not in (1, 8, 16, 32, 64):
-        return f"packs {stored.bitspersample} bits"
-    if int(stored.photometric) not in (NEGATIVE, GRAY, RGB, PALETTE) or stored.is_subsampled:
-        return f"has colors of kind {getattr(stored.photometric, 'name', stored.photometric)}"
-    return ""
-
-
-def _has_codec(codecs: Any, compression: int) -> bool:
-    """Whether tifffile has one. zstd it counts always, and takes from Python 3.14 or imagecodecs."""
-    there = compression not in _ZSTD or any(map(find_spec, ("compression", "imagecodecs")))
-    return there and compression in codecs
 
 
 def _pillow_page(main: Stored, reason: str, common: dict[str, Any], stream: BinaryIO, path: Path) -> Page:
@@ -293,7 +272,7 @@ def _storage(stored: Any) -> dict[str, Any]:
     options: dict[str, Any] = {}
     compression = int(stored.compression)
     if compression != 1:
-        same = compression in _NO_LOSS and _has_codec(tifffile.TIFF.COMPRESSORS, compression)
+        same = compression in _NO_LOSS and has_codec(tifffile.TIFF.COMPRESSORS, compression)
         options["compression"] = compression if same else _DEFLATE
         whole = stored.dtype is not None and np.dtype(stored.dtype).kind in "iu" and stored.bitspersample >= 8
         if int(stored.predictor) == 2 and whole:

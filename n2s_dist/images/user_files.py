@@ -83,17 +83,24 @@ class OpenFile:
         """Its images, decoded one after the other. Raises UserError by name for damage."""
         check_memory(self.path, self.contents, 2 * self.contents.dtype.itemsize)
         with damage_named(self.path, "can't be decoded"):
-            found = self.format.read(self.stream, self.path, self.contents)
+            found = map(self._reader, range(self.contents.images)) if self._has_reader else self._read()
         for _ in range(self.contents.images):
             with damage_named(self.path, "can't be decoded"):
                 image = next(found)
             yield image
 
+    @property
+    def _has_reader(self) -> bool:
+        return hasattr(self.format, "reader")
+
+    def _read(self) -> Iterator[DecodedImage]:
+        return self.format.read(self.stream, self.path, self.contents)  # type: ignore[attr-defined]
+
     @cached_property
     def _reader(self) -> Callable[[int], DecodedImage]:
-        if reader := getattr(self.format, "reader", None):
-            return reader(self.stream, self.path, self.contents)
-        return lambda number: next(islice(self.format.read(self.stream, self.path, self.contents), number, None))
+        if self._has_reader:
+            return self.format.reader(self.stream, self.path, self.contents)  # type: ignore[attr-defined]
+        return lambda number: next(islice(self._read(), number, None))
 
     def image(self, number: int) -> DecodedImage:
         """One of its images, counted from 0, in any order. Raises UserError by name for damage."""

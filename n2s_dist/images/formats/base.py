@@ -3,7 +3,7 @@
 A format from elsewhere calls `register` in a module that N2S_PLUGINS names.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -32,14 +32,14 @@ class Format(Protocol):
         Raises UserError for what this format has but this module does not read, and any error for damage.
         """
 
-    def read(self, stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
-        """Decode its images one after the other. Raises any error for damage."""
+    # One of these two decodes, and raises any error for damage:
+    # read(stream, path, contents) -> Iterator[DecodedImage]: its images one after the other.
+    # reader(stream, path, contents) -> Callable[[int], DecodedImage], where files may hold several: any of its images
+    # by its number from 0, as long as the stream is open.
 
     # takes_axes, of formats that have it: whether `probe` takes a third argument, axes as the user names them.
     # precedence: of several formats in one folder, those of the lowest are its images (files.py); by default 0.
     # is_folder: whether an image is a folder; then streams are empty, and what is read lies at `path`.
-    # reader(stream, path, contents) -> Callable[[int], DecodedImage], of formats that have it: any of its images by its
-    # number from 0, as long as the stream is open.
 
     def write(self, path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:
         """Write a file with these images, and with all that `contents` says of the file that they come from.

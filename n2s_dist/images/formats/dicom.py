@@ -9,7 +9,7 @@ import copy
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,10 +98,6 @@ def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], 
         return DecodedImage(found if found.ndim == 3 else found[:, :, None])
 
     return image
-
-
-def read(stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
-    return map(reader(stream, path, contents), range(contents.images))
 
 
 def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:

@@ -7,7 +7,7 @@ what they stand for and written in the same way; BLANK and NaN are pixels that h
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -153,10 +153,6 @@ def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], 
         return DecodedImage(form.scaling.decode(found.pixels), alpha)
 
     return image
-
-
-def read(stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
-    return map(reader(stream, path, contents), range(contents.images))
 
 
 def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:

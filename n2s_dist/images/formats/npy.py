@@ -1,6 +1,6 @@
 """NumPy arrays (.npy) of numbers, whose axes are named by the user, or can be but one thing."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,10 +27,6 @@ def probe(stream: BinaryIO, path: Path, axes: str | None = None) -> Contents | N
 
 def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], DecodedImage]:
     return ArrayReader(stream, *contents.form)
-
-
-def read(stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
-    return map(reader(stream, path, contents), range(contents.images))
 
 
 def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:

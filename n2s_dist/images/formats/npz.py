@@ -1,6 +1,6 @@
 """NumPy archives (.npz): arrays of at least 16 x 16 values hold images, as a .npy does. Others stay as they are."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -86,10 +86,6 @@ def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], 
         return opened[which](number - ends[which] + holding[which].axes.images)
 
     return image
-
-
-def read(stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
-    return map(reader(stream, path, contents), range(contents.images))
 
 
 def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:

@@ -46,10 +46,6 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
     return contents
 
 
-def read(stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
-    return map(reader(stream, path, contents), range(contents.images))
-
-
 def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], DecodedImage]:
     stream.seek(0)
     file = tifffile.TiffFile(stream)

@@ -4,7 +4,7 @@ What is written is a copy of the folder in which the pixels are other ones: chun
 other arrays stay. Of a pyramid, the smaller copies are left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,10 +43,6 @@ def probe(stream: BinaryIO, path: Path, axes: str | None = None) -> Contents | N
 def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], DecodedImage]:
     _, found, axes = contents.form
     return Slabs(found.array, axes).image
-
-
-def read(stream: BinaryIO, path: Path, contents: Contents) -> Iterator[DecodedImage]:
-    return map(reader(stream, path, contents), range(contents.images))
 
 
 def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:
