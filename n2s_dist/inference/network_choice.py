@@ -54,10 +54,8 @@ class ShippedDenoiser:
         images, noise = opened_with(noisy, noise, white, black, chroma_subsampled)
         plane = arrays.one_plane(images)
         images = plane or images
-        networks = self._networks(images.channels)
         noises, estimated, asked = self.noises_of(images, noise)
-        if estimated:
-            networks = self._networks(images.channels, with_withdrawn=False)
+        networks = self._networks(images.channels, with_withdrawn=not estimated)
         whole = self._whole(networks)
         fitting = [each for each in networks if all(map(each.loaded.is_for, noises))]
         able = [each for each in whole if all(map(each.loaded.model.serves, noises))]

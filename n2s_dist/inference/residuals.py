@@ -77,13 +77,12 @@ _STRENGTHS = np.array([strengths(float(width)) for width in _WIDTHS])
 def measure(residual: np.ndarray, clean: np.ndarray, counted: np.ndarray, variance: np.ndarray) -> Residual:
     """Read a residual. All [N, C, H, W]: it, the denoised image, which pixels count, and a guess of its variance."""
     activity = _activity(clean, variance)
-    readings = [_by_brightness(each, clean, counted, activity) for each in (residual, residual + clean)]
-    x, own, squares = readings[0]
-    own = np.minimum(own, readings[1][1])
-    whitened, noisy = residual / np.sqrt(variance), (residual + clean) / np.sqrt(variance)
-    parts = [min(_flat_squares(each, counted, activity, scale) for each in (whitened, noisy)) for scale in SCALES]
+    fields = np.stack([residual, residual + clean])  # what was taken, and the noisy image that bounds it
+    x, own, squares = _by_brightness(fields, clean, counted, activity)
+    whitened = fields / np.sqrt(variance)
+    parts = [_flat_squares(whitened, counted, activity, scale) for scale in SCALES]
     middle = np.sqrt(parts[SCALES.index(_BRIGHTNESS_SCALE)])
-    return Residual(x, own, squares, np.sqrt(np.array(parts)) / middle, _evenness(whitened, counted, activity))
+    return Residual(x, own, squares, np.sqrt(np.array(parts)) / middle, _evenness(whitened[0], counted, activity))
 
 
 def _block_means(values: np.ndarray, scale: int) -> np.ndarray:
@@ -120,7 +119,7 @@ def _activity(clean: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 
 def _flat_squares(whitened: np.ndarray, counted: np.ndarray, activity: np.ndarray, scale: int) -> float:
-    """The mean energy in flat squares, NaN where there are none."""
+    """The mean energy in flat squares of the field [2, N, C, H, W] that has least, NaN where there are none."""
     if min(whitened.shape[-2:]) < 2 * scale:
         return float("nan")
     whole = _whole(counted, scale)
@@ -128,21 +127,25 @@ def _flat_squares(whitened: np.ndarray, counted: np.ndarray, activity: np.ndarra
         return float("nan")
     active = np.broadcast_to(_mean(activity, scale), whole.shape)
     flat = whole & (active <= np.quantile(active[whole], _FLAT))
-    return max(float(_energy(whitened, scale)[flat].mean()), _LEAST)
+    return max(min(float(_energy(field, scale)[flat].mean()) for field in whitened), _LEAST)
 
 
 def _by_brightness(
-    residual: np.ndarray, clean: np.ndarray, counted: np.ndarray, activity: np.ndarray
+    fields: np.ndarray, clean: np.ndarray, counted: np.ndarray, activity: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean brightness, variance and number of flat squares by channel and bin of brightness, [C, BINS] each."""
+    """Mean brightness, variance and number of flat squares by channel and bin of brightness, [C, BINS] each.
+
+    fields: [2, N, C, H, W]; in each bin the one that has least energy gives the variance.
+    """
     scale = _BRIGHTNESS_SCALE
-    energy, brightness, whole = _energy(residual, scale), _mean(clean, scale), _whole(counted, scale)
+    energies, brightness, whole = _energy(fields, scale), _mean(clean, scale), _whole(counted, scale)
     active = np.broadcast_to(_mean(activity, scale), whole.shape)
     edges = bin_edges(clean, counted)
     x, variance, squares = np.zeros((3, clean.shape[1], BINS))
     for channel in range(clean.shape[1]):
         inside = whole[:, channel]
-        own, values, quiet = (each[:, channel][inside] for each in (energy, brightness, active))
+        values, quiet = brightness[:, channel][inside], active[:, channel][inside]
+        own = [energy[:, channel][inside] for energy in energies]
         bins = np.clip(np.searchsorted(edges[channel], values, side="right") - 1, 0, BINS - 1)
         for number in range(BINS):
             members = bins == number
@@ -150,10 +153,10 @@ def _by_brightness(
                 continue
             flat = members & (quiet <= np.quantile(quiet[members], _FLAT))
             x[channel, number], squares[channel, number] = values[flat].mean(), flat.sum()
-            variance[channel, number] = max(own[flat].mean(), _LEAST)
+            variance[channel, number] = max(min(energy[flat].mean() for energy in own), _LEAST)
         if not squares[channel].any():  # too few squares for bins
-            x[channel], variance[channel] = clean[:, channel].mean(), max(energy[:, channel].mean(), _LEAST)
-            squares[channel] = 1
+            x[channel], squares[channel] = clean[:, channel].mean(), 1
+            variance[channel] = max(min(energy[:, channel].mean() for energy in energies), _LEAST)
     return x, variance, squares
 
 
