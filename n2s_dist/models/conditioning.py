@@ -53,6 +53,22 @@ def make_conditioning(kind: ConditionKind, noise: NoiseDistribution) -> Conditio
     return _OneNoise() if noise.is_single else _Families()
 
 
+def as_told_maps(first: Tensor, channels: int) -> Tensor:
+    """The first layer of a network told families, as that of one that is told maps.
+
+    first: weights [..., K * (channels + 5), h, w], K inputs in a row being of one plane; returns
+    [..., K * (2 * channels + 2), h, w]. Told Gaussian noise, both networks are the same function: its map is one level.
+    """
+    planes = channels + len(TOLD_FAMILIES) + 2
+    assert first.shape[-3] % planes == 0, "no first layer of a network that is told families"
+    inputs = first.unflatten(-3, (planes, -1))
+    one, family, level = channels, channels + 1 + TOLD_FAMILIES.index("gaussian"), planes - 1
+    image = inputs[..., :channels, :, :, :]
+    constant = (inputs[..., one, :, :, :] + inputs[..., family, :, :, :]).unsqueeze(-4)
+    map_of_each = (inputs[..., level, :, :, :] / channels).unsqueeze(-4).expand_as(image)
+    return torch.cat([image, constant, map_of_each, torch.zeros_like(constant)], dim=-4).flatten(-4, -3)
+
+
 def served_families(kind: ConditionKind, noise: NoiseDistribution) -> tuple[str, ...]:
     """The families that a network trained on `noise` denoises, in stable coordinates: those, and those alike.
 

@@ -23,6 +23,7 @@ from n2s_dist.loading.remote_cache import open_store
 from n2s_dist.losses.base import loss_of
 from n2s_dist.models import checkpoint
 from n2s_dist.models.base import resolved
+from n2s_dist.models.conditioning import as_told_maps
 from n2s_dist.models.equivariance import make_plain, symmetric_weights
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.shards.reader import ShardSet
@@ -178,11 +179,19 @@ def choose_weights(config: Config, meeting: Meeting) -> tuple[Path | None, Path 
 
 
 def load_first_weights(model: ScoreModel, path: Path) -> None:
-    """Begin with the weights of another run or of a shipped network."""
-    source = checkpoint.load(path).model
+    """Begin with the weights of another run or of a shipped network.
+
+    A network that is told maps may begin with one that is told families.
+    """
+    loaded = checkpoint.load(path)
+    source = loaded.model
     if not symmetric_weights(model):
         make_plain(source)
-    checkpoint.load_weights(model, source.state_dict(), path)
+    weights = source.state_dict()
+    if model.condition_kind == "map" and source.condition_kind == "families" and not source.noise.is_single:
+        first = next(name for name, weight in weights.items() if weight.ndim == 4)
+        weights[first] = as_told_maps(weights[first], loaded.channels)
+    checkpoint.load_weights(model, weights, path)
 
 
 def resume(run: TrainState, path: Path) -> None:

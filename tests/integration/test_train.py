@@ -23,6 +23,7 @@ from n2s_dist import train as training
 from n2s_dist.config.schema import Config
 from n2s_dist.loading.crop_loader import CropLoader
 from n2s_dist.models import checkpoint
+from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
@@ -30,7 +31,7 @@ from n2s_dist.training import step
 from n2s_dist.training.batches import micro_batches, open_batches
 from n2s_dist.training.command_line import read_config
 from n2s_dist.training.loop import loop, train
-from n2s_dist.training.setup import choose_micro_batch_size, start
+from n2s_dist.training.setup import choose_micro_batch_size, load_first_weights, start
 from n2s_dist.training.telemetry import CLOCKS
 from n2s_dist.training.tracking import NullTracker
 from n2s_dist.utils.errors import RunFailed, UserError
@@ -357,6 +358,21 @@ def test_a_run_starts_from_the_weights_of_another(configure, trained):
     again = start(config)
     assert again.samples_seen == config.train.total_samples
     torch.testing.assert_close(again.ema.state_dict(), last.model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["gray", "color"])
+def test_a_network_told_maps_starts_from_one_told_families(configure, kind):
+    """Of Gaussian noise they say the same."""
+    source = checkpoint.load(checkpoint.locate(f"gaussian-{kind}"))
+    config = configure(
+        "--network.widths=[48,96,160]", "--network.blocks=2", "--network.symmetric=true", "--network.condition=map",
+        "--noise=gaussian:5-55,poisson:0.01-0.1",
+    )  # fmt: skip
+    model = build_score_model(config, source.channels)
+    load_first_weights(model, checkpoint.locate(f"gaussian-{kind}"))
+    noisy, noise = torch.rand(1, source.channels, 32, 24), Gaussian(30 / 255)
+    with torch.no_grad():
+        torch.testing.assert_close(model.denoise(noisy, noise), source.model.denoise(noisy, noise), rtol=0, atol=1e-5)
 
 
 def test_a_plain_network_starts_from_a_symmetric_one_and_leaves_symmetry(configure, trained):
