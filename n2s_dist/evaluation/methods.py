@@ -8,6 +8,7 @@ import numpy as np
 
 from n2s_dist.config.schema import to_dict
 from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.restraint import share_to_take
 from n2s_dist.inference.tiling import TILE, Box, ReceptiveField, denoise_box, denoise_tiled
 from n2s_dist.inference.uncertainty import PROBES, Posterior, posterior_tiled
 from n2s_dist.losses.base import table_key
@@ -119,8 +120,13 @@ def self_ensemble(loaded: Loaded) -> EvaluatedMethod:
 def _with(model: ScoreModel) -> Callable[[np.ndarray, NoiseModel, Box], np.ndarray]:
     def denoise(noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
         if box == Box.of(noisy.shape[:2]) and box.pixels > TILE**2:
-            return denoise_tiled(model, noisy, noise)  # an image that had to stay whole, in bounded memory
-        return denoise_box(model, noisy, noise, box)
+            estimate = denoise_tiled(model, noisy, noise)  # an image that had to stay whole, in bounded memory
+        else:
+            estimate = denoise_box(model, noisy, noise, box)
+        if (share := share_to_take(model, noisy, noise)) < 1:
+            own = box.of_array(noisy)
+            estimate = own + np.float32(share) * (estimate - own)
+        return estimate
 
     return denoise
 
@@ -130,6 +136,8 @@ def digest(loaded: Loaded) -> str:
     config = to_dict(loaded.config)
     sections = [{k: v for k, v in config[key].items() if (k, v) not in _LATER} for key in ("ardae", "network")]
     total = sha256(repr([config["noise"], *sections]).encode())
+    if loaded.model.condition_kind == "map":
+        total.update(b"restrained where noise is weak")  # restraint.py; results of before are another method's
     for name, tensor in sorted(loaded.model.state_dict().items()):
         total.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return total.hexdigest()

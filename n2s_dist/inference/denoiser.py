@@ -19,6 +19,7 @@ from n2s_dist.images.files import KINDS
 from n2s_dist.images.scale import AlreadyOnUnitScale
 from n2s_dist.inference import arrays
 from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.restraint import share_to_take
 from n2s_dist.inference.tiling import TILE, denoise_tiled
 from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.models import checkpoint, pretrained
@@ -108,8 +109,8 @@ class Denoiser:
         progress: called with the number of pixels of each tile that is done.
 
         Memory is bounded by the image's own and a tile's. Raises UserError, a ValueError, for what is no image of this
-        network's channels, for values that are infinite or of another scale, for negative ones under Poisson or
-        Gamma noise, which has none, and for noise of a family that the network was not trained on.
+        network's channels, for values that are infinite or of another scale, for negative ones where Poisson
+        or Gamma noise is named, which has none, and for noise of a family that the network was not trained on.
         """
         started = time.perf_counter()
         images, noise = opened_with(noisy, noise, white, black, chroma_subsampled)
@@ -124,7 +125,7 @@ class Denoiser:
         self, images: arrays.ImageBatch, noises: list[NoiseModel], estimated: bool, wish: Wish
     ) -> tuple[Any, Info]:
         """What a call returns for opened images and their noises."""
-        for one in dict.fromkeys(noises):
+        for one in dict.fromkeys(noises if not estimated else []):
             _check_negative(images, one)
         model = self._ensemble if wish.ensemble else self.loaded.model
         estimate, std = np.empty_like(images.pixels), None
@@ -138,6 +139,7 @@ class Denoiser:
                     estimate[part] = images.pixels[part]
                 else:
                     estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile, wish.progress)
+        self._restrain(images, estimate, noises)
         return images.restore(estimate), Info(
             noise=noises if estimated and images.several else noises[0],
             estimated=estimated,
@@ -145,6 +147,13 @@ class Denoiser:
             seconds=time.perf_counter() - wish.started,
             network=self.loaded,
         )
+
+    def _restrain(self, images: arrays.ImageBatch, estimate: np.ndarray, noises: list[NoiseModel]) -> None:
+        """Take as much from each image as does it good."""
+        for number, (noisy, one) in enumerate(zip(images.pixels, noises, strict=True)):
+            missing = None if images.missing is None else images.missing[number]
+            if (share := share_to_take(self.loaded.model, noisy, one, missing)) < 1:
+                estimate[number] = noisy + np.float32(share) * (estimate[number] - noisy)
 
     def _check_channels(self, channels: int) -> None:
         if channels == self.channels:

@@ -13,6 +13,7 @@ coarse scales is right. A camera's noise has a kernel in each channel and JPEG's
 are told is less than the one that was found.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 
 from n2s_dist.distributed.precision import full_precision
 from n2s_dist.inference import residuals
-from n2s_dist.inference.level_function import LevelFunction, fit_variance
+from n2s_dist.inference.level_function import LEAST_WIDTH, LevelFunction, fit_variance
 from n2s_dist.inference.pieces import Pieces
 from n2s_dist.inference.residuals import Residual, strengths
 from n2s_dist.models.score_model import ScoreModel
@@ -38,17 +39,48 @@ _NARROWER = 0.25  # in pixels, than what was found: what a color network is told
 _OVERSTATED = 1.4  # how many times the standard deviation that was found is told in the next round
 _ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
 _UNEVEN, _TEXTURE = 0.5, 12 / 255  # what is less even and of no more than this standard deviation is texture
+_SURE = 0.62  # what is as even as this is noise
+_FINE = 0.62  # of the strength at a scale of 2 pixels, at 1 pixel: sure noise with less is correlated
+_ENOUGH = 128  # side of the pieces in pixels: smaller ones hold too few coarse squares
+_AGREEMENT = 0.25  # of two standard deviations, in logarithms
+_LEAST_VARIANCE = (0.02 / 255) ** 2
 _MOST_CORRECTION = 1.12  # of a standard deviation, by what the network takes of known noise
 _SEED = 0x696E7374
 
 
 class Estimate(NamedTuple):
-    """What was found in one image. low, high: the brightness that it was found at. is_even: noise, not texture."""
+    """What was found in one image.
+
+    low, high: the brightness that it was found at. is_even: it is noise, not texture; is_sure: surely so.
+    is_correlated: it is surely noise, and correlated over pixels.
+    """
 
     function: LevelFunction
     low: float
     high: float
     is_even: bool
+    is_sure: bool
+    is_correlated: bool
+
+    def agrees_with(self, white: NoiseModel, y: np.ndarray) -> bool:
+        """Whether over images y [N, C, H, W] it is as strong as a white noise, within a fourth, and white itself."""
+        own, other = (np.sqrt(variance.mean()) for variance in self._variances(white, y))
+        return self.function.width < LEAST_WIDTH and abs(math.log(own / other)) < _AGREEMENT
+
+    def is_better_than(self, white: NoiseModel, y: np.ndarray) -> bool:
+        """Whether it is surely noise, and white noise of a formula says something else of its strength over y.
+
+        Either it is correlated, or as strong on the whole and not at each brightness.
+        """
+        own, other = self._variances(white, y)
+        apart = float(np.sqrt(np.mean(np.log(own / other) ** 2))) / 2
+        return self.is_correlated or (self.is_sure and self.agrees_with(white, y) and apart > _AGREEMENT)
+
+    def _variances(self, white: NoiseModel, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen = y.clip(self.low, self.high)
+        x = np.moveaxis(seen, 1, -1)
+        other = np.broadcast_to(np.maximum(white.std(x) ** 2, _LEAST_VARIANCE), x.shape)
+        return np.moveaxis(self.function.variance_of(seen), 1, -1), other
 
 
 def noise_of_all(model: ScoreModel, found: list[Estimate]) -> NoiseModel:
@@ -85,7 +117,9 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
         told = finder.overstated(guess, found).noise(finder.families, low, high)
     function = finder.corrected(guess, found, clean, told, (low, high))
     strongest = float(np.sqrt(function.variance(np.full((len(function.coefficients), 1), high)).max()))
-    return Estimate(function, low, high, found.evenness >= _UNEVEN or strongest > _TEXTURE)
+    is_even = found.evenness >= _UNEVEN or strongest > _TEXTURE
+    is_sure = found.evenness >= _SURE and min(noisy.shape[-2:]) >= _ENOUGH
+    return Estimate(function, low, high, is_even, is_sure, is_sure and bool(found.relative[0] < _FINE))
 
 
 def _fit(found: Residual, variance: np.ndarray) -> np.ndarray:

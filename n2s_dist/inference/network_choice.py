@@ -13,10 +13,10 @@ import torch
 from n2s_dist.images.files import KINDS
 from n2s_dist.inference import arrays
 from n2s_dist.inference.denoiser import Denoiser, Info, Wish, opened_with
-from n2s_dist.inference.noise_estimation import color_from_luma
+from n2s_dist.inference.noise_estimation import checked_noise, color_from_luma, estimate_noise
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.models import checkpoint, pretrained
-from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.base import UNKNOWN, NoiseModel
 from n2s_dist.noise.specification import parse_noise
 from n2s_dist.utils.errors import UserError
 
@@ -25,9 +25,10 @@ class ShippedDenoiser:
     """The shipped networks, each image being denoised by the one for its channels and its noise.
 
     That is the network of the fewest families and the narrowest range of levels that was trained for the noise of all
-    images of a call. Withdrawn networks (models/pretrained.py) come last: they are taken for named noise that no other
-    was trained for, such as correlated noise. Noise that is not named is estimated by the network of the most families,
-    withdrawn ones left aside, and an unknown level of a family by the one of the fewest.
+    images of a call. Withdrawn networks (models/pretrained.py) come last: they are taken for noise that no other was
+    trained for, such as correlated noise. Noise that is not named is estimated by the network of the most families,
+    withdrawn ones left aside, and checked by one that is told maps; an unknown level of a family by the network of the
+    fewest.
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
@@ -55,7 +56,7 @@ class ShippedDenoiser:
         plane = arrays.one_plane(images)
         images = plane or images
         noises, estimated, asked = self.noises_of(images, noise)
-        networks = self._networks(images.channels, with_withdrawn=not estimated)
+        networks = self._networks(images.channels)
         whole = self._whole(networks)
         fitting = [each for each in networks if all(map(each.loaded.is_for, noises))]
         able = [each for each in whole if all(map(each.loaded.model.serves, noises))]
@@ -76,7 +77,28 @@ class ShippedDenoiser:
             gray = self._asked(1, noise)
             of_luma, _ = gray.noises_of(arrays.luma(images), noise)
             noises = [color_from_luma(found, gray.loaded.model, asked.loaded.model) for found in of_luma]
+        if estimated and noise in (None, UNKNOWN) and not told_maps:
+            noises = self._of_instruments(images, noises, asked)
         return noises, estimated, asked
+
+    def _of_instruments(self, images: arrays.ImageBatch, plain: list[NoiseModel], asked: Denoiser) -> list[NoiseModel]:
+        """Each image's noise, of formulas or as instruments make it.
+
+        plain: what is likeliest of the formulas that `asked` knows. A network that is told maps says where it does not
+        fit. At an end of its range it does not hold.
+        """
+        able = (each.loaded.model for each in self._whole(self._networks(images.channels)))
+        finder = next((model for model in able if model.condition_kind == "map"), None)
+        if finder is None:
+            return plain
+        gaps = [None] * len(plain) if images.missing is None else list(images.missing)
+        noises = []
+        for image, missing, own in zip(images.pixels, gaps, plain, strict=True):
+            if asked.loaded.model.noise.is_end(own):
+                noises.append(estimate_noise(finder, image, None, missing))
+            else:
+                noises.append(checked_noise(finder, image, own, missing))
+        return noises
 
     def _whole(self, networks: list[Denoiser]) -> list[Denoiser]:
         return [each for each in networks if each.loaded.is_universal] or networks

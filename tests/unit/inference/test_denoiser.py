@@ -13,16 +13,18 @@ from support.models import random_model
 
 import n2s_dist
 from n2s_dist.inference import arrays
-from n2s_dist.inference.denoiser import Denoiser
+from n2s_dist.inference.denoiser import Denoiser, Info
 from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.models.self_ensemble import SelfEnsemble
+from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.noise.specification import parse_noise
 from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 
@@ -320,6 +322,7 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
         return Gaussian(0.12) if image.mean() < 0.5 else Poisson(0.05)
 
     monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
+    monkeypatch.setattr("n2s_dist.inference.network_choice.checked_noise", lambda _, image, plain, missing: plain)
     assert check(noisy, "gaussian", "gaussian").estimated and asked == [1, 1]  # who estimates: one of one family
     found, info = denoise(noisy)
     assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [3]
@@ -368,6 +371,39 @@ def test_a_withdrawn_network_is_taken_for_noise_that_no_other_was_trained_for(co
     monkeypatch.setattr("n2s_dist.inference.network_choice._load", lambda name, device, tile: shelf[name])
     for noise, name in (("gaussian:25", "white"), ("poisson:0.05", "white"), ("gaussian:25+blur:1", "blurred")):
         assert load_denoiser()(color, noise)[1].network is shelf[name].loaded
+
+
+def test_noise_that_formulas_do_not_fit_is_estimated_by_a_network_told_maps(color, monkeypatch):
+    shelf = {
+        "maps": denoiser(3, "--noise=gaussian:1-75,gaussian:5-55+blur:0-1.5", "--network.condition=map"),
+        "white": denoiser(3, RANGES),
+    }
+    monkeypatch.setattr(pretrained, "names", lambda: sorted(shelf))
+    monkeypatch.setattr(pretrained, "offered", lambda: ["white"])
+    monkeypatch.setattr("n2s_dist.inference.network_choice._load", lambda name, device, tile: shelf[name])
+    correlated, weak = parse_noise("gaussian:20+blur:0.8"), parse_noise("gaussian:1.5")
+
+    def denoised(plain: str, found: NoiseModel | None) -> Info:
+        def by_formulas(model, image, family=None, missing=None):
+            assert model is shelf["white"].loaded.model
+            return parse_noise(plain)
+
+        def by_maps(model, image, family=None, missing=None):
+            assert model is shelf["maps"].loaded.model
+            return weak
+
+        monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", by_formulas)
+        monkeypatch.setattr("n2s_dist.inference.network_choice.estimate_noise", by_maps)
+        monkeypatch.setattr(
+            "n2s_dist.inference.network_choice.checked_noise", lambda _, image, own, missing: found or own
+        )
+        return load_denoiser()(color)[1]
+
+    assert denoised("gaussian:20", None).noise == parse_noise("gaussian:20")
+    info = denoised("gaussian:20", correlated)
+    assert info.noise == correlated and info.network is shelf["maps"].loaded and info.estimated
+    info = denoised("gaussian:5", correlated)  # the weakest that the other network knows
+    assert info.noise == weak and info.network is shelf["maps"].loaded
 
 
 def test_without_a_network_of_one_family_the_universal_one_is_taken(color, monkeypatch):

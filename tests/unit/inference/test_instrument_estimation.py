@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
-from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.noise_estimation import checked_noise, estimate_noise
 from n2s_dist.inference.pieces import Pieces
 from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import parse_noise, parse_training_noise
 from n2s_dist.utils.errors import UserError
 
@@ -45,17 +46,21 @@ def noisy_blocks(text: str, channels: int = 1, seed: int = 1, side: int = 320) -
 def test_strength_at_each_brightness_and_width_of_flat_blocks(text, strength):
     """Also where the score has the wrong strength."""
     truth = parse_noise(text)
-    found = estimate_noise(Blocks(strength), noisy_blocks(text))
+    found = noise_of(Blocks(strength), noisy_blocks(text))
     assert found.width == pytest.approx(truth.width, abs=0.1)
     for x in (0.2, 0.5, 0.8):  # a block's mean takes some of coarse noise
-        assert float(np.max(found.std(x))) == pytest.approx(TOLD * float(truth.std(x)), rel=0.07)
+        assert float(np.max(found.std(x))) == pytest.approx(float(truth.std(x)), rel=0.07)
+
+
+def noise_of(model: ScoreModel, image: np.ndarray) -> NoiseModel:
+    return noise_of_all(model, [find_level_function(model, _pieces(image))])
 
 
 def test_channels_have_curves_of_their_own():
     text = "curve:0=0.02:0.04:0.03_1=0.08:0.04:0.06"
-    found = estimate_noise(Blocks(), noisy_blocks(text, channels=3))
+    found = noise_of(Blocks(), noisy_blocks(text, channels=3))
     x = np.full((1, 1, 3), 0.5)
-    np.testing.assert_allclose(found.std(x), TOLD * parse_noise(text).std(x), rtol=0.06)
+    np.testing.assert_allclose(found.std(x), parse_noise(text).std(x), rtol=0.06)
 
 
 def test_several_images_of_one_instrument_have_one_noise():
@@ -89,6 +94,38 @@ def test_a_network_of_correlated_noise_alone_estimates_no_family():
         estimate_noise(Blocks(noise="gaussian:2-60+blur:0.5-1.5"), noisy_blocks("gaussian:25"), "gaussian")
 
 
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("gaussian:15+blur:0.8", "gaussian:10"),
+        ("poisson-gaussian:0.03:2", "gaussian:30"),
+        ("gaussian:25", "poisson:0.02"),
+    ],
+)
+def test_what_does_not_fit_is_replaced(text, plain):
+    """Correlated noise, and white noise whose strength follows brightness in another way."""
+    found, truth = checked_noise(Blocks(), noisy_blocks(text), parse_noise(plain)), parse_noise(text)
+    for x in (0.2, 0.5, 0.8):
+        assert float(np.max(found.std(x))) == pytest.approx(TOLD * float(truth.std(x)), rel=0.2)
+    small = checked_noise(Blocks(), noisy_blocks(text, side=96), parse_noise(plain))
+    assert small == parse_noise(plain)  # too small to tell
+
+
+@pytest.mark.parametrize("text", ["gaussian:25", "poisson:0.03", "gamma:60"])
+def test_what_fits_stays(text):
+    plain = parse_noise(text).scaled(1.1)
+    assert checked_noise(Blocks(), noisy_blocks(text), plain) is plain
+
+
+@pytest.mark.parametrize("text", ["gaussian:25", "poisson-gaussian:0.02:8"])
+def test_white_noise_is_what_both_ways_agree_on(text):
+    """With four squares whose sides are whole blocks: of 96 pixels at 32 and 96."""
+    found, truth = estimate_noise(Blocks(), noisy_blocks(text, side=224)), parse_noise(text)
+    assert found.width == 0
+    for x in (0.2, 0.5, 0.8):
+        assert float(np.max(found.std(x))) == pytest.approx(TOLD * float(truth.std(x)), rel=0.15)
+
+
 class Texture(Blocks):
     """A score that takes everything but each block's mean, also where it is told weak noise."""
 
@@ -100,4 +137,5 @@ def test_texture_everywhere_is_not_taken_for_strong_noise():
     clean[:, ::4] += 20 / 255 * (rng.uniform(size=(320, 80, 1)) < np.linspace(0, 1, 320)[:, None, None])
     noisy = parse_noise("gaussian:2").corrupt(clean, rng).astype(np.float32)
     assert not find_level_function(Texture(), _pieces(noisy)).is_even
+    assert checked_noise(Texture(), noisy, parse_noise("gaussian:2")) == parse_noise("gaussian:2")
     assert find_level_function(Blocks(), _pieces(noisy_blocks("gaussian:25"))).is_even
