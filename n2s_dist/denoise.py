@@ -52,6 +52,10 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--axes", metavar="LETTERS", help=AXES_HELP)
     parser.add_argument(
+        "--repair-hot-pixels", action="store_true", help="denoise hot and dead pixels, single values that neither "
+        "noise nor light explains, from their neighbors, and say how many there are; for images as a sensor gave them"
+    )  # fmt: skip
+    parser.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop",
         help="what to do about images that can't be read or denoised (%(default)s)"
     )  # fmt: skip
@@ -76,6 +80,7 @@ def main() -> None:
         raise UserError(f"{long} would have a name of more than {LONGEST_NAME} bytes: give the image a shorter one")
     skipped = 0
     wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
+    wanted["repair_hot_pixels"] = args.repair_hot_pixels
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):
         try:
             for said in denoise_file(image, target, denoise, white, black, **wanted):

@@ -13,6 +13,7 @@ import torch
 from n2s_dist.images.files import KINDS
 from n2s_dist.inference import arrays
 from n2s_dist.inference.denoiser import Denoiser, Info, Wish, opened_with
+from n2s_dist.inference.hot_pixels import with_repairs
 from n2s_dist.inference.noise_estimation import color_from_luma
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.models import checkpoint, pretrained
@@ -44,6 +45,7 @@ class ShippedDenoiser:
         white: float | None = None,
         black: float | None = None,
         chroma_subsampled: bool | None = None,
+        repair_hot_pixels: bool = False,
         progress: Callable[[int], Any] | None = None,
     ) -> tuple[Any, Info]:
         """As Denoiser's; gray images in color files or arrays are denoised as gray ones.
@@ -51,10 +53,10 @@ class ShippedDenoiser:
         Raises UserError also where no network for the image's channels is there.
         """
         started = time.perf_counter()
-        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled)
+        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels)
         plane = arrays.one_plane(images)
         images = plane or images
-        noises, estimated, asked = self.noises_of(images, noise)
+        images, (noises, estimated, asked) = with_repairs(images, lambda those: self.noises_of(those, noise))
         networks = self._networks(images.channels, with_withdrawn=not estimated)
         whole = self._whole(networks)
         fitting = [each for each in networks if all(map(each.loaded.is_for, noises))]
