@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure networks on benchmarks"),
     "report": ("report", "make one page of results, curves and pictures"),
     "ship": ("commands.ship", "make a trained network one that is found by name"),
+    "push": ("commands.push", "share a trained network on a model hub"),
     "denoise": ("denoise", "denoise your own images"),
     "export": ("commands.export", "write a network as an ONNX file, for other programs"),
     "adapt": ("commands.adapt", "train a shipped network on your own noisy images"),

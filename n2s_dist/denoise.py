@@ -28,8 +28,8 @@ def main() -> None:
         prog=program_name("n2s-denoise"), description="Denoise an image or a folder of images."
     )
     parser.add_argument(
-        "--checkpoint", type=path_text, metavar="RUN_DIR", help="a run directory, one of its checkpoints, or the name "
-        "of a shipped network (default: the shipped one for the image's channels and noise)"
+        "--checkpoint", type=path_text, metavar="RUN_DIR", help="a run directory, one of its checkpoints, the name of "
+        "a shipped network, or hf://OWNER/REPO[@REVISION] (default: the shipped one for the image's channels and noise)"
     )  # fmt: skip
     parser.add_argument(
         "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "

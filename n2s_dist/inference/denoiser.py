@@ -3,6 +3,7 @@
 from n2s_dist import load_denoiser
 
 denoise = load_denoiser()                                   # or load_denoiser("universal-color"), or a run of your own
+denoise = load_denoiser("hf://OWNER/REPO")                  # a network that somebody shares
 x_hat, info = denoise(noisy)                                # the noise is estimated
 x_hat, info = denoise(noisy, noise="gaussian:25", uncertainty=True, ensemble=True)
 x_hat, info = denoise(camera, white=4095, black=100)        # data that fill a part of 16 bits
@@ -43,7 +44,7 @@ class Info:
         std: the posterior's standard deviation at each value on the 0-1 scale, where it was asked for: float32, a
             tensor for tensors and an array for all else, of the image's shape without transparency
         seconds: that it took
-        network: what did it: its path or name, configuration and model
+        network: what did it: its path or name, where it was downloaded from, configuration and model
         one_plane: whether color images held one gray image each (arrays.one_plane)
         repaired: how many pixels were hot or dead, and denoised from their neighbors; None where nobody asked
     """
@@ -162,7 +163,7 @@ class Denoiser:
         there = [name for name in (twin, f"universal-{_SUFFIXES[channels]}") if name in pretrained.offered()]
         take = there[0] if there else f"a {KINDS[channels]} network"
         raise UserError(
-            f"the image is {KINDS[channels]}, but {self.loaded.path} was trained on {KINDS[self.channels]} images: "
+            f"the image is {KINDS[channels]}, but {self.loaded.called} was trained on {KINDS[self.channels]} images: "
             f"load {take}, or convert the image"
         )
 
@@ -240,7 +241,7 @@ def _check_negative(images: arrays.ImageBatch, noise: NoiseModel) -> None:
 def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
     """The noise that a user names, or the one trained on. UserError for a family that was not trained on."""
     trained = loaded.model.noise
-    known = f"{loaded.path} was trained on {format_training_noise(trained)}"
+    known = f"{loaded.called} was trained on {format_training_noise(trained)}"
     if text is None and not trained.is_single:
         raise UserError(f"--noise is missing: {known}, so say which one the images have")
     chosen = trained.single if text is None else parse_noise(text)

@@ -47,12 +47,12 @@ def export_onnx(loaded: checkpoint.Loaded, noise: NoiseModel, path: Path) -> dic
         raise UserError(f"{path} takes the package {lacking[0]}: pip install n2s_dist[export]")
     model = loaded.model
     if model.coordinates != "stable":
-        raise UserError(f"{loaded.path} works in image coordinates: give a network in stable ones, the default")
+        raise UserError(f"{loaded.called} works in image coordinates: give a network in stable ones, the default")
     multiple = int(model.network.multiple)  # type: ignore[arg-type]
     noisy = torch.zeros(1, loaded.channels, 4 * multiple, 5 * multiple)
     program = _exported(PosteriorMean(model, noise).eval(), (noisy, torch.tensor(noise.values)), multiple)
     said = {
-        "network": loaded.path.name,
+        "network": Path(loaded.called).name,
         "family": noise.family,
         "level": ", ".join(f"{one.name} {value:g}" for one, value in zip(noise.parameters, noise.values, strict=True)),
         "noise": format_noise(noise),

@@ -79,7 +79,7 @@ def remark_plane(info: Info) -> str:
     """What to know of gray images stored as color; empty where a network for gray ones took them."""
     if not info.one_plane or info.network.channels == 1:
         return ""
-    return f"its channels hold one gray image, so take a gray network or none instead of {info.network.path}"
+    return f"its channels hold one gray image, so take a gray network or none instead of {info.network.called}"
 
 
 def std_path(target: Path, several: bool = False) -> Path:

@@ -119,11 +119,13 @@ def _strangeness(network: Denoiser, noise: NoiseModel) -> tuple[bool, bool, floa
 def load_denoiser(
     checkpoint_or_name: str | Path | None = None, device: torch.device | str | None = None, tile: int = TILE
 ) -> Denoiser | ShippedDenoiser:
-    """A denoiser from a run directory, one of its checkpoints, or the name of a shipped network.
+    """A denoiser from a run directory, one of its checkpoints, the name of a shipped network, or hf://OWNER/REPO.
 
     None takes shipped networks, for each image the one for its channels and its noise.
     device: where to compute; None takes a GPU if there is one. tile: side of the pieces that large images go through
     in, which bounds memory, in pixels; results do not depend on it.
+
+    hf://OWNER/REPO@REVISION takes a branch, tag or commit; info.network.source says which commit it was.
 
     Raises UserError where there is no such network.
     """
