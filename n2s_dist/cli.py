@@ -21,7 +21,7 @@ COMMANDS = {
     "ship": ("commands.ship", "make a trained network one that is found by name"),
     "push": ("commands.push", "share a trained network on a model hub"),
     "denoise": ("denoise", "denoise your own images"),
-    "export": ("commands.export", "write a network as an ONNX file, for other programs"),
+    "export": ("commands.export", "write a network for other programs: ONNX, BioImage.IO"),
     "adapt": ("commands.adapt", "train a shipped network on your own noisy images"),
     "calibrate": ("commands.calibrate", "measure a camera's noise from its own frames"),
     "inspect-noise": ("commands.inspect_noise", "show the noise of an image, as a picture and in words"),
