@@ -28,8 +28,8 @@ def main() -> None:
         prog=program_name("n2s-denoise"), description="Denoise an image or a folder of images."
     )
     parser.add_argument(
-        "--checkpoint", type=path_text, metavar="RUN_DIR", help="a run directory, one of its checkpoints, or the name "
-        "of a shipped network (default: the shipped one for the image's channels and noise)"
+        "--checkpoint", type=path_text, metavar="RUN_DIR", help="a run directory, one of its checkpoints, the name of "
+        "a shipped network, or hf://OWNER/REPO[@REVISION] (default: the shipped one for the image's channels and noise)"
     )  # fmt: skip
     parser.add_argument(
         "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "
@@ -51,6 +51,10 @@ def main() -> None:
         "cameras add (default: what the file says, or 0)"
     )  # fmt: skip
     parser.add_argument("--axes", metavar="LETTERS", help=AXES_HELP)
+    parser.add_argument(
+        "--repair-hot-pixels", action="store_true", help="denoise hot and dead pixels, single values that neither "
+        "noise nor light explains, from their neighbors, and say how many there are; for images as a sensor gave them"
+    )  # fmt: skip
     parser.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop",
         help="what to do about images that can't be read or denoised (%(default)s)"
@@ -76,6 +80,7 @@ def main() -> None:
         raise UserError(f"{long} would have a name of more than {LONGEST_NAME} bytes: give the image a shorter one")
     skipped = 0
     wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
+    wanted["repair_hot_pixels"] = args.repair_hot_pixels
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):
         try:
             for said in denoise_file(image, target, denoise, white, black, **wanted):

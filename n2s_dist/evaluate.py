@@ -66,7 +66,7 @@ def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
         print(format_table(results))
         print(f"wrote {', '.join(map(str, written))}")
         for loaded in {each.loaded.path: each.loaded for each in denoisers if each.loaded}.values():
-            if loaded.path.is_dir() and not args.no_wandb:  # a shipped network has no run
+            if loaded.path.is_dir() and not loaded.source and not args.no_wandb:  # others have no run
                 mine = [cell for cell in results["cells"] if cell.get("checkpoint") == str(loaded.path)]
                 shown = [each for each in examples.choose(args.out, results["cells"]) if each.cell in mine]
                 pictures = [(examples.caption(each), examples.strip(each)) for each in shown]

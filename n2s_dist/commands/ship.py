@@ -142,6 +142,12 @@ def results_table(path: Path, name: str, run_dir: Path) -> str:
     return "\n".join(lines)
 
 
+def describe_network(loaded: checkpoint.Loaded) -> str:
+    """Its name and options, as a card tells them."""
+    network = loaded.config.network
+    return ", ".join([network.name, *map(_option, network.options.items())])
+
+
 def _option(option: tuple[str, Any]) -> str:
     """How the card tells an option of the network."""
     key, value = option[0].replace("_", " "), option[1]
@@ -205,14 +211,13 @@ def ship(
     about["budget"] = budgets(loaded, run_dir, hardware)
     if harm:
         about |= {"withdrawn": "told more noise than there is, it changes what has none", "findings": harm}
-    network = loaded.config.network
     card = CARD.format(
         name=name,
         noise=format_training_noise(loaded.config.aim).replace(",", ", "),
         coordinates=loaded.config.ardae.coordinates,
         version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
         color=KINDS[loaded.channels],
-        network=", ".join([network.name, *map(_option, network.options.items())]),
+        network=describe_network(loaded),
         parameters=sum(tensor.numel() for tensor in weights.values()),
         storage=storage,
         mib=len(content) / 2**20,

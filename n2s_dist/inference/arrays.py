@@ -41,6 +41,8 @@ class ImageBatch:
         missing: bool of the shape of `pixels`, where those are only filled in; None where all are there
         has_offset: whether the user said what black is, below which a sensor's own noise goes
         chroma_subsampled: whether color is known to have gone through JPEG at half its resolution
+        repaired: bool of the shape of `pixels`, the missing ones that are given back denoised (hot_pixels.py); None
+            where none were to be
     """
 
     pixels: np.ndarray
@@ -50,6 +52,7 @@ class ImageBatch:
     missing: np.ndarray | None = None
     has_offset: bool = False
     chroma_subsampled: bool = False
+    repaired: np.ndarray | None = None
 
     @property
     def channels(self) -> int:
@@ -57,7 +60,11 @@ class ImageBatch:
 
 
 def opened(
-    given: Any, white: float | None = None, black: float | None = None, chroma_subsampled: bool | None = None
+    given: Any,
+    white: float | None = None,
+    black: float | None = None,
+    chroma_subsampled: bool | None = None,
+    repair_hot_pixels: bool = False,
 ) -> ImageBatch:
     """Read images of any kind.
 
@@ -67,18 +74,19 @@ def opened(
     -128.
     white, black: the values that become 1 and 0, for other types and for data that fill a part of theirs.
     chroma_subsampled: None asks a PIL image.
+    repair_hot_pixels: whether values beyond twice white are given back denoised; else they come back as they were.
 
     Raises UserError for anything else: other shapes and types, no pixels, infinite values, and values whose scale is
     another or can't be known.
     """
     _check_memory(given)
     if isinstance(given, Image.Image):
-        images = _of_pil(given, white, black)
+        images = _of_pil(given, white, black, repair_hot_pixels)
         chroma_subsampled = subsamples_chroma(given) if chroma_subsampled is None else chroma_subsampled
     elif isinstance(given, Tensor):
-        images = _of_tensor(given, white, black)
+        images = _of_tensor(given, white, black, repair_hot_pixels)
     elif isinstance(given, np.ndarray):
-        images = _of_array(given, white, black)
+        images = _of_array(given, white, black, repair_hot_pixels)
     else:
         raise UserError(f"a {type(given).__name__} is no image: give a NumPy array, a PIL image or a torch tensor")
     return replace(images, chroma_subsampled=bool(chroma_subsampled))
@@ -131,10 +139,11 @@ def one_plane(images: ImageBatch) -> ImageBatch | None:
         restore=lambda plane: images.restore(spread(plane, pixels)),
         plain=lambda plane: images.plain(spread(plane, np.zeros_like(pixels))),
         missing=None if images.missing is None else images.missing[..., first : first + 1],
+        repaired=None if images.repaired is None else images.repaired[..., first : first + 1],
     )
 
 
-def _of_pil(image: Image.Image, white: float | None, black: float | None) -> ImageBatch:
+def _of_pil(image: Image.Image, white: float | None, black: float | None, repair: bool) -> ImageBatch:
     if image.mode == "I" and white is None:
         raise UserError("a PIL image of mode I has no known range: give white=, or convert it to I;16, L or RGB")
     if _hides_transparency(image):
@@ -149,7 +158,7 @@ def _of_pil(image: Image.Image, white: float | None, black: float | None) -> Ima
     plain = image.mode in ("F", "I")
     picture = DecodedImage(np.asarray(image)[:, :, None]) if plain else decode_pillow(image)
     array = picture.joined()
-    images = _of_array(array[:, :, 0] if array.shape[2] == 1 else array, white, black)
+    images = _of_array(array[:, :, 0] if array.shape[2] == 1 else array, white, black, repair)
 
     def restore(pixels: np.ndarray) -> Image.Image:
         found = images.restore(pixels)
@@ -185,13 +194,13 @@ def _misread(image: Image.Image) -> str:
     return ""
 
 
-def _of_tensor(tensor: Tensor, white: float | None, black: float | None) -> ImageBatch:
+def _of_tensor(tensor: Tensor, white: float | None, black: float | None, repair: bool) -> ImageBatch:
     if tensor.dim() not in (3, 4):
         raise UserError(f"a tensor of shape {list(tensor.shape)} is no image: give [C, H, W] or [B, C, H, W]")
     if tensor.shape[-3] not in (1, 2, 3, 4):
         raise UserError(f"a tensor of shape {list(tensor.shape)} has {tensor.shape[-3]} channels: give 1 or 3, first")
     numbers = tensor.detach().movedim(-3, -1).cpu()
-    images = _of_array((numbers.float() if numbers.is_floating_point() else numbers).numpy(), white, black)
+    images = _of_array((numbers.float() if numbers.is_floating_point() else numbers).numpy(), white, black, repair)
 
     def back(array: np.ndarray, dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(array).movedim(-1, -3).contiguous().to(tensor.device, dtype)
@@ -203,7 +212,7 @@ def _of_tensor(tensor: Tensor, white: float | None, black: float | None) -> Imag
     )
 
 
-def _of_array(given: np.ndarray, white: float | None, black: float | None) -> ImageBatch:
+def _of_array(given: np.ndarray, white: float | None, black: float | None, repair: bool) -> ImageBatch:
     flat = given.ndim == 2
     shaped = given[:, :, None] if flat else given
     if shaped.ndim not in (3, 4) or shaped.shape[-1] not in (1, 2, 3, 4):
@@ -218,12 +227,15 @@ def _of_array(given: np.ndarray, white: float | None, black: float | None) -> Im
     masked = np.ma.getmask(values)
     values = np.ma.getdata(values)
     pixels = _to_unit(values, scale)
-    missing = np.isnan(pixels) if values.dtype.kind == "f" else np.zeros((), bool)
-    missing = missing | masked if white is None else missing | masked | (pixels > _HOT)
+    gone = (np.isnan(pixels) if values.dtype.kind == "f" else np.zeros((), bool)) | masked
+    hot = np.zeros((), bool) if white is None else (pixels > _HOT) & ~gone
+    missing = gone | hot
     check_on_unit_scale(pixels, missing)
     gaps = missing if missing.any() else None
     if gaps is not None:
         fill_missing(pixels, gaps)
+    kept = gone if repair else missing
+    repaired = np.broadcast_to(hot, pixels.shape) if repair else None
 
     def shaped_back(array: np.ndarray) -> np.ndarray:
         one = array if several else array[0]
@@ -231,19 +243,19 @@ def _of_array(given: np.ndarray, white: float | None, black: float | None) -> Im
 
     def restore(pixels: np.ndarray) -> np.ndarray:
         found = _from_unit(pixels, scale, values)
-        if gaps is not None:
-            found[gaps] = values[gaps]
+        if kept.any():
+            found[kept] = values[kept]
         back = shaped_back(found if alpha is None else np.concatenate([found, np.ma.getdata(alpha)], axis=-1))
         if not isinstance(given, np.ma.MaskedArray):
             return back
         return np.ma.masked_array(back, np.ma.getmask(given), fill_value=given.fill_value)
 
     def plain(deviations: np.ndarray) -> np.ndarray:
-        if gaps is not None:
-            deviations[gaps] = np.nan
+        if kept.any():
+            deviations[kept] = np.nan
         return shaped_back(deviations)
 
-    return ImageBatch(pixels, restore, plain, several, gaps, has_offset=black is not None)
+    return ImageBatch(pixels, restore, plain, several, gaps, has_offset=black is not None, repaired=repaired)
 
 
 def _to_unit(values: np.ndarray, scale: Scale | None) -> np.ndarray:

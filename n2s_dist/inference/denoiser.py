@@ -3,6 +3,7 @@
 from n2s_dist import load_denoiser
 
 denoise = load_denoiser()                                   # or load_denoiser("universal-color"), or a run of your own
+denoise = load_denoiser("hf://OWNER/REPO")                  # a network that somebody shares
 x_hat, info = denoise(noisy)                                # the noise is estimated
 x_hat, info = denoise(noisy, noise="gaussian:25", uncertainty=True, ensemble=True)
 x_hat, info = denoise(camera, white=4095, black=100)        # data that fill a part of 16 bits
@@ -18,6 +19,7 @@ import numpy as np
 from n2s_dist.images.files import KINDS
 from n2s_dist.images.scale import AlreadyOnUnitScale
 from n2s_dist.inference import arrays
+from n2s_dist.inference.hot_pixels import with_repairs
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.restraint import share_to_take
 from n2s_dist.inference.tiling import TILE, denoise_tiled
@@ -43,8 +45,9 @@ class Info:
         std: the posterior's standard deviation at each value on the 0-1 scale, where it was asked for: float32, a
             tensor for tensors and an array for all else, of the image's shape without transparency
         seconds: that it took
-        network: what did it: its path or name, configuration and model
+        network: what did it: its path or name, where it was downloaded from, configuration and model
         one_plane: whether color images held one gray image each (arrays.one_plane)
+        repaired: how many pixels were hot or dead, and denoised from their neighbors; None where nobody asked
     """
 
     noise: NoiseModel | list[NoiseModel]
@@ -53,6 +56,7 @@ class Info:
     seconds: float
     network: checkpoint.Loaded
     one_plane: bool = False
+    repaired: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Denoiser:
         white: float | None = None,
         black: float | None = None,
         chroma_subsampled: bool | None = None,
+        repair_hot_pixels: bool = False,
         progress: Callable[[int], Any] | None = None,
     ) -> tuple[Any, Info]:
         """Denoise one image or several of one size; returns x_hat, of the kind and type given, and what was done.
@@ -104,6 +109,8 @@ class Denoiser:
             shifts, at four times (models/self_ensemble.py).
         white, black: the values that are 1 and 0 on the 0-1 scale, for other types and for data that fill a part of
             theirs, such as those of a camera of 12 bits. Values beyond twice white are hot pixels: they stay.
+        repair_hot_pixels: denoise hot and dead pixels from their neighbors (hot_pixels.py), those beyond twice white as
+            well; info.repaired counts them, and info.std is NaN there. For images as a sensor gave them.
         chroma_subsampled: whether color went through JPEG at half its resolution, as most JPEGs' did; None asks a PIL
             image. The noise is then estimated from luma.
         progress: called with the number of pixels of each tile that is done.
@@ -113,11 +120,11 @@ class Denoiser:
         or Gamma noise is named, which has none, and for noise of a family that the network was not trained on.
         """
         started = time.perf_counter()
-        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled)
+        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels)
         plane = arrays.one_plane(images)
         images = plane if plane and self.channels == 1 else images
         self._check_channels(images.channels)
-        noises, estimated = self.noises_of(images, noise)
+        images, (noises, estimated) = with_repairs(images, lambda those: self.noises_of(those, noise))
         x_hat, info = self.denoise_with(images, noises, estimated, Wish(uncertainty, ensemble, progress, started))
         return x_hat, replace(info, one_plane=plane is not None)
 
@@ -140,12 +147,15 @@ class Denoiser:
                 else:
                     estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile, wish.progress)
         self._restrain(images, estimate, noises)
+        if std is not None and images.repaired is not None:
+            std[images.repaired] = np.nan  # nothing was measured there
         return images.restore(estimate), Info(
             noise=noises if estimated and images.several else noises[0],
             estimated=estimated,
             std=None if std is None else images.plain(std),
             seconds=time.perf_counter() - wish.started,
             network=self.loaded,
+            repaired=None if images.repaired is None else int(images.repaired.any(axis=-1).sum()),
         )
 
     def _restrain(self, images: arrays.ImageBatch, estimate: np.ndarray, noises: list[NoiseModel]) -> None:
@@ -162,7 +172,7 @@ class Denoiser:
         there = [name for name in (twin, f"universal-{_SUFFIXES[channels]}") if name in pretrained.offered()]
         take = there[0] if there else f"a {KINDS[channels]} network"
         raise UserError(
-            f"the image is {KINDS[channels]}, but {self.loaded.path} was trained on {KINDS[self.channels]} images: "
+            f"the image is {KINDS[channels]}, but {self.loaded.called} was trained on {KINDS[self.channels]} images: "
             f"load {take}, or convert the image"
         )
 
@@ -190,14 +200,19 @@ class Denoiser:
 
 
 def opened_with(
-    noisy: Any, noise: str | NoiseModel | None, white: float | None, black: float | None, chroma_subsampled: bool | None
+    noisy: Any,
+    noise: str | NoiseModel | None,
+    white: float | None,
+    black: float | None,
+    chroma_subsampled: bool | None,
+    repair_hot_pixels: bool,
 ) -> tuple[arrays.ImageBatch, str | NoiseModel | None]:
     """Images on the 0-1 scale, and their noise on that scale; see Denoiser.__call__. Raises UserError as that does."""
     check_noise(noise)
     camera = calibration_of(noise)
     noise, white, black = on_scale_of(noise, white, black)
     try:
-        return arrays.opened(noisy, white, black, chroma_subsampled), noise
+        return arrays.opened(noisy, white, black, chroma_subsampled, repair_hot_pixels), noise
     except AlreadyOnUnitScale as error:
         if camera is None:
             raise
@@ -235,7 +250,7 @@ def _check_negative(images: arrays.ImageBatch, noise: NoiseModel) -> None:
 def choose_noise(loaded: checkpoint.Loaded, text: str | None) -> NoiseModel:
     """The noise that a user names, or the one trained on. UserError for a family that was not trained on."""
     trained = loaded.model.noise
-    known = f"{loaded.path} was trained on {format_training_noise(trained)}"
+    known = f"{loaded.called} was trained on {format_training_noise(trained)}"
     if text is None and not trained.is_single:
         raise UserError(f"--noise is missing: {known}, so say which one the images have")
     chosen = trained.single if text is None else parse_noise(text)

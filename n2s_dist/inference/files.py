@@ -79,7 +79,7 @@ def remark_plane(info: Info) -> str:
     """What to know of gray images stored as color; empty where a network for gray ones took them."""
     if not info.one_plane or info.network.channels == 1:
         return ""
-    return f"its channels hold one gray image, so take a gray network or none instead of {info.network.path}"
+    return f"its channels hold one gray image, so take a gray network or none instead of {info.network.called}"
 
 
 def std_path(target: Path, several: bool = False) -> Path:
@@ -101,6 +101,7 @@ def denoise_file(
     type. wanted: what a denoiser takes. Raises UserError that names the file, with nothing written.
     """
     remarks: list[str] = []
+    repaired: list[int] = []  # of each image, where they are to be
     with open_file(image) as file, TemporaryFile() as spool:
         deviations = _Deviations(spool)
         contents = file.contents
@@ -127,6 +128,8 @@ def denoise_file(
                     except UserError as error:
                         raise UserError(f"{image.path}: {place}{error}") from None
                     remarks.extend(place + said for said in (remark(info), remark_plane(info)) if said)
+                    if info.repaired is not None:
+                        repaired.append(info.repaired)
                     if info.std is not None:
                         deviations.add(std_picture(info.std))
                     yield DecodedImage(np.ma.getdata(x_hat), picture.alpha, picture.palette)
@@ -135,7 +138,13 @@ def denoise_file(
         if deviations.count:
             write_file(std_path(target, several), deviations.pictures(), deviations.contents())
     more = len(remarks) - _MOST_REMARKS
-    return [*contents.notes, *remarks[:_MOST_REMARKS], *([f"and so on, {more} more times"] if more > 0 else [])]
+    pixels = f"repaired {sum(repaired):,} hot or dead pixels of {len(repaired) * math.prod(contents.size):,}"
+    return [
+        *contents.notes,
+        *([pixels] if repaired else []),
+        *remarks[:_MOST_REMARKS],
+        *([f"and so on, {more} more times"] if more > 0 else []),
+    ]
 
 
 class _Deviations:

@@ -13,6 +13,7 @@ import torch
 from n2s_dist.images.files import KINDS
 from n2s_dist.inference import arrays
 from n2s_dist.inference.denoiser import Denoiser, Info, Wish, opened_with
+from n2s_dist.inference.hot_pixels import with_repairs
 from n2s_dist.inference.noise_estimation import checked_noise, color_from_luma, estimate_noise
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.models import checkpoint, pretrained
@@ -45,6 +46,7 @@ class ShippedDenoiser:
         white: float | None = None,
         black: float | None = None,
         chroma_subsampled: bool | None = None,
+        repair_hot_pixels: bool = False,
         progress: Callable[[int], Any] | None = None,
     ) -> tuple[Any, Info]:
         """As Denoiser's; gray images in color files or arrays are denoised as gray ones.
@@ -52,10 +54,10 @@ class ShippedDenoiser:
         Raises UserError also where no network for the image's channels is there.
         """
         started = time.perf_counter()
-        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled)
+        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels)
         plane = arrays.one_plane(images)
         images = plane or images
-        noises, estimated, asked = self.noises_of(images, noise)
+        images, (noises, estimated, asked) = with_repairs(images, lambda those: self.noises_of(those, noise))
         networks = self._networks(images.channels)
         whole = self._whole(networks)
         fitting = [each for each in networks if all(map(each.loaded.is_for, noises))]
@@ -139,11 +141,13 @@ def _strangeness(network: Denoiser, noise: NoiseModel) -> tuple[bool, bool, floa
 def load_denoiser(
     checkpoint_or_name: str | Path | None = None, device: torch.device | str | None = None, tile: int = TILE
 ) -> Denoiser | ShippedDenoiser:
-    """A denoiser from a run directory, one of its checkpoints, or the name of a shipped network.
+    """A denoiser from a run directory, one of its checkpoints, the name of a shipped network, or hf://OWNER/REPO.
 
     None takes shipped networks, for each image the one for its channels and its noise.
     device: where to compute; None takes a GPU if there is one. tile: side of the pieces that large images go through
     in, which bounds memory, in pixels; results do not depend on it.
+
+    hf://OWNER/REPO@REVISION takes a branch, tag or commit; info.network.source says which commit it was.
 
     Raises UserError where there is no such network.
     """

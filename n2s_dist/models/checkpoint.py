@@ -27,7 +27,7 @@ from torch import Tensor
 
 import n2s_dist
 from n2s_dist.config.schema import Config, from_dict
-from n2s_dist.models import pretrained
+from n2s_dist.models import hub, pretrained
 from n2s_dist.models.base import network_options
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
@@ -45,7 +45,10 @@ _NAME = re.compile(r"samples-\d{9,}")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint's averaged model and what is known about it."""
+    """A checkpoint's averaged model and what is known about it.
+
+    path: its folder, or its name if it is shipped. source: where that folder was downloaded from, with the commit.
+    """
 
     path: Path
     config: Config
@@ -53,6 +56,12 @@ class Loaded:
     shards_fingerprint: str
     samples_seen: int
     model: ScoreModel
+    source: str = ""
+
+    @property
+    def called(self) -> str:
+        """What people know it by."""
+        return self.source or str(self.path)
 
     @property
     def specificity(self) -> tuple[int, float]:
@@ -150,9 +159,12 @@ def best(run_dir: Path) -> Path | None:
 
 
 def locate(path: str | Path, which: str = "last") -> Path:
-    """The checkpoint that a user means by a run directory (its last or best one), by a checkpoint's own folder or by
-    the name of a shipped network, which then stands for its path.
+    """The checkpoint that a user means by a run directory (its last or best one), by a checkpoint's own folder, by the
+    address of a repository (hub.py), which is downloaded, or by the name of a shipped network, which then stands for
+    its path.
     """
+    if hub.is_address(path):
+        return hub.fetch(path)
     path = Path(path)
     if pretrained.is_shipped(path):
         problem = pretrained.damage(path.name)
@@ -177,9 +189,10 @@ def identity(path: Path) -> str:
     """A digest of a checkpoint, as locate() names it, that another one has otherwise. UserError when damaged."""
     if pretrained.is_shipped(path):
         return sha256_file(pretrained.files(path.name)[0])[:12]
-    if problem := damage(path):
+    is_of_hub = bool(hub.source_of(path))
+    if problem := hub.damage(path) if is_of_hub else damage(path):
         raise UserError(f"{path} can't be used here: {problem}")
-    return sha256_file(path / MARKER)[:12]
+    return sha256_file(path / (WEIGHTS if is_of_hub else MARKER))[:12]
 
 
 def compare(meeting: "Meeting", paths: list[Path]) -> None:
@@ -209,7 +222,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Loaded:
             raise
         raise UserError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
     load_weights(model, weights, path)
-    return Loaded(path, config, channels, fingerprint, samples_seen, model.to(device).eval())
+    model = model.to(device).eval()
+    return Loaded(path, config, channels, fingerprint, samples_seen, model, hub.source_of(path))
 
 
 def _config_of(about: dict[str, Any], path: Path) -> Config:

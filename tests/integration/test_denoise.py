@@ -295,3 +295,19 @@ def test_what_is_odd_about_the_noise_is_said(cli, tmp_path):
     assert "gaussian:5 (estimated), an end of what the network knows (gaussian:5-55)" in said(network)
     assert "gaussian:80 is none of what the network was trained on" in said(network, "--noise=gaussian:80")
     assert "smooth.png: " not in said(network, "--noise=gaussian:30")
+
+
+def test_hot_pixels_are_repaired_where_it_is_asked_for_and_counted(run, tmp_path):
+    """In each page of a stack, and told in one line for all."""
+    pages = np.random.default_rng(0).normal(120, 25, (3, 48, 40, 3)).clip(1, 254).astype(np.uint8)
+    pages[:] = 0.3 * pages.mean() + 0.2 * pages
+    pages[0, 20, 20] = pages[2, 30, 10, 1] = 255
+    tifffile.imwrite(tmp_path / "in.tif", pages, photometric="rgb")
+    wanted = tmp_path / "in.tif", tmp_path / "out.tif", "--noise=gaussian:5"
+    assert "dead pixels" not in run(*wanted).out
+    plain = tifffile.imread(tmp_path / "out.tif")
+    done = run(*wanted, "--repair-hot-pixels")
+    assert done.out.count("dead pixels") == 1 and "in.tif: repaired 2 hot or dead pixels of 5,760\n" in done.out
+    repaired = tifffile.imread(tmp_path / "out.tif")
+    np.testing.assert_array_equal(repaired[1], plain[1])
+    assert repaired[0, 20, 20].max() < 100 and repaired[2, 30, 10, 1] < 100

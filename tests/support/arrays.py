@@ -37,7 +37,9 @@ class Instant:
         self.shapes: list[tuple[int, ...]] = []
         noise = Gaussian(20 / 255)
         network = SimpleNamespace(model=SimpleNamespace(noise=NoiseDistribution.of(noise)), channels=1)
-        self.info: Any = SimpleNamespace(noise=noise, estimated=False, std=None, one_plane=False, network=network)
+        self.info: Any = SimpleNamespace(
+            noise=noise, estimated=False, std=None, one_plane=False, network=network, repaired=None
+        )
 
     def __call__(self, pixels: np.ndarray, **wanted: Any) -> tuple[np.ndarray, Any]:
         self.shapes.append(pixels.shape)
