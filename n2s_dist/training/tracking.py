@@ -180,8 +180,9 @@ def _server() -> ParseResult:
         url = urlparse(wandb.setup().settings.base_url)
         url.port  # noqa: B018  # which is read only now
     except Exception as error:
-        address = os.environ.get("WANDB_BASE_URL", "not set")
-        raise UserError(f"wandb can't be set up with WANDB_BASE_URL {address} ({one_line(error)})") from None
+        address = os.environ.get("WANDB_BASE_URL")
+        named = f" with WANDB_BASE_URL {address}" if address else ""
+        raise UserError(f"wandb can't be set up{named} ({one_line(error)})") from None
     return url
 
 

@@ -220,6 +220,41 @@ def test_an_address_of_no_server_is_named_and_the_run_is_offline(tmp_path, monke
         assert f"WANDB_BASE_URL {address}" in capsys.readouterr().out
 
 
+def test_a_run_begins_with_wandb_itself_whatever_address_and_service_the_environment_names(tmp_path, environment):
+    """A process for each, since wandb reads its environment once."""
+    program = """
+import os, pathlib, sys
+import wandb
+from n2s_dist.config.schema import Config
+from n2s_dist.training.tracking import open_tracker
+bad = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "nonsense"}
+dead = {"WANDB_SERVICE": "3-99999-unix-/nowhere/socket"}
+for number, variables in enumerate([bad, dead]):
+    sys.stdout.flush()
+    if not (child := os.fork()):
+        os.environ.update(variables)
+        run_dir = pathlib.Path(sys.argv[1], str(number))
+        run_dir.mkdir()
+        tracker = open_tracker(Config(), run_dir, 0, is_main=True)
+        tracker.log(40, {"loss": 1.0})
+        tracker.close()
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    inherited = {k: v for k, v in environment.items() if not k.startswith(("WANDB_", "NETRC", "XDG_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], env=inherited | {"HOME": str(tmp_path)}, cwd=tmp_path,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG_SEC, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith("wandb online: ")]
+    assert "with WANDB_BASE_URL nonsense (" in said[0] and "wandb can't be set up (" in said[1]
+    assert len(said) == 2 and "/nowhere/socket" in said[1] and done.stdout.count("wandb is offline") == 2
+    for number in range(2):
+        assert [row["samples_seen"] for row in rows(tmp_path / str(number))] == [40]
+        assert list((tmp_path / str(number) / "wandb").glob("offline-run-*"))
+
+
 def test_without_a_home_wandb_keeps_its_files_in_the_run(tmp_path, monkeypatch):
     made = Wandb(monkeypatch)
 
