@@ -108,7 +108,10 @@ def test_batch_scripts_requeue_and_leave_the_size_of_jobs_to_the_user():
 
 @pytest.fixture
 def batch(tmp_path, environment):
-    """Run train.sbatch with programs in Slurm's place: srun does what `step` says, others write down what they do."""
+    """Run train.sbatch with programs in Slurm's place: srun does what `step` says, others write down what they do.
+
+    What freeze_run.py does has tests of its own, and takes seconds: here it says the run directory alone.
+    """
     programs = tmp_path / "bin"
     programs.mkdir()
     run_dir, calls = tmp_path / "run", tmp_path / "calls"
@@ -122,11 +125,15 @@ def batch(tmp_path, environment):
         program("srun", f"cd {run_dir}\ntouch running\n{step}")
         program("scancel", f"touch {run_dir}/told")
         program("scontrol", "")
+        (programs / "python").write_text(
+            f'#!/bin/sh\n[ "$1" = tools/freeze_run.py ] && mkdir -p {run_dir} && echo {run_dir}\n'
+        )
+        (programs / "python").chmod(0o755)
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         process = subprocess.Popen(
             [ROOT / "launch/slurm/train.sbatch", "--config", "configs/gaussian25.yaml", "--run_dir", run_dir],
             cwd=ROOT, text=True,
-            env=environment | {"PATH": path, "N2S_PYTHON": sys.executable, "SLURM_JOB_ID": "42"} | variables,
+            env=environment | {"PATH": path, "N2S_PYTHON": str(programs / "python"), "SLURM_JOB_ID": "42"} | variables,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
