@@ -18,6 +18,7 @@ from n2s_dist.inference.arrays import BYTES_PER_VALUE
 from n2s_dist.inference.denoiser import Denoiser, Info
 from n2s_dist.inference.network_choice import ShippedDenoiser
 from n2s_dist.inference.uncertainty import std_picture
+from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_noise, format_training_noise
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import LONGEST_NAME, is_too_long
@@ -63,10 +64,19 @@ def spare_sources(work: list[tuple[ImageFile, Path]]) -> None:
             raise UserError(f"{target} lies in {image.path}: choose another OUT")
 
 
+def _words(noise: NoiseModel) -> str:
+    """A noise as a person reads it: of a curve, which has many points, between what it lies."""
+    if not noise.text_form:
+        return format_noise(noise)
+    stds = [255 * float(noise.std(float(x))) for x in np.linspace(0, 1, 65)]
+    reach = f", correlated over {noise.width:.1f} pixels" if noise.width else ""
+    return f"noise of {min(stds):.1f} to {max(stds):.1f} levels of 255 by brightness{reach}"
+
+
 def remark(info: Info) -> str:
     """What to know of the noise that was estimated or named; empty where there is nothing."""
     assert not isinstance(info.noise, list)  # one image at a time
-    words, trained = format_noise(info.noise), info.network.model.noise
+    words, trained = _words(info.noise), info.network.model.noise
     known = format_training_noise(trained)
     if info.estimated and trained.is_end(info.noise):
         return f"{words} (estimated), an end of what the network knows ({known}): it may be other noise, so try --noise"

@@ -43,7 +43,6 @@ _SURE = 0.62  # what is as even as this is noise
 _FINE = 0.62  # of the strength at a scale of 2 pixels, at 1 pixel: sure noise with less is correlated
 _ENOUGH = 128  # side of the pieces in pixels: smaller ones hold too few coarse squares
 _AGREEMENT = 0.25  # of two standard deviations, in logarithms
-_LEAST_VARIANCE = (0.02 / 255) ** 2
 _MOST_CORRECTION = 1.12  # of a standard deviation, by what the network takes of known noise
 _SEED = 0x696E7374
 
@@ -51,40 +50,27 @@ _SEED = 0x696E7374
 class Estimate(NamedTuple):
     """What was found in one image.
 
-    low, high: the brightness that it was found at. is_even: it is noise, not texture; is_sure: surely so.
-    is_correlated: it is surely noise, and correlated over pixels.
+    low, high: the brightness that it was found at. is_even: it is noise, not texture. is_correlated: it is surely
+    noise, and correlated over pixels.
     """
 
     function: LevelFunction
     low: float
     high: float
     is_even: bool
-    is_sure: bool
     is_correlated: bool
 
     def agrees_with(self, white: NoiseModel, y: np.ndarray) -> bool:
-        """Whether over images y [N, C, H, W] it is as strong as a white noise, within a fourth, and white itself."""
-        own, other = (np.sqrt(variance.mean()) for variance in self._variances(white, y))
-        return self.function.width < LEAST_WIDTH and abs(math.log(own / other)) < _AGREEMENT
-
-    def is_better_than(self, white: NoiseModel, y: np.ndarray) -> bool:
-        """Whether it is surely noise, and white noise of a formula says something else of its strength over y.
-
-        Either it is correlated, or as strong on the whole and not at each brightness.
-        """
-        own, other = self._variances(white, y)
-        apart = float(np.sqrt(np.mean(np.log(own / other) ** 2))) / 2
-        return self.is_correlated or (self.is_sure and self.agrees_with(white, y) and apart > _AGREEMENT)
-
-    def _variances(self, white: NoiseModel, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether it is white, and over images y [N, C, H, W] as strong as a white noise, within a fourth."""
         seen = y.clip(self.low, self.high)
-        x = np.moveaxis(seen, 1, -1)
-        other = np.broadcast_to(np.maximum(white.std(x) ** 2, _LEAST_VARIANCE), x.shape)
-        return np.moveaxis(self.function.variance_of(seen), 1, -1), other
+        own, other = self.function.variance_of(seen).mean(), np.mean(white.std(np.moveaxis(seen, 1, -1)) ** 2)
+        return self.function.width < LEAST_WIDTH and abs(math.log(own / other)) < 2 * _AGREEMENT
 
 
-def noise_of_all(model: ScoreModel, found: list[Estimate]) -> NoiseModel:
+def noise_of_all(model: ScoreModel, found: list[Estimate], formula: bool = False) -> NoiseModel:
     """One noise for images of one instrument: the median of what was found in each, of the simplest family that agrees.
+
+    formula: take the family that comes nearest where none agrees, and no curve, which may go astray at rare brightness.
 
     Images with texture everywhere count only if there are no others.
     """
@@ -92,7 +78,8 @@ def noise_of_all(model: ScoreModel, found: list[Estimate]) -> NoiseModel:
     coefficients = np.median([each.function.coefficients for each in found], axis=0)
     width = float(np.median([each.function.width for each in found]))
     low, high = min(each.low for each in found), max(each.high for each in found)
-    return LevelFunction(coefficients, width).noise(model.families, low, high)
+    families = [each for each in model.families if not formula or each != Curve.family]
+    return LevelFunction(coefficients, width).noise(families, low, high)
 
 
 @full_precision
@@ -118,8 +105,8 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     function = finder.corrected(guess, found, clean, told, (low, high))
     strongest = float(np.sqrt(function.variance(np.full((len(function.coefficients), 1), high)).max()))
     is_even = found.evenness >= _UNEVEN or strongest > _TEXTURE
-    is_sure = found.evenness >= _SURE and min(noisy.shape[-2:]) >= _ENOUGH
-    return Estimate(function, low, high, is_even, is_sure, is_sure and bool(found.relative[0] < _FINE))
+    correlated = found.evenness >= _SURE and min(noisy.shape[-2:]) >= _ENOUGH and found.relative[0] < _FINE
+    return Estimate(function, low, high, is_even, bool(correlated))
 
 
 def _fit(found: Residual, variance: np.ndarray) -> np.ndarray:

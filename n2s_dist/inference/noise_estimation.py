@@ -79,6 +79,7 @@ def estimate_noise(
             plain = _correct(model, pieces, white[0].first_guess(pieces.squares()), _CORRECTIONS)
             if not found.agrees_with(plain, pieces.pixels.cpu().numpy()):
                 return plain  # strength at each brightness is texture's; Stein's identity tells that from noise
+            return noise_of_all(model, [found], formula=True).scaled(_SAFETY)
         return noise_of_all(model, [found]).scaled(_SAFETY)
     if family is not None:
         candidates = [each for each in candidates if each.family == family]
@@ -98,15 +99,13 @@ def estimate_noise(
 def checked_noise(
     model: ScoreModel, noisy: np.ndarray, plain: NoiseModel, missing: np.ndarray | None = None
 ) -> NoiseModel:
-    """An image's noise by a model that is told maps, where it is surely noise and `plain` does not fit; else `plain`.
+    """An image's noise by a model that is told maps, where that is surely correlated; else `plain`, white noise.
 
-    plain: white noise of one family. noisy, missing: as of estimate_noise. Costs as much as denoising at most 600,000
+    noisy, missing: as of estimate_noise. Costs as much as denoising at most 600,000
     pixels.
     """
-    pieces = _pieces(model, noisy, missing, _LARGE_PIECES)
-    found = find_level_function(model, pieces)
-    better = found.is_better_than(plain, pieces.pixels.cpu().numpy())
-    return noise_of_all(model, [found]).scaled(_SAFETY) if better else plain
+    found = find_level_function(model, _pieces(model, noisy, missing, _LARGE_PIECES))
+    return noise_of_all(model, [found]).scaled(_SAFETY) if found.is_correlated else plain
 
 
 def color_from_luma(found: NoiseModel, gray: ScoreModel, color: ScoreModel) -> NoiseModel:
