@@ -20,7 +20,7 @@ import torch
 import yaml
 from PIL import Image
 from support.evaluated_run import evaluate_run
-from support.forked_ranks import INTERRUPTED, Fleet
+from support.forked_ranks import INTERRUPTED, TOTAL_SAMPLES, Fleet
 from support.helps import ask_all
 from support.inline_pool import one_worker_inline
 from support.paths import ROOT, TOYS
@@ -65,9 +65,7 @@ class Finished(NamedTuple):
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--kills", type=int, default=6, help="random kills of one run in system/test_kills.py (%(default)s)"
-    )
+    parser.addoption("--thorough", action="store_true", help="many random kills and mutants instead of a few")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -163,12 +161,24 @@ def fleet(environment, tmp_path_factory) -> Iterator[Callable[..., Fleet]]:
 
 
 @pytest.fixture(scope="session")
+def run_training(fleet) -> Callable[..., Finished]:
+    """Train to the end with these arguments, in a process of its own, forked as `fleet` does."""
+
+    def run(*arguments: object) -> Finished:
+        ranks = fleet(1, list(arguments))
+        (code,) = ranks.wait()
+        return Finished(code, ranks.text(), ranks.text("err"))
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def undisturbed(fleet, tiny, tmp_path_factory) -> Path:
     """The last checkpoint of a run of INTERRUPTED on two ranks that nothing happened to."""
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
     ranks = fleet(2, [*tiny, *INTERRUPTED, "--run_dir", run_dir])
     assert ranks.wait() == [0, 0], ranks.text("err")
-    return run_dir / "checkpoints" / "samples-000001200"
+    return run_dir / "checkpoints" / f"samples-{TOTAL_SAMPLES:09d}"
 
 
 @pytest.fixture
@@ -288,10 +298,10 @@ def tiny(shards) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def trained(run_module, tiny, tmp_path_factory) -> Path:
+def trained(run_training, tiny, tmp_path_factory) -> Path:
     """The run directory of a finished tiny run on Gaussian noise, trained by the program itself."""
     run_dir = tmp_path_factory.mktemp("runs") / "trained"
-    done = run_module("n2s_dist.train", *tiny, "--run_dir", run_dir)
+    done = run_training(*tiny, "--run_dir", run_dir)
     assert done.code == 0, done.err
     return run_dir
 

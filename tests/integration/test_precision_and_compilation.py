@@ -63,10 +63,10 @@ def switched(tiny, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bf16(tiny, run_module, tmp_path_factory) -> Path:
+def bf16(tiny, run_training, tmp_path_factory) -> Path:
     """The same of a run in bf16, in a process of its own: a process keeps its precision."""
     run_dir = tmp_path_factory.mktemp("bf16") / "run"
-    done = run_module("n2s_dist.train", *tiny, "--run_dir", run_dir, "--train.mixed_precision=bf16")
+    done = run_training(*tiny, "--run_dir", run_dir, "--train.mixed_precision=bf16")
     assert done.code == 0, done.err
     return run_dir / "checkpoints"
 

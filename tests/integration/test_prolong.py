@@ -21,11 +21,9 @@ def test_the_rate_is_constant_between_warm_up_and_decay():
 
 
 @pytest.fixture(scope="module")
-def train(run_module, tiny):
+def train(run_training, tiny):
     def run(run_dir, total: int, *options: str):
-        return run_module(
-            "n2s_dist.train", *tiny, *WSD, f"--train.total_samples={total}", "--run_dir", run_dir, *options
-        )
+        return run_training(*tiny, *WSD, f"--train.total_samples={total}", "--run_dir", run_dir, *options)
 
     return run
 
@@ -49,9 +47,7 @@ def test_a_run_that_ended_is_prolonged_from_before_its_decay(train, undisturbed,
     assert lines == sorted(set(lines)) and lines[-1] == 320
 
 
-def test_only_what_depends_on_no_length_is_prolonged(train, run_module, tiny, tmp_path):
-    done = run_module("n2s_dist.train", *tiny, "--run_dir", tmp_path)
-    assert done.code == 0
+def test_only_what_depends_on_no_length_is_prolonged(run_training, trained, tiny):
     for options in ([], WSD):
-        again = run_module("n2s_dist.train", *tiny, *options, "--train.total_samples=320", "--run_dir", tmp_path)
-        assert again.code == 2 and "was trained with" in again.err
+        again = run_training(*tiny, *options, "--train.total_samples=320", "--run_dir", trained)
+        assert "was trained with" in again.error(2)

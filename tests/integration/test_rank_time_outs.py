@@ -1,66 +1,43 @@
 """How long ranks wait for each other, what their small exchanges go over, and how a rank leaves after an error."""
 
-import subprocess
 import sys
+import time
 from datetime import timedelta
 
 import pytest
-from support.forked_ranks import free_port
+from support.patience import HANG_SEC
 from torch import distributed
 
 from n2s_dist.distributed import ranks as ranks_module
-from n2s_dist.distributed.ranks import FOREVER
+from n2s_dist.distributed.ranks import FOREVER, Ranks, lost_ranks_named
 from n2s_dist.training.setup import patience_of
 
-# Rank 1 is late for the second exchange.
-_PROGRAM = """
-import sys, time
-from datetime import timedelta
-from n2s_dist.distributed.ranks import Ranks, lost_ranks_named
-from n2s_dist.utils.errors import run_command
 
-def main():
+def exchange() -> None:
+    """Rank 1 is late for the second exchange. Arguments: how long ranks wait, and how late it is, in seconds."""
+    patience, late = map(float, sys.argv[1:])
     with lost_ranks_named():
-        ranks = Ranks(patience=timedelta(seconds=float(sys.argv[1])))
+        ranks = Ranks(patience=timedelta(seconds=patience))
         assert ranks.gather([ranks.rank, "x"]) == [0, "x", 1, "x"]
         assert ranks.sum([1.0, ranks.rank]) == [2.0, 1.0]
         ranks.barrier()
-        time.sleep(float(sys.argv[2]) * ranks.rank)
+        time.sleep(late * ranks.rank)
         ranks.gather([0])
         ranks.close()
 
-run_command(main)
-"""
+
+def test_a_rank_waits_as_long_as_it_is_told_to(fleet):
+    pair = fleet(2, [20, 900], program=exchange)
+    pair.ranks[0].join(HANG_SEC)
+    assert pair.ranks[0].exitcode == 1 and "Traceback" not in pair.text("err")
+    (line,) = pair.errors()
+    assert "lost another rank" in line
+    assert pair.ranks[1].is_alive()  # it is still late
+    pair.kill()
 
 
-@pytest.fixture
-def pair(environment):
-    """Start both ranks: their patience and how late the second is, in seconds."""
-    started = []
-
-    def start(patience: float, late: float) -> list[subprocess.Popen]:
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-        for rank in range(2):
-            own = {key: str(value) for key, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
-            command = [sys.executable, "-c", _PROGRAM, str(patience), str(late)]
-            started.append(subprocess.Popen(command, env={**environment, **own}, stderr=subprocess.PIPE, text=True))
-        return started
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def test_a_rank_waits_as_long_as_it_is_told_to(pair):
-    first, second = pair(patience=20, late=300)
-    _, said = first.communicate(timeout=150)
-    assert first.returncode == 1 and "lost another rank" in said and "Traceback" not in said
-    assert second.poll() is None  # it is still late
-
-
-def test_a_late_rank_is_waited_for(pair):
-    assert [process.wait(150) for process in pair(patience=120, late=3)] == [0, 0]
+def test_a_late_rank_is_waited_for(fleet):
+    assert fleet(2, [120, 3], program=exchange).wait() == [0, 0]
 
 
 def test_the_watchdog_comes_before_the_exchanges_time_out():

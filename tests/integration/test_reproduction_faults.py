@@ -1,5 +1,7 @@
 """The faults of tools/reproduction_faults.py: each does what its row says, in training alone where it should."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_middle_crops_are_the_middles(tool, photographs, tmp_path):
         assert np.array_equal(found, whole[48:112, 64:128])
 
 
-def test_a_run_of_every_row_in_little(tool, photographs, tmp_path, cli):
+def test_a_run_of_every_row_in_little(tool, photographs, tmp_path, cli, monkeypatch):
     """All rows train and are measured; a fixed crop an image leaves a tenth of the tiles."""
     few = tmp_path / "few"
     few.mkdir()
@@ -54,10 +56,12 @@ def test_a_run_of_every_row_in_little(tool, photographs, tmp_path, cli):
     config = tmp_path / "config.yaml"
     config.write_text(
         "noise: gaussian:25\nnetwork: {widths: [4, 8], blocks: 1}\n"
-        "train: {global_batch_size: 4, device_batch_size: 4, checkpoint_every_samples: 16}\n"
+        "train: {global_batch_size: 4, device_batch_size: 4, num_threads: 1, checkpoint_every_samples: 8, "
+        "validation_tiles: 1}\n"
     )
+    monkeypatch.setattr(tool, "build_shards", partial(tool.build_shards, workers=1))
     arguments = ["--images", few, "--benchmark", few, "--out", tmp_path / "out", "--config", config]
-    done = cli(tool.main, *arguments, "--total-samples", 16)
+    done = cli(tool.main, *arguments, "--total-samples", 8)
     assert done.code == 0
     for row in tool.ROWS:
         assert row.name in done.out

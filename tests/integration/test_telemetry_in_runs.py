@@ -1,12 +1,11 @@
 """What real runs log of themselves: figures that add up, a slow rank that shows, profiles."""
 
 import json
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
-from support.launched import Launched
+from support.rank_faults import SLOW_SEC
 from torch import nn
 
 from n2s_dist.models.score_model import build_score_model
@@ -42,33 +41,17 @@ def test_what_a_run_logs_adds_up(tiny, tmp_path):
         assert "loss_scale" not in row
 
 
-def test_a_rank_made_slow_shows_as_the_straggler(tiny, environment, tmp_path):
+def test_a_rank_made_slow_shows_as_the_straggler(fleet, tiny, tmp_path):
     """Rank 1 sleeps in each loss. Whole steps take equally long on both ranks; their own times tell who is slow."""
-    slow = 0.2  # seconds: other programs delay a rank by tens of milliseconds
-    (tmp_path / "slowed.py").write_text(
-        textwrap.dedent(f"""
-        import os, time
-        from n2s_dist import train as training
-        from n2s_dist.training import step
-        from n2s_dist.utils.errors import run_command
-        true_loss = step.method_loss
-        def slow_loss(*arguments):
-            time.sleep({slow} if os.environ["RANK"] == "1" else 0)
-            return true_loss(*arguments)
-        step.method_loss = slow_loss
-        run_command(training.main)
-        """)
-    )
-    variables = environment | {"PYTHONPATH": f"{tmp_path}:{environment['PYTHONPATH']}"}
-    arguments = [*tiny, "--train.total_samples=240", "--train.validate_every_samples=9999"]
-    codes, _, err = Launched(2, ["slowed", *arguments, f"--run_dir={tmp_path / 'run'}"], variables).wait()
-    assert codes == [0, 0], err
+    arguments = [*tiny, "--train.total_samples=120", "--train.validate_every_samples=9999"]
+    ranks = fleet(2, [*arguments, "--run_dir", tmp_path / "run"], fault="is_slow", on=1, at=8)
+    assert ranks.wait() == [0, 0], ranks.text("err")
     for row in [row for row in metrics(tmp_path / "run") if "loss" in row][1:]:
         fast_ms, slow_ms = row["step_ms_by_rank"]
         assert row["slowest_rank"] == 1
-        assert slow_ms > 1e3 * slow and slow_ms - fast_ms > 0.5 * 1e3 * slow
+        assert slow_ms > 1e3 * SLOW_SEC and slow_ms - fast_ms > 0.5 * 1e3 * SLOW_SEC
         assert row["straggler_ratio"] == pytest.approx(slow_ms / ((fast_ms + slow_ms) / 2), rel=1e-3)
-        assert row["step_ms_p50"] > 1e3 * slow  # rank 0's whole steps
+        assert row["step_ms_p50"] > 1e3 * SLOW_SEC  # rank 0's whole steps
         assert row["exchange_wait_frac"] > 0.25  # half of the ranks wait for most of each step
         assert row["samples_per_sec_per_rank"] == pytest.approx(row["samples_per_sec"] / 2)
 

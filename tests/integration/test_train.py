@@ -6,16 +6,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support.patience import HANG_SEC
+from support.forked_ranks import INTERRUPTED, TOTAL_SAMPLES
 from torch import Tensor
 from tqdm import tqdm
 
@@ -135,57 +132,25 @@ def test_without_an_average_the_weights_themselves_are_kept(configure):
 
 # --- it goes on -----------------------------------------------------------------------------------------
 
-LONG = ["--train.total_samples=2400", "--train.checkpoint_every_samples=160", "--train.validate_every_samples=800"]
 
-
-def kill_when(ready: Callable[[], bool], arguments: list[str], environment: dict[str, str]) -> int:
-    """Start training in a process of its own, SIGKILL it when ready() says so, and return its exit code."""
-    command = [sys.executable, "-m", "n2s_dist.train", *arguments]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert any(line.startswith(("starting", "going on from")) for line in process.stdout)
-        while process.poll() is None and not ready():
-            pass
-        process.kill()
-    return process.returncode
-
-
-def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
-    configure, tiny, environment, run_module, tmp_path
-):
+def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(configure, fleet, tiny, tmp_path):
     """Killed twice at random moments and once while a checkpoint is being written."""
-    undisturbed = train(configure(*LONG, name="undisturbed"))
+    undisturbed = train(configure(*INTERRUPTED, name="undisturbed"))
     run_dir, chance = tmp_path / "killed", random.Random()
-    arguments = [*tiny, *LONG, "--run_dir", str(run_dir)]
-
-    def reached(samples_seen: int, pause: float):
-        def ready() -> bool:
-            time.sleep(0.001)
-            log = run_dir / "metrics.jsonl"
-            lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-            there = any(line.endswith("\n") and json.loads(line)["samples_seen"] >= samples_seen for line in lines[-3:])
-            time.sleep(pause if there else 0)
-            return there
-
-        return ready
-
-    def partials() -> set[Path]:
-        return set((run_dir / "checkpoints").glob(".*.partial"))
-
-    def saving() -> bool:
-        return bool(partials() - left_over)
-
-    spans = ((40, 600), (700, 1_200))  # samples_seen
-    moments = [reached(chance.randrange(*span), chance.uniform(0, 0.1)) for span in spans]
-    for ready in [*moments, saving]:
-        left_over = partials()
-        assert kill_when(ready, arguments, environment) == -signal.SIGKILL
-    done = run_module("n2s_dist.train", *arguments)
-    assert done.code == 0 and "going on from" in done.out
+    arguments = [*tiny, *INTERRUPTED, "--run_dir", run_dir]
+    for span in ((40, 250), (280, 400)):  # samples_seen
+        killed = fleet(1, arguments)
+        killed.wait_for(chance.randrange(*span))
+        time.sleep(chance.uniform(0, 0.05))
+        killed.signal(signal.SIGKILL, 0)
+        assert killed.wait() == [-signal.SIGKILL]
+    assert fleet(1, arguments, fault="dies_while_saving", at=640).wait() == [-signal.SIGKILL]
+    assert list((run_dir / "checkpoints").glob(".samples-000000640*.partial"))
+    done = fleet(1, arguments)
+    assert done.wait() == [0] and "going on from" in done.text()
 
     last = checkpoint.locate(run_dir)
-    assert last.name == undisturbed.name == "samples-000002400"
+    assert last.name == undisturbed.name == f"samples-{TOTAL_SAMPLES:09d}"
     assert weights(last) == weights(undisturbed)
     raw, expected = (checkpoint.load_training_state(path)["weights"] for path in (last, undisturbed))
     assert all(torch.equal(raw[name], expected[name]) for name in expected)
@@ -195,22 +160,16 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
 
     assert timeless(run_dir) == timeless(tmp_path / "undisturbed")
     logged = [row["samples_seen"] for row in metrics(run_dir) if "loss" in row]
-    assert logged == list(range(40, 2_401, 40))
+    assert logged == list(range(40, TOTAL_SAMPLES + 1, 40))
 
 
-def test_ctrl_c_ends_with_one_line(tiny, environment, tmp_path):
-    arguments = [*tiny, *LONG, "--train.total_samples=800000", "--run_dir", str(tmp_path / "run")]
-    with subprocess.Popen(
-        [sys.executable, "-m", "n2s_dist.train", *arguments],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which shells ignore in the background
-    ) as process:  # fmt: skip
-        log, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 100
-        while not (log.exists() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=HANG_SEC)
-    assert process.returncode == 130 and err.splitlines()[-1] == "error: interrupted" and "Traceback" not in err
+def test_ctrl_c_ends_with_one_line(fleet, tiny, tmp_path):
+    ranks = fleet(1, [*tiny, "--train.total_samples=800000", "--run_dir", tmp_path / "run"])
+    ranks.wait_for(40)
+    ranks.signal(signal.SIGINT, 0)
+    assert ranks.wait() == [130]
+    err = ranks.text("err")
+    assert err.splitlines()[-1] == "error: interrupted" and "Traceback" not in err
 
 
 def test_a_finished_run_started_again_changes_nothing_and_says_so(trained, tiny, cli, tmp_path):

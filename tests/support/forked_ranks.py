@@ -19,26 +19,29 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from n2s_dist import evaluate as evaluation
 from n2s_dist import train as training
 from n2s_dist.distributed import meeting, stop_signals
-from n2s_dist.training import loop, step
+from n2s_dist.training import loop
 from n2s_dist.training.state import TrainState
 from n2s_dist.utils.errors import run_command
 from support.patience import HANG_SEC
+from support.rank_faults import FAULTS
 
-# What tests of stops and kills train: 150 steps, a checkpoint every 20.
+# What tests of stops and kills train: 100 steps, a checkpoint every 20.
+TOTAL_SAMPLES = 800
 INTERRUPTED = [
-    "--train.total_samples=1200",
+    f"--train.total_samples={TOTAL_SAMPLES}",
     "--train.checkpoint_every_samples=160",
     "--train.validate_every_samples=400",
 ]
 
 TIMEOUT_SEC = HANG_SEC
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["n2s_dist.train", "n2s_dist.evaluate"])
+# The last two are what training imports when it comes to its optimizer and its crops: three quarters of its start.
+_CONTEXT.set_forkserver_preload(
+    ["n2s_dist.train", "n2s_dist.evaluate", "torch._dynamo", "n2s_dist.loading.crop_pipeline"]
+)
 
 
 def free_port() -> int:
@@ -47,72 +50,10 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-# --- what goes wrong on one rank, after the step that ends at `at` ---------------------------------------
-
-
-def raises(run: TrainState) -> None:
-    raise ZeroDivisionError("a mistake in the program")
-
-
-def hangs_here(run: TrainState) -> None:
-    time.sleep(1_000)
-
-
-def holds_pythons_lock(run: TrainState) -> None:
-    """As a page of a mapped file does that comes from a server that is gone."""
-    sum(range(10**15))  # C code, which no signal interrupts
-
-
-def flips_a_bit(run: TrainState) -> None:
-    weight = next(run.model.network.parameters())
-    weight.data.view(torch.int32).view(-1)[0] ^= 1
-
-
-def fills_the_disk(run: TrainState) -> None:
-    """After the checkpoint that is being written beside the loop."""
-    if run.checkpoint_writer._pending is not None:
-        run.checkpoint_writer._pending.exception()  # waits
-
-    def no_space(descriptor: int) -> None:
-        raise OSError(28, "No space left on device", str(run.run_dir))
-
-    os.fsync = no_space
-
-
-def turns_a_loss_into_nan(run: TrainState) -> None:
-    """Of the second crop in this rank's next portion."""
-    true_loss = step.method_loss
-
-    def broken(*arguments) -> torch.Tensor:
-        step.method_loss = true_loss
-        losses = true_loss(*arguments)
-        return losses * torch.tensor([1.0, float("nan")] + [1.0] * (len(losses) - 2))
-
-    step.method_loss = broken
-
-
-def sets_the_clock_back(run: TrainState) -> None:
-    """By an hour, and again with each look at it."""
-    begin, looks = time.time(), iter(range(1, 10**9))
-    time.time = lambda: begin - 3_600 * next(looks)
-    time.time_ns = lambda: int(time.time() * 1e9)
-
-
-FAULTS: dict[str, Callable[[TrainState], None]] = {
-    f.__name__: f
-    for f in (
-        raises,
-        hangs_here,
-        holds_pythons_lock,
-        flips_a_bit,
-        fills_the_disk,
-        turns_a_loss_into_nan,
-        sets_the_clock_back,
-    )
-}
-
-
 # --- a rank --------------------------------------------------------------------------------------------
+
+
+Program = str | Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -135,7 +76,7 @@ def _answer(answer: object, *_: object) -> object:
     return answer
 
 
-def _rank(program: str, start: Start, written: Path, fault: str, at: int, patience_sec: float | None) -> None:
+def _rank(program: Program, start: Start, written: Path, fault: str, at: int, patience_sec: float | None) -> None:
     """One rank from beginning to end, in a fresh process. written: the stem of the files that it writes."""
     os.environ.clear()
     os.environ.update(start.variables)
@@ -167,14 +108,14 @@ def _rank(program: str, start: Start, written: Path, fault: str, at: int, patien
     # As each program does first of all.
     stop_signals.listen() if program == "train" else stop_signals.listen(remember=())
     time.sleep(start.late_sec)
-    run_command(training.main if program == "train" else evaluation.main)
+    run_command({"train": training.main, "evaluate": evaluation.main}.get(program, program))
 
 
 class Fleet:
     """Ranks of one training run. fault happens on rank `on` after the step that ends at `at` samples.
 
-    program: "train", or "evaluate" for ranks of an evaluation. apart: ranks that are started otherwise; their arguments
-    come after those of all. patience_sec: how long ranks wait for others to come.
+    program: "train", "evaluate", or a function of a module to run instead. apart: ranks that are started otherwise;
+    their arguments come after those of all. patience_sec: how long ranks wait for others to come.
     """
 
     def __init__(
@@ -186,7 +127,7 @@ class Fleet:
         fault: str = "",
         on: int = 0,
         at: int = 0,
-        program: str = "train",
+        program: Program = "train",
         apart: dict[int, Start] | None = None,
         patience_sec: float | None = None,
     ) -> None:

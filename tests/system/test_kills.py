@@ -1,6 +1,6 @@
 """A run on two ranks that is killed again and again at random, and ends as if nothing had happened.
 
-`pytest tests/system/test_kills.py --kills 50` does it fifty times; without the option it is a few.
+Fifty times with --thorough.
 """
 
 import random
@@ -21,7 +21,7 @@ def test_random_kills_of_any_rank_at_any_moment_change_nothing(fleet, tiny, tmp_
 
     Moments: some time after a step drawn at random, or during the start when the run has got there already.
     """
-    kills = pytestconfig.getoption("kills")
+    kills = 50 if pytestconfig.getoption("thorough") else 6
     chance = random.Random(kills)
     total = SAMPLES_A_KILL * max(10, kills)
     plan = [*tiny, *INTERRUPTED, f"--train.total_samples={total}", "--run_dir"]

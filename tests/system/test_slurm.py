@@ -12,23 +12,25 @@ from typing import NamedTuple
 
 import pytest
 from support import slurm
+from support.held_training import HELD
 from support.paths import ROOT
 from support.patience import HANG_SEC
 
 from n2s_dist.models import checkpoint
 from n2s_dist.shards.reader import read_manifest
 
-SECRET = "a-key-that-nobody-may-write-down"
+SECRET = "-".join(("a", "key", "that", "nobody", "may", "write", "down"))  # a patch may hold this very file
 TIMEOUT_SEC = HANG_SEC
 
-# Some seconds of training, so that what disturbs a run comes in the middle of it.
-SAMPLES = 4000
+SAMPLES = 800
 OPTIONS = [
     f"--train.total_samples={SAMPLES}",
-    "--train.checkpoint_every_samples=400",
-    "--train.validate_every_samples=2000",
-    "--train.log_every_samples=400",
+    "--train.checkpoint_every_samples=200",
+    "--train.validate_every_samples=400",
+    "--train.log_every_samples=200",
 ]
+# Of sbatch, for jobs that are held where they are to be disturbed.
+HOLD = f"--export=ALL,N2S_PLUGINS=support.held_training,PYTHONPATH={ROOT}:{ROOT / 'tests'}"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def pipeline(cluster, photographs, tiny, tmp_path_factory) -> Pipeline:
     command = [
         "launch/slurm/pipeline.sh", "--wait", "--images", photographs, "--config", config, "--run_dir", run_dir,
         "--benchmark", f"held-out={photographs}", "--build", "--tile-size 64 --validation-fraction 0.2",
-        "--sbatch", "--nodes 2 --time 10", *overrides,
+        "--sbatch", "--nodes 2 --time 60", *overrides,
     ]  # fmt: skip
     done = subprocess.run(
         list(map(str, command)), cwd=ROOT, env=cluster.environment, stdin=subprocess.DEVNULL, capture_output=True,
@@ -111,14 +113,14 @@ def test_the_run_says_which_code_it_ran_and_keeps_no_secret(pipeline):
 
 
 class Job:
-    """A training job on two nodes."""
+    """A training job on two nodes. held: samples_seen at which its starts, one after another, are held."""
 
-    def __init__(self, cluster: slurm.Slurm, pipeline: Pipeline, run_dir: Path) -> None:
+    def __init__(self, cluster: slurm.Slurm, pipeline: Pipeline, run_dir: Path, held: list[int]) -> None:
         self.cluster, self.run_dir = cluster, run_dir
-        run_dir.mkdir(parents=True)
-        command = ["sbatch", "--parsable", "--nodes=2", "--time=10", f"--chdir={ROOT}", f"--output={run_dir}/%x-%j.log"]
-        arguments = [*pipeline.options, "--run_dir", run_dir]
-        self.number = cluster.run(*command, ROOT / "launch/slurm/train.sbatch", *arguments)
+        hold(run_dir, held)
+        command = ["sbatch", "--parsable", HOLD, "--nodes=2", "--time=60", f"--chdir={ROOT}"]
+        command += [f"--output={run_dir}/%x-%j.log", ROOT / "launch/slurm/train.sbatch"]
+        self.number = cluster.run(*command, *pipeline.options, "--run_dir", run_dir)
         assert self.number.isdigit()
 
     def wait_for_start(self, count: int) -> None:
@@ -131,30 +133,50 @@ class Job:
 
         slurm.wait_until(begun, f"start {count}", TIMEOUT_SEC)
 
-    def wait_for_samples(self, more: int) -> None:
-        """Until the newest checkpoint is at least so many samples further than now."""
-
-        def newest() -> int:
-            return max((int(path.name.split("-")[1]) for path in checkpoint.newest_first(self.run_dir)), default=0)
-
-        begin = newest()
-        slurm.wait_until(lambda: newest() >= begin + more, f"{more} more samples", TIMEOUT_SEC)
-
     def end(self) -> dict[str, str]:
         return self.cluster.wait_for_end(self.number, TIMEOUT_SEC)
 
 
-def test_three_signals_are_three_requeues_and_the_same_weights(cluster, pipeline, tmp_path):
-    job = Job(cluster, pipeline, tmp_path / "requeued")
-    for count, more in ((1, 0), (2, 400), (3, 400)):  # the first one as soon as training has begun
+def hold(run_dir: Path, samples_seen: list[int]) -> None:
+    run_dir.mkdir(parents=True)
+    (run_dir / HELD).write_text(json.dumps(samples_seen))
+
+
+def wait_for_checkpoint(run_dir: Path, samples_seen: int, log_folder: Path) -> None:
+    path = run_dir / "checkpoints" / f"samples-{samples_seen:09d}"
+
+    def is_there() -> bool:
+        written = logs(log_folder)
+        assert not [line for line in written.splitlines() if line.startswith("error: ")], written
+        return path.exists()
+
+    slurm.wait_until(is_there, path.name, TIMEOUT_SEC)
+
+
+def test_signals_and_the_loss_of_a_node_are_requeues_and_the_same_weights(cluster, pipeline, tmp_path, pytestconfig):
+    """The first signal comes as soon as training has begun, with --thorough two more in its middle.
+
+    At last the second node's slurmd and processes are killed; it comes back, and the run with it.
+    """
+    run_dir, signals = tmp_path / "disturbed", [8, 200, 400] if pytestconfig.getoption("thorough") else [8]
+    job = Job(cluster, pipeline, run_dir, held=[*signals, 600])
+    for count, samples_seen in enumerate(signals, start=1):
         job.wait_for_start(count)
-        job.wait_for_samples(more)
+        if samples_seen > 8:
+            wait_for_checkpoint(run_dir, samples_seen, run_dir)
         cluster.run("scancel", "--batch", "--signal=USR1", job.number)
+    wait_for_checkpoint(run_dir, 600, run_dir)
+    assert cluster.job(job.number)["Restarts"] == str(len(signals))
+    cluster.lose_node(slurm.NODES[1])
+    (run_dir / HELD).unlink()
+    requeued = str(len(signals) + 1)
+    slurm.wait_until(lambda: cluster.job(job.number).get("Restarts") == requeued, "the requeue", TIMEOUT_SEC)
+    cluster.start_node(slurm.NODES[1])
     ended = job.end()
-    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "3"), logs(job.run_dir)
-    assert len((job.run_dir / "code/starts.jsonl").read_text().splitlines()) == 4
-    assert not (job.run_dir / "stopped").exists()
-    assert weights(job.run_dir) == weights(pipeline.run_dir)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", requeued), logs(run_dir)
+    assert len((run_dir / "code/starts.jsonl").read_text().splitlines()) == len(signals) + 2
+    assert not (run_dir / "stopped").exists()
+    assert weights(run_dir) == weights(pipeline.run_dir)
 
 
 def test_one_task_of_a_job_array_is_requeued_and_the_others_go_on(cluster, pipeline, tmp_path):
@@ -166,24 +188,21 @@ def test_one_task_of_a_job_array_is_requeued_and_the_others_go_on(cluster, pipel
         "#!/bin/bash\n#SBATCH --requeue --open-mode=append --ntasks-per-node=1\n"
         f'exec launch/slurm/train.sbatch {words} --run_dir "{tmp_path}/run-$SLURM_ARRAY_TASK_ID"\n'
     )
+    tasks = [tmp_path / f"run-{task}" for task in range(2)]
+    for run_dir in tasks:
+        hold(run_dir, [200])
     number = cluster.run(
-        "sbatch", "--parsable", "--array=0-1", "--nodes=1", "--exclusive", "--time=10", f"--chdir={ROOT}",
+        "sbatch", "--parsable", HOLD, "--array=0-1", "--nodes=1", "--exclusive", "--time=60", f"--chdir={ROOT}",
         f"--output={tmp_path}/task-%a.log", script,
     )  # fmt: skip
     assert number.isdigit()
-    tasks = [tmp_path / f"run-{task}" for task in range(2)]
-    saved = [run_dir / "checkpoints" for run_dir in tasks]
-
-    def going() -> bool:
-        written = logs(tmp_path)
-        assert "error: " not in written, written
-        return all(folder.is_dir() and list(folder.glob("samples-*")) for folder in saved)
-
-    slurm.wait_until(going, "both tasks' first checkpoints", TIMEOUT_SEC)
+    for run_dir in tasks:
+        wait_for_checkpoint(run_dir, 200, tmp_path)
     of_task = {f"{number}_{task}": cluster.job(f"{number}_{task}")["JobId"] for task in range(2)}
     (told,) = [task for task, job in of_task.items() if job == number]
     (other,) = of_task.keys() - {told}
     cluster.run("scancel", "--batch", "--signal=USR1", told)
+    (tasks[int(other[-1])] / HELD).unlink()
     ended = {task: cluster.wait_for_end(task, TIMEOUT_SEC) for task in (told, other)}
     assert {task: (job["JobState"], job["Restarts"]) for task, job in ended.items()} == {
         told: ("COMPLETED", "1"), other: ("COMPLETED", "0"),
@@ -193,24 +212,11 @@ def test_one_task_of_a_job_array_is_requeued_and_the_others_go_on(cluster, pipel
     ]
 
 
-def test_the_loss_of_a_node_is_survived(cluster, pipeline, tmp_path):
-    """The second node's slurmd and processes are killed in mid-run; it comes back, and the run with it."""
-    job = Job(cluster, pipeline, tmp_path / "bereft")
-    job.wait_for_start(1)
-    job.wait_for_samples(400)
-    cluster.lose_node(slurm.NODES[1])
-    slurm.wait_until(lambda: cluster.job(job.number).get("Restarts") == "1", "the requeue", TIMEOUT_SEC)
-    cluster.start_node(slurm.NODES[1])
-    ended = job.end()
-    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), logs(job.run_dir)
-    assert weights(job.run_dir) == weights(pipeline.run_dir)
-
-
 def test_a_users_mistake_ends_the_job_with_its_exit_code_and_no_requeue(cluster, pipeline, tmp_path):
     number = cluster.run(
         "sbatch", "--parsable", f"--chdir={ROOT}", f"--output={tmp_path}/log", ROOT / "launch/slurm/train.sbatch",
         "--config", ROOT / "configs/gaussian25.yaml",
     )  # fmt: skip
-    ended = cluster.wait_for_end(number, 30)
+    ended = cluster.wait_for_end(number, TIMEOUT_SEC)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "0")
     assert "error: --run-dir is missing" in (tmp_path / "log").read_text()

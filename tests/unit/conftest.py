@@ -7,7 +7,7 @@ import pytest
 from support.evaluated_run import evaluate_run
 from support.paths import ROOT
 
-_FOR_OTHERS = {"undisturbed", "fleet", "run_module"}
+_FOR_OTHERS = {"undisturbed", "fleet", "run_module", "run_training"}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,98 @@
+"""What goes wrong on one rank of a training run, in the place where a step has just ended."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import torch
+
+from n2s_dist.training import step
+from n2s_dist.training.state import TrainState
+
+SLOW_SEC = 0.2  # other programs delay a rank by tens of milliseconds
+
+
+def raises(run: TrainState) -> None:
+    raise ZeroDivisionError("a mistake in the program")
+
+
+def hangs_here(run: TrainState) -> None:
+    time.sleep(1_000)
+
+
+def holds_pythons_lock(run: TrainState) -> None:
+    """As a page of a mapped file does that comes from a server that is gone."""
+    sum(range(10**15))  # C code, which no signal interrupts
+
+
+def flips_a_bit(run: TrainState) -> None:
+    weight = next(run.model.network.parameters())
+    weight.data.view(torch.int32).view(-1)[0] ^= 1
+
+
+def fills_the_disk(run: TrainState) -> None:
+    """After the checkpoint that is being written beside the loop."""
+    if run.checkpoint_writer._pending is not None:
+        run.checkpoint_writer._pending.exception()  # waits
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(28, "No space left on device", str(run.run_dir))
+
+    os.fsync = no_space
+
+
+def turns_a_loss_into_nan(run: TrainState) -> None:
+    """Of the second crop in this rank's next portion."""
+    true_loss = step.method_loss
+
+    def broken(*arguments) -> torch.Tensor:
+        step.method_loss = true_loss
+        losses = true_loss(*arguments)
+        return losses * torch.tensor([1.0, float("nan")] + [1.0] * (len(losses) - 2))
+
+    step.method_loss = broken
+
+
+def is_slow(run: TrainState) -> None:
+    """From now on, in each loss."""
+    true_loss = step.method_loss
+
+    def slow(*arguments) -> torch.Tensor:
+        time.sleep(SLOW_SEC)
+        return true_loss(*arguments)
+
+    step.method_loss = slow
+
+
+def dies_while_saving(run: TrainState) -> None:
+    """In the next checkpoint, whose first file has been written."""
+
+    def die(descriptor: int) -> None:
+        if list((run.run_dir / "checkpoints").glob(".*.partial")):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.fsync = die
+
+
+def sets_the_clock_back(run: TrainState) -> None:
+    """By an hour, and again with each look at it."""
+    begin, looks = time.time(), iter(range(1, 10**9))
+    time.time = lambda: begin - 3_600 * next(looks)
+    time.time_ns = lambda: int(time.time() * 1e9)
+
+
+FAULTS: dict[str, Callable[[TrainState], None]] = {
+    f.__name__: f
+    for f in (
+        raises,
+        hangs_here,
+        holds_pythons_lock,
+        flips_a_bit,
+        fills_the_disk,
+        turns_a_loss_into_nan,
+        is_slow,
+        dies_while_saving,
+        sets_the_clock_back,
+    )
+}
