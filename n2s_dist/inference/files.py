@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from n2s_dist.utils.files import LONGEST_NAME, is_too_long
 
 _BAR_DELAY_SEC = 2
 _MOST_REMARKS = 3
+_IN_MEMORY = 2**20  # bytes of deviations that need no temporary folder
 
 
 def list_work(source: Path, out: Path, axes: str | None = None) -> list[tuple[ImageFile, Path]]:
@@ -112,7 +113,7 @@ def denoise_file(
     """
     remarks: list[str] = []
     repaired: list[int] = []  # of each image, where they are to be
-    with open_file(image) as file, TemporaryFile() as spool:
+    with open_file(image) as file, SpooledTemporaryFile(_IN_MEMORY) as spool:
         deviations = _Deviations(spool)
         contents = file.contents
         check_memory(image.path, contents, 2 * contents.dtype.itemsize + BYTES_PER_VALUE)

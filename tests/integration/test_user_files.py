@@ -4,13 +4,16 @@ What comes out is the right picture, or one line that names the file, exit code 
 """
 
 import json
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
+from support.denoisers import save_network
 from support.user_files import USER_FILES, UserFile
 
 from n2s_dist import denoise, load_denoiser
@@ -129,3 +132,14 @@ def open_by_pillow(path: Path) -> Image.Image | None:
         return opened
     except (OSError, ValueError, SyntaxError):
         return None
+
+
+def test_denoising_needs_no_folder_for_temporary_files(cli, tmp_path, monkeypatch):
+    network = save_network(tmp_path / "run", "gaussian:25")
+    Image.fromarray(skimage.data.astronaut()[:64, 100:180]).save(tmp_path / "noisy.png")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [])
+    words = (f"--checkpoint={network}", tmp_path / "noisy.png", tmp_path / "denoised.png", "--uncertainty")
+    done = cli(denoise.main, *words)
+    assert done.code == 0, done.err
+    assert (tmp_path / "denoised.png").exists() and (tmp_path / "denoised-std.png").exists()
