@@ -9,12 +9,15 @@ estimated, or is what the network was trained on.
 """
 
 import argparse
+from pathlib import Path
 
 from tqdm import tqdm
 
 from n2s_dist.images.axes import AXES_HELP, check_axes
-from n2s_dist.inference.files import denoise_file, list_work, spare_sources, std_path
+from n2s_dist.images.files import ImageFile
+from n2s_dist.inference.files import companions, denoise_file, list_work, spare_sources
 from n2s_dist.inference.network_choice import load_denoiser
+from n2s_dist.inference.posterior_samples import check_wanted
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.noise.calibration import on_scale_of
 from n2s_dist.noise.specification import parse_cell_noise
@@ -43,6 +46,14 @@ def main() -> None:
         "0.125 of the full scale; five times as slow"
     )  # fmt: skip
     parser.add_argument(
+        "--samples", type=int, default=0, metavar="N", help="also write N images that may lie behind the noisy one, "
+        "drawn from the posterior, to OUT-sample1 to OUT-sampleN; each takes 20 times as long as denoising, and an "
+        "image's memory"
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the samples: the same image and seed give the same ones (%(default)s)"
+    )
+    parser.add_argument(
         "--white", type=float, metavar="VALUE", help="what white is in the files, such as 4095 for 12 bits in files of "
         "16 (default: what the file says, or 255 or 65535 where its values go that far)"
     )  # fmt: skip
@@ -66,21 +77,19 @@ def main() -> None:
     if args.tile < 16:
         raise UserError(f"--tile is {args.tile}: tiles have at least 16 pixels a side")
 
+    check_wanted(args.samples, args.seed)
     if args.noise:
         parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
     _, white, black = on_scale_of(args.noise, args.white, args.black)
     denoise = load_denoiser(args.checkpoint, tile=args.tile)
     work = list_work(args.input, args.output, check_axes(args.axes))
     spare_sources(work)
-    targets = {target for _, target in work}
-    deviations = {std_path(target, several) for target in targets for several in (False, True)}
-    if args.uncertainty and deviations & targets:
-        raise UserError(f"{args.input} holds an image whose name ends in -std, as those of --uncertainty do: rename it")
-    if args.uncertainty and (long := next((path for path in sorted(deviations) if is_too_long(path.name)), None)):
-        raise UserError(f"{long} would have a name of more than {LONGEST_NAME} bytes: give the image a shorter one")
+    check_companions(work, args.uncertainty, args.samples)
     skipped = 0
-    wanted = {"noise": args.noise, "uncertainty": args.uncertainty, "ensemble": args.ensemble}
-    wanted["repair_hot_pixels"] = args.repair_hot_pixels
+    wanted = {
+        name: getattr(args, name)
+        for name in ("noise", "uncertainty", "ensemble", "repair_hot_pixels", "samples", "seed")
+    }
     for image, target in tqdm(work, unit="image", disable=len(work) == 1):
         try:
             for said in denoise_file(image, target, denoise, white, black, **wanted):
@@ -94,6 +103,17 @@ def main() -> None:
         raise UserError(f"none of the {len(work)} images of {args.input} could be denoised")
     wrote = str(work[0][1]) if len(work) == 1 else f"{len(work) - skipped} images to {args.output}"
     print(f"wrote {wrote}, skipped {skipped}" if skipped else f"wrote {wrote}")
+
+
+def check_companions(work: list[tuple[ImageFile, Path]], uncertainty: bool, samples: int) -> None:
+    """UserError where files beside the denoised images would have names that are taken or too long."""
+    taken = {path.resolve() for image, target in work for path in (image.path, target)}
+    for path in (beside for _, target in work for beside in sorted(companions(target, uncertainty, samples))):
+        if path.resolve() in taken:
+            raise UserError(f"{path} would be written beside a denoised image, and is another image: rename that one")
+        if is_too_long(path.name):
+            raise UserError(f"{path} would have a name of more than {LONGEST_NAME} bytes: give the image a shorter one")
+        taken.add(path.resolve())
 
 
 def command() -> None:

@@ -98,12 +98,26 @@ def _check_memory(given: Any) -> None:
         values = math.prod(given.size) * len(given.getbands())
     else:
         values = math.prod(getattr(given, "shape", ()))
-    need, free = values * BYTES_PER_VALUE, available_bytes() if values > _FEW else None
+    check_fits(values, BYTES_PER_VALUE)
+
+
+def check_fits(values: int, bytes_per_value: int) -> None:
+    """UserError where an image of so many values, samples counted, can't fit into memory."""
+    need, free = values * bytes_per_value, available_bytes() if values > _FEW else None
     if free is not None and need > free:
         raise UserError(
             f"an image of {values:,} values takes {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free: "
             "take a part of it, or a machine with more"
         )
+
+
+def stacked(images: list[Any]) -> Any:
+    """Of arrays or tensors one, with a first axis more; a list of PIL images as it is; None for none."""
+    if not images or isinstance(images[0], Image.Image):
+        return images or None
+    if isinstance(images[0], Tensor):
+        return torch.stack(images)
+    return np.ma.stack(images) if isinstance(images[0], np.ma.MaskedArray) else np.stack(images)
 
 
 def luma(images: ImageBatch) -> ImageBatch:

@@ -7,6 +7,7 @@ denoise = load_denoiser("hf://OWNER/REPO")                  # a network that som
 x_hat, info = denoise(noisy)                                # the noise is estimated
 x_hat, info = denoise(noisy, noise="gaussian:25", uncertainty=True, ensemble=True)
 x_hat, info = denoise(camera, white=4095, black=100)        # data that fill a part of 16 bits
+x_hat, info = denoise(noisy, noise="gaussian:25", samples=8)   # info.samples: eight images that may lie behind it
 """
 
 import time
@@ -21,10 +22,12 @@ from n2s_dist.images.scale import AlreadyOnUnitScale
 from n2s_dist.inference import arrays
 from n2s_dist.inference.hot_pixels import with_repairs
 from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.posterior_samples import check_can_sample, check_wanted, draw_samples
 from n2s_dist.inference.restraint import share_to_take
 from n2s_dist.inference.tiling import TILE, denoise_tiled
 from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.base import UNKNOWN, NoiseModel, families
 from n2s_dist.noise.calibration import calibration_of, on_scale_of
@@ -32,6 +35,7 @@ from n2s_dist.noise.specification import format_noise, format_training_noise, pa
 from n2s_dist.utils.errors import UserError
 
 _NEGLIGIBLE = 0.29 / 255  # the standard deviation of rounding
+_BYTES_PER_SAMPLE = 8  # and value, as a float and as it is given back
 _SUFFIXES = {1: "gray", 3: "color"}  # of shipped networks
 
 
@@ -44,6 +48,8 @@ class Info:
         estimated: whether that was estimated from the images themselves
         std: the posterior's standard deviation at each value on the 0-1 scale, where it was asked for: float32, a
             tensor for tensors and an array for all else, of the image's shape without transparency
+        samples: of the posterior, where they were asked for, of the kind and type of x_hat: an array or a tensor
+            [S, ...], or a list of PIL images
         seconds: that it took
         network: what did it: its path or name, where it was downloaded from, configuration and model
         one_plane: whether color images held one gray image each (arrays.one_plane)
@@ -57,6 +63,7 @@ class Info:
     network: checkpoint.Loaded
     one_plane: bool = False
     repaired: int | None = None
+    samples: Any = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,11 @@ class Wish:
     ensemble: bool
     progress: Callable[[int], Any] | None
     started: float
+    samples: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_wanted(self.samples, self.seed)
 
 
 class Denoiser:
@@ -93,6 +105,8 @@ class Denoiser:
         chroma_subsampled: bool | None = None,
         repair_hot_pixels: bool = False,
         progress: Callable[[int], Any] | None = None,
+        samples: int = 0,
+        seed: int = 0,
     ) -> tuple[Any, Info]:
         """Denoise one image or several of one size; returns x_hat, of the kind and type given, and what was done.
 
@@ -114,26 +128,31 @@ class Denoiser:
         chroma_subsampled: whether color went through JPEG at half its resolution, as most JPEGs' did; None asks a PIL
             image. The noise is then estimated from luma.
         progress: called with the number of pixels of each tile that is done.
+        samples: how many images to draw from the posterior, info.samples (inference/posterior_samples.py), at 20 times
+            the cost each. They take the memory of so many images. The same image and seed give the same samples.
 
         Memory is bounded by the image's own and a tile's. Raises UserError, a ValueError, for what is no image of this
         network's channels, for values that are infinite or of another scale, for negative ones where Poisson
         or Gamma noise is named, which has none, and for noise of a family that the network was not trained on.
         """
-        started = time.perf_counter()
+        wish = Wish(uncertainty, ensemble, progress, time.perf_counter(), samples, seed)
         images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels)
         plane = arrays.one_plane(images)
         images = plane if plane and self.channels == 1 else images
         self._check_channels(images.channels)
         images, (noises, estimated) = with_repairs(images, lambda those: self.noises_of(those, noise))
-        x_hat, info = self.denoise_with(images, noises, estimated, Wish(uncertainty, ensemble, progress, started))
+        x_hat, info = self.denoise_with(images, noises, estimated, wish)
         return x_hat, replace(info, one_plane=plane is not None)
 
     def denoise_with(
         self, images: arrays.ImageBatch, noises: list[NoiseModel], estimated: bool, wish: Wish
     ) -> tuple[Any, Info]:
         """What a call returns for opened images and their noises."""
-        for one in dict.fromkeys(noises if not estimated else []):
-            _check_negative(images, one)
+        for one in dict.fromkeys(noises):
+            if not estimated:
+                _check_negative(images, one)
+            if wish.samples:
+                check_can_sample(self.loaded, one)
         model = self._ensemble if wish.ensemble else self.loaded.model
         estimate, std = np.empty_like(images.pixels), None
         if wish.uncertainty:
@@ -149,12 +168,14 @@ class Denoiser:
         self._restrain(images, estimate, noises)
         if std is not None and images.repaired is not None:
             std[images.repaired] = np.nan  # nothing was measured there
+        drawn = self._samples(model, images.pixels, noises, estimate, wish)
         return images.restore(estimate), Info(
             noise=noises if estimated and images.several else noises[0],
             estimated=estimated,
             std=None if std is None else images.plain(std),
             seconds=time.perf_counter() - wish.started,
             network=self.loaded,
+            samples=arrays.stacked([images.restore(sample) for sample in drawn]),
             repaired=None if images.repaired is None else int(images.repaired.any(axis=-1).sum()),
         )
 
@@ -164,6 +185,19 @@ class Denoiser:
             missing = None if images.missing is None else images.missing[number]
             if (share := share_to_take(self.loaded.model, noisy, one, missing)) < 1:
                 estimate[number] = noisy + np.float32(share) * (estimate[number] - noisy)
+
+    def _samples(
+        self, model: ScoreModel, pixels: np.ndarray, noises: list[NoiseModel], estimate: np.ndarray, wish: Wish
+    ) -> Any:
+        """Samples of each image, float32 [S, N, H, W, C]; nothing where none were asked for."""
+        if not wish.samples:
+            return []
+        arrays.check_fits(pixels.size * wish.samples, _BYTES_PER_SAMPLE)
+        each = [
+            draw_samples(model, *one, wish.samples, wish.seed, self.tile, wish.progress)
+            for one in zip(pixels, noises, estimate, strict=True)
+        ]
+        return each[0][:, None] if len(each) == 1 else np.stack(each, axis=1)
 
     def _check_channels(self, channels: int) -> None:
         if channels == self.channels:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -17,6 +18,7 @@ from n2s_dist.images.user_files import check_memory, open_file, write_file
 from n2s_dist.inference.arrays import BYTES_PER_VALUE
 from n2s_dist.inference.denoiser import Denoiser, Info
 from n2s_dist.inference.network_choice import ShippedDenoiser
+from n2s_dist.inference.posterior_samples import STEPS
 from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_noise, format_training_noise
@@ -98,30 +100,44 @@ def std_path(target: Path, several: bool = False) -> Path:
     return target.with_name(f"{target.stem}-std.{'tif' if several else 'png'}")
 
 
+def sample_path(target: Path, number: int) -> Path:
+    """Where a sample that belongs to a denoised image goes, counted from 1."""
+    return target.with_name(f"{target.stem}-sample{number}{target.suffix}")
+
+
+def companions(target: Path, uncertainty: bool, samples: int) -> set[Path]:
+    """The files that are written beside a denoised image, or may be."""
+    deviations = {std_path(target, several) for several in (False, True)} if uncertainty else set()
+    return deviations | {sample_path(target, number) for number in range(1, samples + 1)}
+
+
 def denoise_file(
     image: ImageFile,
     target: Path,
     denoise: Denoiser | ShippedDenoiser,
     white: float | None = None,
     black: float | None = None,
+    samples: int = 0,
     **wanted: Any,
 ) -> list[str]:
     """Denoise all images of a file into another like it; returns what to know of it.
 
     white, black: the values that are 1 and 0 on the 0-1 scale, where neither the file says so nor its values fill their
-    type. wanted: what a denoiser takes. Raises UserError that names the file, with nothing written.
+    type. samples: how many to draw of each image, to files beside it. wanted: what else a denoiser takes. Raises
+    UserError that names the file, with nothing written.
     """
     remarks: list[str] = []
     repaired: list[int] = []  # of each image, where they are to be
-    with open_file(image) as file, SpooledTemporaryFile(_IN_MEMORY) as spool:
-        deviations = _Deviations(spool)
+    with open_file(image) as file, ExitStack() as open_files:
+        spools = (open_files.enter_context(SpooledTemporaryFile(_IN_MEMORY)) for _ in range(1 + samples))
+        deviations, *drawn = map(_Spool, spools)
         contents = file.contents
         check_memory(image.path, contents, 2 * contents.dtype.itemsize + BYTES_PER_VALUE)
         scale = file.find_scale(white, black)
         several = contents.images > 1
         # What the values of one image say, those of another may not.
         named = scale if several or contents.scale or white is not None or black is not None else None
-        total = contents.images * math.prod(contents.size)
+        total = contents.images * math.prod(contents.size) * (1 + samples * STEPS)
         with tqdm(total=total, unit="px", unit_scale=True, leave=False, delay=_BAR_DELAY_SEC) as bar:
 
             def denoised() -> Iterator[DecodedImage]:
@@ -134,6 +150,7 @@ def denoise_file(
                             black=named and named.black,
                             chroma_subsampled=contents.chroma_subsampled,
                             progress=bar.update,
+                            samples=samples,
                             **wanted,
                         )
                     except UserError as error:
@@ -142,12 +159,16 @@ def denoise_file(
                     if info.repaired is not None:
                         repaired.append(info.repaired)
                     if info.std is not None:
-                        deviations.add(std_picture(info.std))
+                        deviations.add(DecodedImage(std_picture(info.std)))
+                    for spool, sample in zip(drawn, info.samples if samples else [], strict=True):
+                        spool.add(DecodedImage(np.ma.getdata(sample), picture.alpha, picture.palette))
                     yield DecodedImage(np.ma.getdata(x_hat), picture.alpha, picture.palette)
 
             write_file(target, denoised(), replace(contents, scale=scale))
         if deviations.count:
-            write_file(std_path(target, several), deviations.pictures(), deviations.contents())
+            write_file(std_path(target, several), deviations.images(), deviations.contents())
+        for number, spool in enumerate(drawn, 1):
+            write_file(sample_path(target, number), spool.images(), replace(contents, scale=scale))
     more = len(remarks) - _MOST_REMARKS
     pixels = f"repaired {sum(repaired):,} hot or dead pixels of {len(repaired) * math.prod(contents.size):,}"
     return [
@@ -158,24 +179,27 @@ def denoise_file(
     ]
 
 
-class _Deviations:
-    """Standard deviations of a file's images, kept in another file until the images are written."""
+class _Spool:
+    """Images that belong to those of a file, kept in another file until those are written."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.count, self._stream = 0, stream
         self._shape: tuple[int, ...] = ()
 
-    def add(self, pixels: np.ndarray) -> None:
-        """pixels: uint16 [H, W, C]."""
-        self._shape = self._shape or pixels.shape
+    def add(self, image: DecodedImage) -> None:
+        self._shape = self._shape or image.pixels.shape
         self.count += 1
-        np.save(self._stream, pixels, allow_pickle=False)
+        for part in image:
+            np.save(self._stream, np.empty(0) if part is None else part, allow_pickle=False)
 
-    def pictures(self) -> Iterator[DecodedImage]:
+    def images(self) -> Iterator[DecodedImage]:
         self._stream.seek(0)
         for _ in range(self.count):
-            yield DecodedImage(np.load(self._stream, allow_pickle=False))
+            parts = (np.load(self._stream, allow_pickle=False) for _ in DecodedImage._fields)
+            pixels, *rest = parts
+            yield DecodedImage(pixels, *(part if part.size else None for part in rest))
 
     def contents(self) -> Contents:
+        """For a file of their own, of 16 bits."""
         height, width, channels = self._shape
         return Contents("", "array", (height, width), channels, np.dtype(np.uint16), self.count)

@@ -29,7 +29,7 @@ class ShippedDenoiser:
     images of a call. Withdrawn networks (models/pretrained.py) come last: they are taken for noise that no other was
     trained for, such as correlated noise. Noise that is not named is estimated by the network of the most families,
     withdrawn ones left aside, and checked by one that is told maps; an unknown level of a family by the network of the
-    fewest.
+    fewest. Samples take one that was trained for all of some ranges of levels.
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
@@ -48,23 +48,24 @@ class ShippedDenoiser:
         chroma_subsampled: bool | None = None,
         repair_hot_pixels: bool = False,
         progress: Callable[[int], Any] | None = None,
+        samples: int = 0,
+        seed: int = 0,
     ) -> tuple[Any, Info]:
         """As Denoiser's; gray images in color files or arrays are denoised as gray ones.
 
         Raises UserError also where no network for the image's channels is there.
         """
-        started = time.perf_counter()
+        wish = Wish(uncertainty, ensemble, progress, time.perf_counter(), samples, seed)
         images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels)
         plane = arrays.one_plane(images)
         images = plane or images
         images, (noises, estimated, asked) = with_repairs(images, lambda those: self.noises_of(those, noise))
         networks = self._networks(images.channels)
         whole = self._whole(networks)
-        fitting = [each for each in networks if all(map(each.loaded.is_for, noises))]
+        fitting = [each for each in (whole if samples else networks) if all(map(each.loaded.is_for, noises))]
         able = [each for each in whole if all(map(each.loaded.model.serves, noises))]
         able.sort(key=lambda each: max(_strangeness(each, noise) for noise in noises))
         chosen = next(chain(fitting, able, [asked]))
-        wish = Wish(uncertainty, ensemble, progress, started)
         x_hat, info = chosen.denoise_with(images, noises, estimated, wish)
         return x_hat, replace(info, one_plane=plane is not None)
 

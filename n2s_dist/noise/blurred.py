@@ -122,6 +122,10 @@ class Blurred(NoiseModel):
         return self.base.alike
 
     @property
+    def is_divisible(self) -> bool:  # type: ignore[override]
+        return self.base.is_divisible
+
+    @property
     def margin(self) -> int:  # type: ignore[override]
         return radius(self.width)
 

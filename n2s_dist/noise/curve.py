@@ -55,6 +55,7 @@ class Curve(NoiseModel):
     parameters = ()
     title = "Curve"
     told_as = ("poisson", "poisson-gaussian")
+    is_divisible = True
     text_form = "curve:VALUE=STD_VALUE=STD or curve:FILE.yaml"
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ class Gamma(NoiseModel):
     parameters = (Parameter("k", 10, 10_000, power=-1),)
     title = "Gamma, k = {}"
     is_nonnegative = True
+    is_divisible = True
     paper_sigma_a = (0.05, 0.001)
 
     def std(self, x: Any) -> Any:

@@ -30,6 +30,7 @@ class Gaussian(NoiseModel):
     family = "gaussian"
     parameters = (SIGMA,)
     title = "Gaussian, σ = {}"
+    is_divisible = True
     paper_sigma_a = (0.05, 0.001)
 
     def std(self, x: Any) -> Any:

@@ -83,6 +83,7 @@ class NoiseModel(ABC):
         text_form: how the family is written where its parameters are no plain numbers; then it has of_text and to_text
         is_stored_only: whether the loader can't draw it, so that it is stored with the tiles
         is_nonnegative: whether noisy values are never below 0
+        is_divisible: whether the mean of N noisy versions of an image has such noise again, of 1/sqrt(N) the deviation
         paper_sigma_a: ends of the paper's annealing in natural coordinates; None where there are none
     """
 
@@ -93,6 +94,7 @@ class NoiseModel(ABC):
     text_form: ClassVar[str] = ""
     is_stored_only: bool = False
     is_nonnegative: bool = False
+    is_divisible: bool = False
     paper_sigma_a: ClassVar[tuple[float, float] | None] = None
     width = 0.0  # of the noise's correlation, in pixels; only noise/blurred.py has another
     margin = 0  # pixels around a tile whose words its draw takes as well
@@ -147,6 +149,10 @@ class NoiseModel(ABC):
     @abstractmethod
     def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Noisy images, float64 of the shape of `clean`, [..., H, W, C], unclipped."""
+
+    def expose(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """As corrupt, but each value from random numbers of its own: what rounding does to one leaves the others."""
+        return self.corrupt(clean, rng)
 
     @abstractmethod
     def draw(self, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and the text of a specifica
 LOWEST_ZETA, LOWEST_STORED_ZETA = 1e-9, 2e-5
 _SLOTS = 256
 _FINE_STD = 20  # up to which each count has a slot of its own
+_DIRECT_MEAN = 20  # up to which quantiles are found count by count
 _KEEP_STEPS = 65536  # in which a slot's probability is counted: float32 holds such thresholds exactly
 
 
@@ -37,6 +38,7 @@ class Poisson(NoiseModel):
     parameters = (Parameter("zeta", LOWEST_ZETA, 1, power=1),)
     title = "Poisson, ζ = {}"
     is_nonnegative = True
+    is_divisible = True
     paper_sigma_a = (1.0, 0.5)  # in counts
 
     def std(self, x: Any) -> Any:
@@ -45,6 +47,9 @@ class Poisson(NoiseModel):
     def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Whole multiples of zeta."""
         return self.zeta * rng.poisson(clean / self.zeta)
+
+    def expose(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return self.zeta * poisson_quantiles(rng.random(clean.shape), clean / self.zeta)
 
     def draw(self, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:
         return draw_counts(self.zeta, clean, bits, arrays) * arrays.f32(self.zeta)
@@ -89,6 +94,24 @@ def check_countable(zeta: float) -> None:
             f"Poisson noise of zeta {zeta:g} can't be drawn or stored: photons are counted in 16 bits, so the least "
             f"zeta is {LOWEST_STORED_ZETA:g}"
         )
+
+
+def poisson_quantiles(share: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """The counts below or at which a Poisson law has `share`, in [0, 1), of its probability: float64 of their shape.
+
+    Exact for means up to 20; above, one in a hundred is off by one (Cornish & Fisher 1938), and none by more.
+    """
+    below, probability = share - np.exp(-mean), np.exp(-mean)
+    few = mean <= _DIRECT_MEAN
+    counts, count = np.zeros(mean.shape), 0
+    while (further := few & (below > 0)).any() and count < 10 * _DIRECT_MEAN:
+        count += 1
+        probability *= mean / count
+        counts += further
+        below -= probability
+    n, root = special.ndtri(np.clip(share, 1e-16, 1 - 1e-16)), np.sqrt(np.maximum(mean, _DIRECT_MEAN))
+    many = np.rint(mean + root * n + (n**2 - 1) / 6 + (n - n**3) / (72 * root))
+    return np.where(few, counts, many)
 
 
 @lru_cache(16)

@@ -38,6 +38,7 @@ class PoissonGaussian(NoiseModel):
     parameters = (Parameter("zeta", LOWEST_ZETA, 1, power=1), SIGMA, BLACK)
     title = "Poisson-Gaussian, ζ = {}, σ = {}"
     told_as = ("poisson",)
+    is_divisible = True
 
     @property
     def alike(self) -> Poisson:
@@ -55,6 +56,10 @@ class PoissonGaussian(NoiseModel):
 
     def corrupt(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         photons = self.zeta * rng.poisson(np.maximum(clean - self.black, 0) / self.zeta)
+        return photons + self.sigma * rng.standard_normal(clean.shape) + self.black
+
+    def expose(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        photons = Poisson(self.zeta).expose(np.maximum(clean - self.black, 0), rng)
         return photons + self.sigma * rng.standard_normal(clean.shape) + self.black
 
     def draw(self, clean: Any, bits: PixelBits, arrays: ArrayMath) -> Any:

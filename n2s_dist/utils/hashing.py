@@ -12,7 +12,7 @@ _FEISTEL_ROUNDS = 4
 # One number for each independent use of randomness, so that no two uses share a stream.
 STREAM_ORDER, STREAM_CROP, STREAM_ROW, STREAM_COLUMN, STREAM_PERTURBATION, STREAM_WEIGHTS = range(1, 7)
 STREAM_SHARDS, STREAM_WINDOW, STREAM_LEVEL, STREAM_SECOND_NOISE, STREAM_PROBE = 7, 8, 9, 10, 11
-STREAM_CAMERA = 12
+STREAM_CAMERA, STREAM_SAMPLE = 12, 13
 
 
 def mix64(x: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.eight_bit import read_image, to_uint8
 from n2s_dist.images.files import ImageFile
 from n2s_dist.images.user_files import read_picture, write_picture
-from n2s_dist.inference import acceptance, files
+from n2s_dist.inference import acceptance, files, posterior_samples
+from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled, std_picture
 from n2s_dist.models import checkpoint, pretrained
@@ -177,6 +178,41 @@ def test_uncertainty_and_ensemble(run, trained, photographs, tmp_path):
     for name in ("a.png", "a-std.png"):
         shutil.copy(noisy, tmp_path / "in" / name)
     assert "-std" in run(tmp_path / "in", tmp_path / "folder", "--uncertainty").error()
+
+
+def test_samples(cli, tmp_path, monkeypatch):
+    """Beside the denoised image, of its type and pages; of one seed the same, of another one others."""
+    monkeypatch.setattr(posterior_samples, "STEPS", 2)
+    pages = np.random.default_rng(0).integers(0, 65536, (2, 32, 40), np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", pages, photometric="minisblack")
+    words = ("--checkpoint=universal-gray", "--noise=gaussian:30", "--samples=2", tmp_path / "in.tif")
+    assert cli(denoise.main, *words, "--uncertainty", tmp_path / "out.tif").code == 0
+    names = ["out-sample1.tif", "out-sample2.tif", "out-std.tif", "out.tif"]
+    assert sorted(path.name for path in tmp_path.glob("out*")) == names
+    first, second, mean = (tifffile.imread(tmp_path / name) for name in (*names[:2], "out.tif"))
+    assert first.dtype == np.uint16 and first.shape == pages.shape
+    _, info = load_denoiser("universal-gray")(pages[1], noise="gaussian:30", samples=2)
+    assert np.abs(info.samples.astype(int) - [first[1], second[1]]).max() <= 1
+    assert np.abs(first - mean.astype(int)).mean() > 100 and np.abs(first - second.astype(int)).mean() > 100
+    assert cli(denoise.main, *words, tmp_path / "again.tif").code == 0
+    assert (tmp_path / "again-sample1.tif").read_bytes() == (tmp_path / "out-sample1.tif").read_bytes()
+    assert cli(denoise.main, *words, "--seed=1", tmp_path / "other.tif").code == 0
+    assert (tifffile.imread(tmp_path / "other-sample1.tif") != first).mean() > 0.9
+
+
+def test_samples_that_can_not_be_are_refused_first(cli, trained, photographs, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "a-sample2.png"):
+        shutil.copy(photographs / "coffee.png", tmp_path / "in" / name)
+    words = ("--noise=gaussian:30", tmp_path / "in")
+    assert "a-sample2.png would be written beside" in cli(denoise.main, "--samples=2", *words, tmp_path / "out").error()
+    one = (tmp_path / "in/a-sample2.png", tmp_path / "in/a.png")
+    assert "a-sample2.png would be written beside" in cli(denoise.main, "--samples=2", *one).error()
+    assert "1 to 256" in cli(denoise.main, "--samples=-1", *words, tmp_path / "out").error()
+    assert "seed of the samples is -3" in cli(denoise.main, "--seed=-3", *words, tmp_path / "out").error()
+    refused = cli(denoise.main, f"--checkpoint={trained}", "--samples=1", *one[:1], tmp_path / "out.png").error()
+    assert "samples take a network of many levels" in refused and "take universal-color" in refused
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
 def test_values_that_a_format_can_not_hold_are_named(run, tmp_path):
