@@ -14,7 +14,7 @@ from n2s_dist.images.files import KINDS
 from n2s_dist.inference import arrays
 from n2s_dist.inference.denoiser import Denoiser, Info, Wish, opened_with
 from n2s_dist.inference.hot_pixels import with_repairs
-from n2s_dist.inference.noise_estimation import checked_noise, color_from_luma, estimate_noise
+from n2s_dist.inference.noise_estimation import checked_noise, color_from_luma
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
@@ -95,13 +95,10 @@ class ShippedDenoiser:
         if finder is None:
             return plain
         gaps = [None] * len(plain) if images.missing is None else list(images.missing)
-        noises = []
-        for image, missing, own in zip(images.pixels, gaps, plain, strict=True):
-            if asked.loaded.model.noise.is_end(own):
-                noises.append(estimate_noise(finder, image, None, missing))
-            else:
-                noises.append(checked_noise(finder, image, own, missing))
-        return noises
+        return [
+            checked_noise(finder, image, own, not asked.loaded.model.noise.is_end(own), missing)
+            for image, missing, own in zip(images.pixels, gaps, plain, strict=True)
+        ]
 
     def _whole(self, networks: list[Denoiser]) -> list[Denoiser]:
         return [each for each in networks if each.loaded.is_universal] or networks

@@ -56,8 +56,7 @@ def estimate_noise(
     Deterministic; costs as much as denoising at most 450,000 pixels, or a million where the family is unknown. A level
     out of the range that the model was trained on comes back as that range's nearest end. Where the family is unknown,
     a model that is told maps (models/conditioning.py) estimates strength at each brightness and correlation instead
-    (instrument_estimation.py), and is told a twentieth more than that. Where that is white, Stein's identity has to
-    find about as much; else the image has no flat areas, and its white Gaussian noise is estimated.
+    (instrument_estimation.py), and is told a twentieth more than that.
 
     Raises UserError for an image too small or with values that are not finite, for a family that the model was not
     trained on, and for a model in image coordinates, whose score is of one level alone.
@@ -74,13 +73,9 @@ def estimate_noise(
     if model.condition_kind == "map" and family in (None, *_NOT_OF_ONE_LEVEL):
         found = find_level_function(model, _pieces(model, noisy, missing, _LARGE_PIECES))
         white = [each for each in candidates if each.constant_std is not None]
-        if family is None and white and not found.is_correlated:
-            pieces = _pieces(model, noisy, missing)
-            plain = _correct(model, pieces, white[0].first_guess(pieces.squares()), _CORRECTIONS)
-            if not found.agrees_with(plain, pieces.pixels.cpu().numpy()):
-                return plain  # strength at each brightness is texture's; Stein's identity tells that from noise
-            return noise_of_all(model, [found], formula=True).scaled(_SAFETY)
-        return noise_of_all(model, [found]).scaled(_SAFETY)
+        if found.is_even or family is not None or not white:
+            return noise_of_all(model, [found]).scaled(_SAFETY)
+        candidates = white  # texture everywhere: only the weakest noise is sure to do no harm
     if family is not None:
         candidates = [each for each in candidates if each.family == family]
     if not candidates:
@@ -97,15 +92,25 @@ def estimate_noise(
 
 
 def checked_noise(
-    model: ScoreModel, noisy: np.ndarray, plain: NoiseModel, missing: np.ndarray | None = None
+    model: ScoreModel, noisy: np.ndarray, plain: NoiseModel, holds: bool, missing: np.ndarray | None = None
 ) -> NoiseModel:
-    """An image's noise by a model that is told maps, where that is surely correlated; else `plain`, white noise.
+    """An image's noise by a model that is told maps, where that is surely noise and no texture; else `plain`.
 
-    noisy, missing: as of estimate_noise. Costs as much as denoising at most 600,000
-    pixels.
+    plain: white noise that another model estimated. holds: whether it may hold if noise is white; if it does not, white
+    noise of a formula is estimated, and where Stein's identity finds another strength of it, Gaussian noise. noisy,
+    missing: as of estimate_noise. Costs as much as denoising at most 600,000 pixels, or a million.
     """
     found = find_level_function(model, _pieces(model, noisy, missing, _LARGE_PIECES))
-    return noise_of_all(model, [found]).scaled(_SAFETY) if found.is_correlated else plain
+    if found.is_correlated:
+        return noise_of_all(model, [found]).scaled(_SAFETY)
+    white = next((each for each in _known(model) if each.constant_std is not None), None)
+    if holds or white is None:
+        return plain
+    pieces = _pieces(model, noisy, missing)
+    gaussian = _correct(model, pieces, white.first_guess(pieces.squares()), _CORRECTIONS)
+    if found.agrees_with(gaussian, pieces.pixels.cpu().numpy()):
+        return noise_of_all(model, [found], formula=True).scaled(_SAFETY)
+    return gaussian
 
 
 def color_from_luma(found: NoiseModel, gray: ScoreModel, color: ScoreModel) -> NoiseModel:

@@ -322,7 +322,7 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
         return Gaussian(0.12) if image.mean() < 0.5 else Poisson(0.05)
 
     monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
-    monkeypatch.setattr("n2s_dist.inference.network_choice.checked_noise", lambda _, image, plain, missing: plain)
+    monkeypatch.setattr("n2s_dist.inference.network_choice.checked_noise", lambda _, image, plain, *more: plain)
     assert check(noisy, "gaussian", "gaussian").estimated and asked == [1, 1]  # who estimates: one of one family
     found, info = denoise(noisy)
     assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [3]
@@ -388,15 +388,12 @@ def test_noise_that_formulas_do_not_fit_is_estimated_by_a_network_told_maps(colo
             assert model is shelf["white"].loaded.model
             return parse_noise(plain)
 
-        def by_maps(model, image, family=None, missing=None):
+        def by_maps(model, image, own, holds, missing):
             assert model is shelf["maps"].loaded.model
-            return weak
+            return (found or own) if holds else weak
 
         monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", by_formulas)
-        monkeypatch.setattr("n2s_dist.inference.network_choice.estimate_noise", by_maps)
-        monkeypatch.setattr(
-            "n2s_dist.inference.network_choice.checked_noise", lambda _, image, own, missing: found or own
-        )
+        monkeypatch.setattr("n2s_dist.inference.network_choice.checked_noise", by_maps)
         return load_denoiser()(color)[1]
 
     assert denoised("gaussian:20", None).noise == parse_noise("gaussian:20")
