@@ -8,7 +8,7 @@ import numpy as np
 
 from n2s_dist.config.schema import to_dict
 from n2s_dist.inference.noise_estimation import estimate_noise
-from n2s_dist.inference.restraint import share_to_take
+from n2s_dist.inference.restraint import restrained
 from n2s_dist.inference.tiling import TILE, Box, ReceptiveField, denoise_box, denoise_tiled
 from n2s_dist.inference.uncertainty import PROBES, Posterior, posterior_tiled
 from n2s_dist.losses.base import table_key
@@ -123,10 +123,7 @@ def _with(model: ScoreModel) -> Callable[[np.ndarray, NoiseModel, Box], np.ndarr
             estimate = denoise_tiled(model, noisy, noise)  # an image that had to stay whole, in bounded memory
         else:
             estimate = denoise_box(model, noisy, noise, box)
-        if (share := share_to_take(model, noisy, noise)) < 1:
-            own = box.of_array(noisy)
-            estimate = own + np.float32(share) * (estimate - own)
-        return estimate
+        return restrained(model, noisy, estimate, noise, box=box)
 
     return denoise
 

@@ -58,6 +58,11 @@ class ImageBatch:
     def channels(self) -> int:
         return self.pixels.shape[-1]
 
+    @property
+    def gaps(self) -> list[np.ndarray | None]:
+        """`missing` of each image."""
+        return [None] * len(self.pixels) if self.missing is None else list(self.missing)
+
 
 def opened(
     given: Any,

@@ -23,7 +23,7 @@ from n2s_dist.inference import arrays
 from n2s_dist.inference.hot_pixels import with_repairs
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.posterior_samples import check_can_sample, check_wanted, draw_samples
-from n2s_dist.inference.restraint import share_to_take
+from n2s_dist.inference.restraint import restrained
 from n2s_dist.inference.tiling import TILE, denoise_tiled
 from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.models import checkpoint, pretrained
@@ -165,7 +165,8 @@ class Denoiser:
                     estimate[part] = images.pixels[part]
                 else:
                     estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile, wish.progress)
-        self._restrain(images, estimate, noises)
+        for number, (image, one, missing) in enumerate(zip(images.pixels, noises, images.gaps, strict=True)):
+            estimate[number] = restrained(self.loaded.model, image, estimate[number], one, missing)
         if std is not None and images.repaired is not None:
             std[images.repaired] = np.nan  # nothing was measured there
         drawn = self._samples(model, images.pixels, noises, estimate, wish)
@@ -178,13 +179,6 @@ class Denoiser:
             samples=arrays.stacked([images.restore(sample) for sample in drawn]),
             repaired=None if images.repaired is None else int(images.repaired.any(axis=-1).sum()),
         )
-
-    def _restrain(self, images: arrays.ImageBatch, estimate: np.ndarray, noises: list[NoiseModel]) -> None:
-        """Take as much from each image as does it good."""
-        for number, (noisy, one) in enumerate(zip(images.pixels, noises, strict=True)):
-            missing = None if images.missing is None else images.missing[number]
-            if (share := share_to_take(self.loaded.model, noisy, one, missing)) < 1:
-                estimate[number] = noisy + np.float32(share) * (estimate[number] - noisy)
 
     def _samples(
         self, model: ScoreModel, pixels: np.ndarray, noises: list[NoiseModel], estimate: np.ndarray, wish: Wish
@@ -217,8 +211,7 @@ class Denoiser:
             return [model.noise.single] * len(images.pixels), False
         if noise is None or noise == UNKNOWN or noise in families():
             family = noise if noise in families() else None
-            gaps = [None] * len(images.pixels) if images.missing is None else list(images.missing)
-            each = zip(images.pixels, gaps, strict=True)
+            each = zip(images.pixels, images.gaps, strict=True)
             return [estimate_noise(model, image, family, missing) for image, missing in each], True
         named = choose_noise(self.loaded, noise if isinstance(noise, str) else format_noise(noise))
         return [named if isinstance(noise, str) else noise] * len(images.pixels), False

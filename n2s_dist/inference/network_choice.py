@@ -94,10 +94,9 @@ class ShippedDenoiser:
         finder = next((model for model in able if model.condition_kind == "map"), None)
         if finder is None:
             return plain
-        gaps = [None] * len(plain) if images.missing is None else list(images.missing)
         return [
             checked_noise(finder, image, own, not asked.loaded.model.noise.is_end(own), missing)
-            for image, missing, own in zip(images.pixels, gaps, plain, strict=True)
+            for image, missing, own in zip(images.pixels, images.gaps, plain, strict=True)
         ]
 
     def _whole(self, networks: list[Denoiser]) -> list[Denoiser]:

@@ -331,14 +331,19 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
     assert check(bright, None, "universal").noise == [Gaussian(0.12), Poisson(0.05)]
 
 
+def ship_these(monkeypatch, shelf: dict[str, Denoiser], offered: list[str]) -> None:
+    """Networks to choose among in place of those that come with the package; those not offered are withdrawn."""
+    monkeypatch.setattr(pretrained, "names", lambda: sorted(shelf))
+    monkeypatch.setattr(pretrained, "offered", lambda: offered)
+    monkeypatch.setattr("n2s_dist.inference.network_choice._load", lambda name, device, tile: shelf[name])
+
+
 def test_a_network_with_a_focus_is_taken_for_noise_there(color, monkeypatch):
     focused = ["--noise=gaussian:5-55", "--ardae.whole_range=true", "--ardae.focus=gaussian:22-28"]
     shelf = {
         "all": denoiser(3, RANGES), "focused": denoiser(3, *focused), "gaussian": denoiser(3, *focused[:2])
     }  # fmt: skip
-    for listed in ("names", "offered"):
-        monkeypatch.setattr(pretrained, listed, lambda: sorted(shelf))
-    monkeypatch.setattr("n2s_dist.inference.network_choice._load", lambda name, device, tile: shelf[name])
+    ship_these(monkeypatch, shelf, sorted(shelf))
     denoise = load_denoiser()
 
     def chosen(given, noise) -> str:
@@ -366,9 +371,7 @@ def test_a_withdrawn_network_is_taken_for_noise_that_no_other_was_trained_for(co
         "blurred": denoiser(3, "--noise=gaussian:5-55,gaussian:5-55+blur:0-1.5", "--network.condition=map"),
         "white": denoiser(3, RANGES),
     }
-    monkeypatch.setattr(pretrained, "names", lambda: sorted(shelf))
-    monkeypatch.setattr(pretrained, "offered", lambda: ["white"])
-    monkeypatch.setattr("n2s_dist.inference.network_choice._load", lambda name, device, tile: shelf[name])
+    ship_these(monkeypatch, shelf, ["white"])
     for noise, name in (("gaussian:25", "white"), ("poisson:0.05", "white"), ("gaussian:25+blur:1", "blurred")):
         assert load_denoiser()(color, noise)[1].network is shelf[name].loaded
 
@@ -378,9 +381,7 @@ def test_noise_that_formulas_do_not_fit_is_estimated_by_a_network_told_maps(colo
         "maps": denoiser(3, "--noise=gaussian:1-75,gaussian:5-55+blur:0-1.5", "--network.condition=map"),
         "white": denoiser(3, RANGES),
     }
-    monkeypatch.setattr(pretrained, "names", lambda: sorted(shelf))
-    monkeypatch.setattr(pretrained, "offered", lambda: ["white"])
-    monkeypatch.setattr("n2s_dist.inference.network_choice._load", lambda name, device, tile: shelf[name])
+    ship_these(monkeypatch, shelf, ["white"])
     correlated, weak = parse_noise("gaussian:20+blur:0.8"), parse_noise("gaussian:1.5")
 
     def denoised(plain: str, found: NoiseModel | None) -> Info:
