@@ -37,6 +37,9 @@ class Workers:
         context = multiprocessing.get_context("spawn")  # a forked copy of threads that others hold can hang
         # Workers multiply no matrices: without this, NumPy starts a thread for every core in each of them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        # glibc gives an image's memory back to the kernel after each image, and the next one has to be touched anew.
+        os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))
+        os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(256 * 2**20))
         self._pool = ProcessPoolExecutor(self.count, context, initializer=_end_with_parent, initargs=(os.getpid(),))
 
     def map(self, function: Callable[[T], R], work: Iterable[T]) -> Iterator[tuple[T, R]]:

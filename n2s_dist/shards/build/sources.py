@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from n2s_dist.utils.errors import RunFailed, UserError
 from n2s_dist.utils.files import as_utf8, sha256_file
 
 Size = tuple[int, int]  # (height, width)
+
+# A file up to this size is read once, and hashed and decoded from memory.
+_READ_WHOLE_BYTES = 64 * 2**20
 
 
 class StackPage(NamedTuple):
@@ -160,6 +164,8 @@ def opened(source: Source) -> Iterator[OpenSource]:
         yield OpenSource(_digest_of_folder(file.path), file)
         return
     with file.open() as stream:
+        if file.num_bytes <= _READ_WHOLE_BYTES:
+            stream = io.BytesIO(stream.read())
         found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         stream.seek(0)
         yield OpenSource(found, _StreamFile(**vars(file), stream=stream))

@@ -3,14 +3,17 @@
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from n2s_dist.images.decoded import DecodedImage
 from n2s_dist.images.eight_bit import as_eight_bits, read_image
+from n2s_dist.images.fast_png import imagecodecs
 from n2s_dist.images.files import KINDS
 from n2s_dist.images.scale import Scale
 from n2s_dist.images.user_files import check_measured, check_single, open_file
@@ -161,7 +164,7 @@ def _tiles_are_there(found: Written | None, job: Job, sha256: str, options: Buil
         return False
     with contextlib.suppress(OSError, ValueError):  # a shard that is gone, or too short
         tiles = read_tiles(found.places, tile_shape(job.size, options), dtype)
-        return combined([zlib.crc32(tile.data) for tile in tiles]) == found.content.crc32
+        return combined([crc32(tile.data) for tile in tiles]) == found.content.crc32
     return False
 
 
@@ -187,7 +190,7 @@ def write_tiles(job: Job, content: Iterator[np.ndarray]) -> int:
     # Samples of two nodes may share a page: without this, an NFS client may write all of it, stale neighbours too.
     flags = os.O_WRONLY | (getattr(os, "O_DSYNC", 0) if job.shared else 0) | getattr(os, "O_BINARY", 0)
     for i, tile in enumerate(content):
-        checksums.append(zlib.crc32(tile.data))
+        checksums.append(crc32(tile.data))
         description = plan.describe(job.source.name, tiles.row[i], tiles.column[i], job.size, checksums[i])
         parts = tar_format.sample_parts(plan.sample_key(tiles.number[i]), tile, description)
         assert sum(map(len, parts)) == tar_format.sample_size(int(tiles.npy_size[i]), int(tiles.json_size[i]))
@@ -215,6 +218,17 @@ def write_all(descriptor: int, parts: list, offset: int) -> None:
             written -= len(parts.pop(0))
         if written:
             parts[0] = memoryview(parts[0])[written:]
+
+
+@cache
+def _fast_crc32() -> Callable[[Any], int] | None:
+    codecs = imagecodecs()
+    return codecs.deflate_crc32 if codecs is not None and codecs.DEFLATE.available else None
+
+
+def crc32(data: Any) -> int:
+    """zlib's; by libdeflate in a seventh of the time, where imagecodecs is installed."""
+    return (_fast_crc32() or zlib.crc32)(data)
 
 
 def combined(checksums: list[int]) -> int:
