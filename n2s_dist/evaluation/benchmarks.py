@@ -40,6 +40,7 @@ KNOWN = {
     "cbsd68": Known(68, 3),
     "kodak24": Known(24, 3, (500, 500)),
     "kodak_full": Known(24, 3, (768, 512)),
+    "bsd300": Known(100, 3, (481, 321)),
     "cc15": Known(15, 3, (512, 512)),
     "fmd": Known(None, 1, (512, 512)),
 }

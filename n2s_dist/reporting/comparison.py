@@ -17,6 +17,7 @@ from n2s_dist.reporting.tables import difference
 
 _BENCHMARKS = {
     "bsd68": "BSD68", "set12": "Set12", "cbsd68": "CBSD68", "kodak24": "Kodak24", "kodak_full": "Kodak, whole",
+    "bsd300": "BSD300", "set14": "Set14",
 }  # fmt: skip
 _PROTOCOLS = {"float": "", "uint8_input": "8-bit input", "own_depth": "input of more than 8 bits"}
 # Published lines to see computed ones against, but for the one all are measured from.

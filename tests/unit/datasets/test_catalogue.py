@@ -14,7 +14,7 @@ REPOSITORY = ROOT / "shards"
 
 def test_the_repository_describes_these_data_sets():
     counts = {"div2k_train": 800, "div2k_valid": 100, "bsd400": 400, "cbsd68": 68, "bsd68": 68, "kodak24": 24,
-              "kodak_full": 24, "set12": 12, "mcmaster": 18, "urban100": 100}  # fmt: skip
+              "kodak_full": 24, "bsd300": 100, "set14": 14, "set12": 12, "mcmaster": 18, "urban100": 100}  # fmt: skip
     assert {name: find_dataset(name).images for name in known_names()} == counts
     table = (REPOSITORY.parent / "docs" / "datasets.md").read_text()
     for name, count in counts.items():

@@ -6,6 +6,7 @@ from n2s_dist.evaluation.published import method_name, paper_db, read_paper, rem
 from n2s_dist.noise.specification import format_noise, parse_noise
 
 BENCHMARKS = ("bsd68", "set12", "cbsd68", "kodak24")
+IMAGENET_BENCHMARKS = ("kodak_full", "bsd300", "set14")
 # Table 2 as it is printed: known, unknown, supervised; in the order of BENCHMARKS.
 TABLE_2 = """
 gaussian:25   29.12 28.95 29.20   30.13 30.08 30.36   30.85 30.78 31.10   31.89 31.78 32.20
@@ -37,6 +38,7 @@ def test_every_cell_of_table_2(line):
         ("sure", (28.78, 29.13, 30.23, 30.75)),
         ("noise2noise", (29.18, 30.33, 31.10, 32.20)),
         ("reproduction", (None, 22.96, 23.04, 23.01)),
+        ("ffdnet", (29.19, 30.43, 31.21, 32.13)),
         ("dncnn", (None, 30.44, 31.24, 32.14)),
         ("drunet", (None, 30.94, 31.69, 32.89)),
         ("restormer", (None, 31.08, 31.79, 32.93)),
@@ -46,6 +48,22 @@ def test_other_methods_at_sigma_25_alone(method, figures):
     assert tuple(paper_db("gaussian:25", "known", benchmark, method) for benchmark in BENCHMARKS) == figures
     assert paper_db("gaussian:50", "known", "cbsd68", method) is None
     assert paper_db("gaussian:25", "unknown", "cbsd68", method) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "figures"),
+    [
+        ("noise2noise_imagenet", (32.41, 31.04, 31.37)),
+        ("laine19", (32.40, 30.99, 31.36)),
+        ("blind2unblind", (32.27, 30.87, 31.27)),
+        ("neighbor2neighbor", (32.08, 30.79, 31.09)),
+        ("recorrupted2recorrupted", (32.25, 30.91, 31.32)),
+        ("supervised_imagenet", (32.43, 31.05, 31.40)),
+    ],
+)
+def test_methods_that_learned_from_images_of_imagenet(method, figures):
+    assert tuple(paper_db("gaussian:25", "known", benchmark, method) for benchmark in IMAGENET_BENCHMARKS) == figures
+    assert paper_db("gaussian:25", "known", "cbsd68", method) is None
 
 
 def test_what_is_not_published_is_none():
@@ -72,4 +90,4 @@ def test_the_files_names_are_those_the_project_writes():
     for method in read_paper()["methods"].values():
         assert method["source"] in read_paper()["sources"] and method["name"]
         for noise, row in (*method["known"].items(), *method.get("unknown", {}).items()):
-            assert format_noise(parse_noise(noise)) == noise and set(row) <= set(BENCHMARKS)
+            assert format_noise(parse_noise(noise)) == noise and set(row) <= {*BENCHMARKS, *IMAGENET_BENCHMARKS}
