@@ -97,8 +97,10 @@ def peak_mib(pid: int) -> float:
 
 
 def touch(folder: Path, num_bytes: int) -> None:
-    """Write and remove a file as large as the shards. Memory that a virtual machine has never used, or not for a while,
-    comes from its host page by page, several times slower than any program writes; the builder isn't to be timed by that.
+    """Write and remove a file as large as the shards.
+
+    Memory that a virtual machine has not used for a while comes from its host page by page, several times slower than
+    any program writes. That is not the builder's time.
     """
     place, zeros = folder / "touched", bytes(2**20)
     with place.open("wb") as out:

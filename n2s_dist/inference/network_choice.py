@@ -104,9 +104,10 @@ class ShippedDenoiser:
 
     def _asked(self, channels: int, noise: str | NoiseModel | None) -> Denoiser:
         """The network that estimates noise, of a family if that is named, or that reads a noise's text."""
-        family = noise.partition(":")[0] if isinstance(noise, str) else noise.family if noise else ""
-        if isinstance(noise, str) and ":" in noise:
-            named, whole = parse_noise(noise), self._whole(self._networks(channels))
+        named = parse_noise(noise) if isinstance(noise, str) and ":" in noise else noise
+        family = named.family if isinstance(named, NoiseModel) else named or ""
+        if isinstance(named, NoiseModel):
+            whole = self._whole(self._networks(channels))
             whole = [each for each in whole if each.loaded.model.serves(named)] or whole
         else:
             whole = self._whole(self._networks(channels, with_withdrawn=False))

@@ -312,7 +312,8 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
         assert check(noisy, noise, "gaussian").noise == Gaussian(20 / 255)
     for noise in ("poisson:0.05", Gamma(50)):
         assert not check(noisy, noise, "universal").estimated
-    for noise in (PoissonGaussian(0.01, 0.02), "gaussian:20+blur:0.7"):  # which no other was trained for
+    blurred = "gaussian:20+blur:0.7"
+    for noise in (PoissonGaussian(0.01, 0.02), blurred, parse_noise(blurred)):  # which no other was trained for
         assert not check(noisy, noise, "instrument").estimated
 
     asked = []

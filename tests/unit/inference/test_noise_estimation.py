@@ -20,7 +20,7 @@ from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
-from n2s_dist.noise.specification import format_noise, parse_training_noise
+from n2s_dist.noise.specification import format_noise, parse_noise, parse_training_noise
 from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import frozen_rng, name_key
@@ -202,6 +202,20 @@ def test_the_program_measures_errors_and_families(cli, load_tool, trained, photo
     figures = done.out.split("gaussian:25")[1].split()
     assert float(figures[0]) == pytest.approx(100 * np.mean([abs(row["error"]) for row in rows]), abs=0.01)
     assert "--every is 0" in cli(tool.main, f"--checkpoint={trained}", f"--images={photographs}", "--every=0").error()
+
+
+def test_the_program_measures_what_naming_nothing_costs(cli, load_tool, photographs, tmp_path):
+    tool, out = load_tool("measure_estimates"), tmp_path / "figures.json"
+    words = (f"--images={photographs}", "--count=1", "--crop=96", f"--json={out}")
+    assert cli(tool.main, *words, "--noise", "poisson-gaussian:0.02:5+blur:0.7").code == 0
+    (row,) = json.loads(out.read_text())
+    assert row["named_db"] > row["white_db"] > row["noisy_db"]  # white noise is told too little of this
+    found = parse_noise("poisson-gaussian:0.022:5.5+blur:0.6")
+    clean = np.linspace(0, 1, 32).reshape(4, 8, 1)
+    errors = tool.errors(found, parse_noise("poisson-gaussian:0.02:5+blur:0.7"), clean)
+    assert errors["gain"] == pytest.approx(0.1) and errors["read_noise"] == pytest.approx(0.1)
+    assert errors["width"] == pytest.approx(0.1)
+    assert "holds no images" in cli(tool.main, f"--images={tmp_path}").error()
 
 
 # --- where there is no noise ------------------------------------------------------------------------------
