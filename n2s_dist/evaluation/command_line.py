@@ -12,6 +12,7 @@ from n2s_dist.evaluation.methods import EvaluatedMethod, of_network, self_ensemb
 from n2s_dist.evaluation.noisy_files import NO_SCALE, NamedScale
 from n2s_dist.evaluation.protocols import MADE
 from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, check_images, product_cells, suite_cells
+from n2s_dist.inference.posterior_samples import check_can_sample, check_wanted
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.calibration import calibration_of, on_scale_of
 from n2s_dist.noise.specification import format_noise, parse_cell_noise
@@ -62,7 +63,7 @@ def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
 def open_denoisers(args: argparse.Namespace, paths: list[Path], device: torch.device) -> list[EvaluatedMethod]:
     """The networks of the checkpoints at `paths`, and what options add."""
     networks = [checkpoint.load(path, device) for path in paths]
-    denoisers = [of_network(loaded, args.uncertainty) for loaded in networks]
+    denoisers = [of_network(loaded, args.uncertainty, args.samples) for loaded in networks]
     if args.ensemble:
         denoisers += [self_ensemble(loaded) for loaded in networks]
     return [*denoisers, bm3d()] if args.bm3d else denoisers
@@ -76,6 +77,7 @@ def choose_cells(
         levels = (args.level,) if args.level in LEVELS else SUITES[args.suite].levels
         cells = suite_cells(args.suite, sources, denoisers, levels, args.protocol)
         check_images(cells)
+        check_samples(cells)
         return cells
     levels = LEVELS if args.level == "both" else (args.level or "known",)
     written = [_of_photographs(noise, named_scale(args)) if args.noisy else noise for noise in args.noise]
@@ -83,7 +85,15 @@ def choose_cells(
     folders = [source for source in sources.values() if isinstance(source, Benchmark)]
     cells = product_cells(folders, denoisers, noises, levels)
     check_images(cells)
+    check_samples(cells)
     return cells
+
+
+def check_samples(cells: list[Cell]) -> None:
+    """UserError where samples are wanted of noise or of a network that has none."""
+    for cell in cells:
+        if cell.denoiser and cell.denoiser.samples and cell.denoiser.loaded and cell.noise_model:
+            check_can_sample(cell.denoiser.loaded, cell.noise_model)
 
 
 def named_scale(args: argparse.Namespace) -> NamedScale:
@@ -141,6 +151,13 @@ def parser() -> argparse.ArgumentParser:
     add("--protocol", choices=MADE, default="float", help="uint8_input clips and rounds noisy images")
     add("--ensemble", action="store_true", help="also denoise by self-ensemble, in rows of its own")
     add("--uncertainty", action="store_true", help="also compare the posterior's deviation with the errors")
+    add(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --pictures: also draw so many samples of each posterior",
+    )
     add("--bm3d", action="store_true", help="also denoise by BM3D, told the level")
     add("--out", type=path_option, required=True, metavar="DIR", help="where results.json, table.md and table.csv go")
     add("--device", choices=["auto", "gpu", "cpu"], default="auto", help="auto: GPUs where there are any (%(default)s)")
@@ -159,6 +176,11 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--level is known, but nobody knows the noise of --suite {args.suite}: leave it out")
     if args.suite and args.noise:
         raise UserError(f"--noise is given, but --suite {args.suite} has its own: leave one of them out")
+    check_wanted(args.samples, args.seed)
+    if args.samples and not args.pictures:
+        raise UserError("--samples draws pictures: give --pictures as well")
+    if args.samples and (args.noisy or (args.suite and SUITES[args.suite].has_own_noise)):
+        raise UserError("--samples is for noise that is put on here: n2s denoise --samples draws those of photographs")
     if (args.white is not None or args.black is not None) and not args.noisy:
         raise UserError("--white and --black go with --noisy: clean images have 8 bits or fill 16")
     has_network = args.checkpoint or (args.suite and pretrained.offered())

@@ -8,6 +8,7 @@ import numpy as np
 
 from n2s_dist.config.schema import to_dict
 from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.posterior_samples import STEPS, draw_samples
 from n2s_dist.inference.restraint import restrained
 from n2s_dist.inference.tiling import TILE, Box, ReceptiveField, denoise_box, denoise_tiled
 from n2s_dist.inference.uncertainty import PROBES, Posterior, posterior_tiled
@@ -35,6 +36,7 @@ class EvaluatedMethod:
         checkpoint: what results call that network
         smallest_side: of the images that it takes, in pixels
         posterior: the estimate of a whole image with its standard deviation, where that is wanted; instead of denoise
+        samples: of the posterior [S, H, W, C], where they are wanted, of a noisy image, its noise and its estimate
         reader: of a method that is no network, the network that estimates unknown noise for it
     """
 
@@ -48,6 +50,7 @@ class EvaluatedMethod:
     checkpoint: str | None = None
     smallest_side: int = 1
     posterior: Callable[[np.ndarray, NoiseModel], Posterior] | None = None
+    samples: Callable[[np.ndarray, NoiseModel, np.ndarray], np.ndarray] | None = None
 
     @property
     def channels(self) -> int | None:
@@ -83,8 +86,8 @@ class EvaluatedMethod:
         return self.loaded is None or self.loaded.is_for(noise)
 
 
-def of_network(loaded: Loaded, uncertainty: bool = False) -> EvaluatedMethod:
-    """A checkpoint's network in one pass, or in a few more for the posterior's standard deviation as well."""
+def of_network(loaded: Loaded, uncertainty: bool = False, samples: int = 0) -> EvaluatedMethod:
+    """A checkpoint's network in one pass, or in more for the posterior's standard deviation or samples as well."""
     field = ReceptiveField.of(loaded.model)
     usual = EvaluatedMethod(
         table_key(loaded.config.method),
@@ -94,15 +97,23 @@ def of_network(loaded: Loaded, uncertainty: bool = False) -> EvaluatedMethod:
         loaded=loaded,
         checkpoint=str(loaded.path),
     )
-    if not uncertainty:
-        return usual
-    return replace(
-        usual,
-        digest=f"{usual.digest} {PROBES} probes",
-        passes=1.0 + PROBES,
-        receptive_field=None,
-        posterior=lambda noisy, noise: posterior_tiled(loaded.model, noisy, noise),
-    )
+    if uncertainty:
+        usual = replace(
+            usual,
+            digest=f"{usual.digest} {PROBES} probes",
+            passes=usual.passes + PROBES,
+            receptive_field=None,
+            posterior=lambda noisy, noise: posterior_tiled(loaded.model, noisy, noise),
+        )
+    if samples:
+        usual = replace(
+            usual,
+            digest=f"{usual.digest} {samples} samples",
+            passes=usual.passes + STEPS * samples,
+            receptive_field=None,
+            samples=lambda noisy, noise, mean: draw_samples(loaded.model, noisy, noise, mean, samples),
+        )
+    return usual
 
 
 def self_ensemble(loaded: Loaded) -> EvaluatedMethod:

@@ -102,7 +102,11 @@ class EvaluationWorker:
         around = np.clip(unclamped, 0, 1)
         noisy, estimate = box.of_array(all_noisy), box.of_array(around, wide)
         if unit.cell in self.shown:
-            self._keep(unit, to_uint8(noisy), to_uint8(estimate), std)
+            further = {} if std is None else {"std": (std_picture(std) >> 8).astype(np.uint8)}
+            if cell.denoiser.samples:
+                samples = cell.denoiser.samples(all_noisy, noise, unclamped)
+                further |= {f"sample-{number}": to_uint8(each) for number, each in enumerate(samples, 1)}
+            self._keep(unit, to_uint8(noisy), to_uint8(estimate), further)
         row = {"cell": unit.cell, "name": task.image.name, "box": list(box), "channels": channels}
         row |= {"estimated": format_noise(noise) if cell.level == UNKNOWN else None, "kept": unit.cell in self.shown}
         if not task.has_truth:
@@ -120,11 +124,12 @@ class EvaluationWorker:
         except UserError as error:
             raise UserError(f"{task.image.path}: {error}") from None
 
-    def _keep(self, unit: WorkUnit, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None) -> None:
+    def _keep(self, unit: WorkUnit, noisy: np.ndarray, denoised: np.ndarray, further: dict[str, np.ndarray]) -> None:
         """Write an image's pictures, or keep what a tile has of them until all ranks are done."""
         if unit.is_whole:
-            self._write(unit, noisy, denoised, std)
+            self._write(unit, noisy, denoised, further)
             return
+        assert not further, "these take whole images"
         path = self._kept(unit)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.stack([noisy, denoised]), allow_pickle=False)
@@ -149,13 +154,11 @@ class EvaluationWorker:
         for unit, tile in zip(units, tiles, strict=True):
             for whole, part in zip(both, tile, strict=True):
                 unit.box.of_array(whole)[:] = part
-        self._write(first, *both)
+        self._write(first, both[0], both[1], {})
         shutil.rmtree(self._kept(first).parent)
 
-    def _write(self, unit: WorkUnit, noisy: np.ndarray, denoised: np.ndarray, std: np.ndarray | None = None) -> None:
-        kinds = {"noisy": noisy, "denoised": denoised}
-        if std is not None:
-            kinds["std"] = (std_picture(std) >> 8).astype(np.uint8)
+    def _write(self, unit: WorkUnit, noisy: np.ndarray, denoised: np.ndarray, further: dict[str, np.ndarray]) -> None:
+        kinds = {"noisy": noisy, "denoised": denoised, **further}
         if unit.task.has_truth:
             source = self.cells[unit.cell].source
             assert source

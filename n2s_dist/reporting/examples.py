@@ -18,7 +18,7 @@ from n2s_dist.evaluation.results import ResultCell, picture_name
 from n2s_dist.reporting.comparison import cell_title
 from n2s_dist.utils.errors import UserError
 
-KINDS = ("clean", "noisy", "denoised", "std")
+KINDS = ("clean", "noisy", "denoised", "std", "sample-1", "sample-2")
 # All kinds of one pixel together take some three bytes of a page: this many make about 12 MiB.
 _PIXELS = 5_000_000
 _MAX_IMAGES = 8

@@ -25,7 +25,8 @@ _COLUMN_INCHES, _PAGE_INCHES = 3.4, 7.0
 _FONT: dict[Any, Any] = {"font.size": 8, "axes.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False}
 _DASHES: tuple[Any, ...] = ("-", "--", ":")
 _MAX_ROWS = 6
-_TITLES = {"clean": "clean", "noisy": "noisy", "denoised": "denoised", "std": "uncertainty"}
+_TITLES = {"clean": "clean", "noisy": "noisy", "denoised": "denoised", "std": "uncertainty",
+           "sample-1": "sample", "sample-2": "another sample"}  # fmt: skip
 
 
 def draw_all(
@@ -157,7 +158,7 @@ def draw_pictures(shown: list[ExampleImage]) -> Figure:
                 top = max(1, int(np.max(picture))) if kind == "std" else 255
                 gray = picture.mean(-1) if kind == "std" and picture.ndim == 3 else picture
                 panel.imshow(gray, cmap="magma" if kind == "std" else "gray", vmin=0, vmax=top, interpolation="none")
-                panel.set_title(_caption(each, kind), fontsize=7)
+                panel.set_title(_caption(each, kind), fontsize=7 if len(kinds) < 6 else 5.5)
     return figure
 
 

@@ -134,6 +134,7 @@ function chooseExhibit(index) {
       make("span", {textContent: caption(kind)}));
   }));
   $("about-std").hidden = !kinds().includes("std");
+  $("about-samples").hidden = !kinds().includes("sample-1");
   look(1, 0, 0);
   showSides();
   pick(exhibit.name);

@@ -2,7 +2,8 @@
 // The page's charts, and what all of its script uses. All that came from files becomes text, never markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id);
-const NAMES = {clean: "clean", noisy: "noisy", denoised: "denoised", std: "uncertainty"};
+const NAMES = {clean: "clean", noisy: "noisy", denoised: "denoised", std: "uncertainty",
+  "sample-1": "sample", "sample-2": "another sample"};
 const DASHES = ["", "6 4", "2 3"];
 
 function make(tag, properties = {}, ...children) {

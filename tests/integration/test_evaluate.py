@@ -20,8 +20,10 @@ from n2s_dist.evaluation.methods import of_network
 from n2s_dist.evaluation.partition import WorkUnit, cut
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.evaluation.worker import EvaluationWorker, image_row
+from n2s_dist.images.eight_bit import to_uint8
 from n2s_dist.images.files import list_images
 from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.posterior_samples import draw_samples
 from n2s_dist.inference.tiling import ReceptiveField, denoise_whole
 from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.metrics.base import BUILT_IN
@@ -207,8 +209,8 @@ def test_ensemble_deviations_and_estimated_levels_are_what_their_functions_give(
     """For a network that was never trained: the noisy image is made by hand, and each function called on it."""
     run_dir = save_network(tmp_path / "run")
     arguments = [f"--checkpoint={run_dir}", f"--benchmark=one={one_photograph}", f"--out={tmp_path / 'out'}"]
-    arguments += ["--noise=gaussian:25", "--level=both", "--ensemble", "--uncertainty", "--pictures", "--no-wandb"]
-    assert cli(evaluate.main, *arguments).code == 0
+    arguments += ["--noise=gaussian:25", "--level=both", "--ensemble", "--uncertainty", "--pictures", "--samples=2"]
+    assert cli(evaluate.main, *arguments, "--no-wandb").code == 0
     cells = {(cell["method"], cell["level"]): cell for cell in read(tmp_path / "out")["cells"]}
     assert cells.keys() == {(method, level) for method in ("n2s", "n2s+ensemble") for level in ("known", "unknown")}
 
@@ -227,10 +229,30 @@ def test_ensemble_deviations_and_estimated_levels_are_what_their_functions_give(
         assert cells["n2s", level]["posterior"] == pytest.approx(figures)
         assert not cells["n2s+ensemble", level]["posterior"]
         folder = tmp_path / f"out/pictures/gaussian_25-{level}/one"
-        assert {path.stem.split("-")[1] for path in folder.iterdir()} == {"clean", "noisy", "denoised", "std"}
+        assert {path.stem.partition("-")[2] for path in folder.iterdir()} == {
+            "clean", "noisy", "denoised", "std", "sample-1", "sample-2",
+        }  # fmt: skip
+        samples = to_uint8(draw_samples(model, noisy, noise, posterior.estimate, 2))
+        for number, sample in enumerate(samples, 1):
+            assert (np.asarray(Image.open(folder / f"coffee-sample-{number}.png")) == sample).all()
         shown = np.asarray(Image.open(folder / "coffee-std.png"))
         np.testing.assert_allclose(shown / 255 / 8, np.clip(posterior.std, 0, 0.125), atol=1 / 255 / 8)
     assert cells["n2s", "known"]["psnr_db"] != cells["n2s+ensemble", "known"]["psnr_db"]
+
+
+@pytest.mark.parametrize(
+    ("noise", "words", "reason"),
+    [
+        ("gaussian:5-50", ["--samples=2"], "--samples draws pictures: give --pictures as well"),
+        ("gaussian:5-50", ["--samples=-1", "--pictures"], "-1 samples are asked for"),
+        ("gaussian:25", ["--samples=2", "--pictures"], "samples take a network of many levels"),
+    ],
+)
+def test_samples_that_can_not_be_are_refused_at_once(cli, one_photograph, tmp_path, noise, words, reason):
+    run_dir = save_network(tmp_path / "run", noise)
+    arguments = [f"--checkpoint={run_dir}", f"--benchmark=one={one_photograph}", "--noise=gaussian:25", *words]
+    assert reason in cli(evaluate.main, *arguments, f"--out={tmp_path / 'out'}").error()
+    assert not (tmp_path / "out").exists()
 
 
 def test_photographs_of_unknown_noise_are_denoised_by_what_is_found(cli, one_photograph, tmp_path):
