@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import pickle
@@ -24,8 +25,9 @@ from n2s_dist.utils.files import sha256_file
 FILES = ("model.safetensors", "model.json", "training_state.pt")
 
 
-def small(*options: str) -> Config:
-    return read_config(["--network.widths=[4,8]", "--network.blocks=1", "--noise=gamma:50", *options])
+@functools.cache
+def small() -> Config:
+    return read_config(["--network.widths=[4,8]", "--network.blocks=1", "--noise=gamma:50"])
 
 
 def save(run_dir: Path, samples_seen: int, psnr: float | None = None, seed: int = 0) -> Path:
