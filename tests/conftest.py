@@ -3,9 +3,12 @@
 Everything runs on the CPU with one thread, where a repeated run is equal to the last bit.
 """
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy, which reads it when it is imported
+
 import importlib
 import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator

@@ -16,8 +16,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 from n2s_dist import evaluate as evaluation
 from n2s_dist import train as training
@@ -25,6 +27,7 @@ from n2s_dist.distributed import meeting, stop_signals
 from n2s_dist.training import loop
 from n2s_dist.training.state import TrainState
 from n2s_dist.utils.errors import run_command
+from support.paths import ROOT
 from support.patience import HANG_SEC
 from support.rank_faults import FAULTS
 
@@ -38,10 +41,15 @@ INTERRUPTED = [
 
 TIMEOUT_SEC = HANG_SEC
 _CONTEXT = multiprocessing.get_context("forkserver")
-# The last two are what training imports when it comes to its optimizer and its crops: three quarters of its start.
-_CONTEXT.set_forkserver_preload(
-    ["n2s_dist.train", "n2s_dist.evaluate", "torch._dynamo", "n2s_dist.loading.crop_pipeline"]
-)
+_CONTEXT.set_forkserver_preload(["support.warm_start"])
+
+
+@cache
+def _start_server() -> None:
+    """The process that ranks are forked from; before Python 3.13 it knows its parent's modules by PYTHONPATH alone."""
+    path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
+    with mock.patch.dict(os.environ, PYTHONPATH=path):
+        forkserver.ensure_running()
 
 
 def free_port() -> int:
@@ -132,6 +140,7 @@ class Fleet:
         patience_sec: float | None = None,
     ) -> None:
         folder.mkdir(parents=True)
+        _start_server()
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "1"}
         self.ranks, self._files = [], [folder / f"rank-{rank}" for rank in range(count)]
         for rank in range(count):

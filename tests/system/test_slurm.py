@@ -179,25 +179,51 @@ def test_signals_and_the_loss_of_a_node_are_requeues_and_the_same_weights(cluste
     assert weights(run_dir) == weights(pipeline.run_dir)
 
 
-def test_one_task_of_a_job_array_is_requeued_and_the_others_go_on(cluster, pipeline, tmp_path):
-    """Of two tasks, each on a node of its own, the one that has the whole array's number is told to leave."""
-    script = tmp_path / "array.sbatch"
-    options = [word for word in pipeline.options if not word.startswith("--seed")]
-    words = " ".join(f"'{word}'" for word in options)
+# In Python's place: freeze_run.py notes a start; training waits to be told, or for the file to go.
+STAND_IN = """
+import os, signal, sys, time
+from pathlib import Path
+
+run_dir = Path(sys.argv[-1])
+if sys.argv[1] == "tools/freeze_run.py":
+    with (run_dir / "starts").open("a") as stream:
+        print(os.environ["SLURM_JOB_ID"], file=stream)
+    print(run_dir)
+elif "n2s_dist.train" in sys.argv:
+    def leave(*_):
+        (run_dir / "stopped").touch()
+        sys.exit(1)
+
+    signal.signal(signal.SIGUSR1, leave)
+    (run_dir / "begun").touch()
+    while (run_dir / "held").exists() and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        time.sleep(0.05)
+"""
+
+
+def test_one_task_of_a_job_array_is_requeued_and_the_others_go_on(cluster, tmp_path):
+    """Of two tasks, each on a node of its own, the one that has the whole array's number is told to leave.
+
+    What training itself does when it is told, the test above has shown: here a small program stands in for it.
+    """
+    script, python = tmp_path / "array.sbatch", tmp_path / "python"
     script.write_text(
         "#!/bin/bash\n#SBATCH --requeue --open-mode=append --ntasks-per-node=1\n"
-        f'exec launch/slurm/train.sbatch {words} --run_dir "{tmp_path}/run-$SLURM_ARRAY_TASK_ID"\n'
+        f'exec launch/slurm/train.sbatch --run_dir "{tmp_path}/run-$SLURM_ARRAY_TASK_ID"\n'
     )
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{tmp_path}/stand_in.py" "$@"\n')
+    python.chmod(0o755)
     tasks = [tmp_path / f"run-{task}" for task in range(2)]
     for run_dir in tasks:
-        hold(run_dir, [200])
+        hold(run_dir, [])
     number = cluster.run(
-        "sbatch", "--parsable", HOLD, "--array=0-1", "--nodes=1", "--exclusive", "--time=60", f"--chdir={ROOT}",
-        f"--output={tmp_path}/task-%a.log", script,
+        "sbatch", "--parsable", f"--export=ALL,N2S_PYTHON={python}", "--array=0-1", "--nodes=1", "--exclusive",
+        "--time=60", f"--chdir={ROOT}", f"--output={tmp_path}/task-%a.log", script,
     )  # fmt: skip
     assert number.isdigit()
     for run_dir in tasks:
-        wait_for_checkpoint(run_dir, 200, tmp_path)
+        slurm.wait_until((run_dir / "begun").exists, f"{run_dir.name} to begin", TIMEOUT_SEC)
     of_task = {f"{number}_{task}": cluster.job(f"{number}_{task}")["JobId"] for task in range(2)}
     (told,) = [task for task, job in of_task.items() if job == number]
     (other,) = of_task.keys() - {told}
@@ -207,7 +233,7 @@ def test_one_task_of_a_job_array_is_requeued_and_the_others_go_on(cluster, pipel
     assert {task: (job["JobState"], job["Restarts"]) for task, job in ended.items()} == {
         told: ("COMPLETED", "1"), other: ("COMPLETED", "0"),
     }, logs(tmp_path)  # fmt: skip
-    assert [len((run_dir / "code/starts.jsonl").read_text().splitlines()) for run_dir in tasks] == [
+    assert [len((run_dir / "starts").read_text().splitlines()) for run_dir in tasks] == [
         2 if told.endswith(f"_{task}") else 1 for task in range(2)
     ]
 

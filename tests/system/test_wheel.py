@@ -23,7 +23,8 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     subprocess.run(["git", "clone", "--quiet", ROOT, source], check=True)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    build += ["--disable-pip-version-check", "-w", folder, source]
     subprocess.run(build, check=True)
     return next(folder.glob("n2s_dist-*.whl"))
 
@@ -53,7 +54,7 @@ def bare(wheel, tmp_path_factory) -> Path:
     for distribution in closure(INFERENCE).values():
         for file in distribution.files or []:
             source, target = Path(distribution.locate_file(file)), site / file
-            if ".." not in file.parts and source.suffix != ".pyc" and not target.exists():
+            if ".." not in file.parts and source.exists() and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(source)
     return programs
