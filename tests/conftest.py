@@ -98,7 +98,7 @@ def cpu(monkeypatch):
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Of programs that tests start: on the CPU, and with nothing of a launcher or of wandb."""
+    """Of programs that tests start: on the CPU, on one thread, and with nothing of a launcher or of wandb."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "ACCELERATE_", "TORCHELASTIC_"))}
     for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         inherited.pop(key, None)
@@ -109,6 +109,7 @@ def environment() -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": "",
         "WANDB_MODE": "disabled",
         "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": "1",
     }
 
 
