@@ -91,7 +91,7 @@ def test_a_hole_gets_the_median_of_the_neighbors_that_are_there():
 
 def frame() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A microscope's frame, its truth and what hot pixels add, in ADU."""
-    clean = CAMERA[150:278, 150:278, 0]
+    clean = CAMERA[150:310, 150:310, 0]
     noisy, truth = SCMOS.simulate(clean, 0, "scene")
     return noisy, truth, SCMOS.hot_signal(clean.shape, 0)
 
@@ -105,7 +105,7 @@ def test_a_repaired_frame_is_nearer_to_the_truth(noise):
     (plain, before), (repaired, info) = (
         denoise(noisy, noise, repair_hot_pixels=wanted, **scale) for wanted in (False, True)
     )
-    without, _ = dataclasses.replace(SCMOS, hot_pixels=0).simulate(CAMERA[150:278, 150:278, 0], 0, "scene")
+    without, _ = dataclasses.replace(SCMOS, hot_pixels=0).simulate(CAMERA[150:310, 150:310, 0], 0, "scene")
     ideal, _ = denoise(without, info.noise, **scale)
     worst, better, best = (psnr_db((each - 100.0) / 400, (truth - 100.0) / 400) for each in (plain, repaired, ideal))
     assert better > worst + 3 and better > best - 1
