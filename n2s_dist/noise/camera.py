@@ -1,11 +1,13 @@
 """A simulated camera: what it makes of a clean image, with noise and without.
 
     clean sRGB ──► linear light ──► camera color ──► sensor ──► Bayer mosaic ──► noise at an ISO, rounded     (raw)
-    raw ──► demosaicing ──► white balance ──► color matrix ──► tone curve ──► 8 bits ──► JPEG (if wanted)
+    raw ──► demosaicing ──► white balance ──► color matrix ──► denoising (if it has any) ──► tone curve ──► sharpening
+        (if it has any) ──► 8 bits ──► JPEG (if wanted)
 
-The same chain without noise, rounding of the raw and JPEG gives the truth. So both have what demosaicing does to edges,
-and what a camera can't hold is clipped in both. Taking an image apart follows Brooks et al. 2019 ("Unprocessing images
-for learned raw denoising"). One tunes by such images, since their truth is known; they are no benchmark.
+The same chain without noise, rounding of the raw and JPEG gives the truth. So both have what demosaicing, the camera's
+own denoising and sharpening do to edges, and what a camera can't hold is clipped in both. Taking an image apart follows
+Brooks et al. 2019 ("Unprocessing images for learned raw denoising"). One tunes by such images, since their truth is
+known; they are no benchmark.
 """
 
 import io
@@ -17,12 +19,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
-from n2s_dist.noise import demosaicing
+from n2s_dist.noise import camera_processing, demosaicing
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.hashing import STREAM_CAMERA, frozen_rng, name_key
 
+_STRONGEST, _WIDEST = 10, 16  # denoising and sharpening; their radii, in pixels
 _LINEAR_BELOW = 0.0031308  # of sRGB's curve (IEC 61966-2-1), in linear light
 
 
@@ -67,6 +71,12 @@ class Camera:
         color_matrix: from the camera's red, green and blue, balanced, to linear sRGB's; each row adds up to 1
         tone_curve: "srgb" or "srgb-contrast"
         demosaicing: "malvar" or "bilinear"
+        luma_denoising: strength of a guided filter of linear luma, in standard deviations of the noise there at the
+            ISO: structure of less contrast is smoothed; 0 for none
+        luma_radius: of its square windows, in pixels
+        chroma_smoothing: standard deviation of the Gaussian that linear chroma is blurred by, in pixels; 0 for none
+        sharpening: how many times what an unsharp mask takes from luma is added to it, after the tone curve; 0 for none
+        sharpening_radius: standard deviation of the mask's Gaussian, in pixels
     """
 
     kind: str
@@ -79,6 +89,11 @@ class Camera:
     color_matrix: tuple[tuple[float, ...], ...]
     tone_curve: str = "srgb"
     demosaicing: str = "malvar"
+    luma_denoising: float = 0.0
+    luma_radius: int = 1
+    chroma_smoothing: float = 0.0
+    sharpening: float = 0.0
+    sharpening_radius: float = 1.0
 
     def __post_init__(self) -> None:
         matrix, balance = np.array(self.color_matrix, float), np.array(self.white_balance, float)
@@ -93,6 +108,11 @@ class Camera:
             ),
             f"tone_curve is one of {', '.join(TONE_CURVES)}": self.tone_curve in TONE_CURVES,
             f"demosaicing is one of {', '.join(demosaicing.METHODS)}": self.demosaicing in demosaicing.METHODS,
+            f"luma_denoising lies from 0 to {_STRONGEST}": 0 <= self.luma_denoising <= _STRONGEST,
+            f"luma_radius lies from 1 to {_WIDEST}": self.luma_radius in range(1, _WIDEST + 1),
+            f"chroma_smoothing lies from 0 to {_WIDEST}": 0 <= self.chroma_smoothing <= _WIDEST,
+            f"sharpening lies from 0 to {_STRONGEST}": 0 <= self.sharpening <= _STRONGEST,
+            f"sharpening_radius is above 0 and at most {_WIDEST}": 0 < self.sharpening_radius <= _WIDEST,
         }
         for rule, holds in rules.items():
             if not holds:
@@ -133,14 +153,39 @@ class Camera:
 
     # --- from the sensor ------------------------------------------------------------------------------------
 
-    def develop(self, raw: np.ndarray, method: str | None = None) -> np.ndarray:
-        """Raw values [H, W] in ADU to an sRGB image: uint8 [H, W, 3]. method: of demosaicing; None for its own."""
+    def develop(self, raw: np.ndarray, iso: int, method: str | None = None) -> np.ndarray:
+        """Raw values [H, W] in ADU to an sRGB image: uint8 [H, W, 3].
+
+        iso: which the camera's denoising goes by. method: of demosaicing; None for its own. Raises UserError for an ISO
+        that the camera does not have.
+        """
         light = (raw - self.black_level) / (self.white_level - self.black_level)
         color = demosaicing.METHODS[method or self.demosaicing](light, self.bayer)
         balanced = np.clip(color * np.array(self.white_balance), 0, 1)
         tone, _ = TONE_CURVES[self.tone_curve]
-        shown = tone(np.clip(balanced @ self._matrix.T, 0, 1))
-        return np.rint(255 * shown).astype(np.uint8)
+        shown = tone(np.clip(self._denoise(balanced @ self._matrix.T, color, iso), 0, 1))
+        if self.sharpening:
+            shown = camera_processing.with_luma(
+                shown,
+                lambda luma: camera_processing.unsharp_mask(luma, self.sharpening, self.sharpening_radius),
+            )
+        return np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8)
+
+    def _denoise(self, linear: np.ndarray, light: np.ndarray, iso: int) -> np.ndarray:
+        """Its own denoising of linear sRGB [H, W, 3]. light: the camera's colors in 0-1 that this was made of."""
+        if self.luma_denoising:
+            epsilon = self.luma_denoising**2 * self._luma_variance(light, iso)
+            linear = camera_processing.with_luma(
+                linear, lambda luma: camera_processing.guided_filter(luma, self.luma_radius, epsilon)
+            )
+        return camera_processing.smooth_chroma(linear, self.chroma_smoothing) if self.chroma_smoothing else linear
+
+    def _luma_variance(self, light: np.ndarray, iso: int) -> np.ndarray:
+        """Of the noise of linear luma, [H, W], as if each pixel of the camera's colors [H, W, 3] had its own."""
+        scale = self.white_level - self.black_level
+        smooth = gaussian_filter(light, (self.luma_radius, self.luma_radius, 0), mode="mirror").clip(0, 1)
+        raw_variance = self.noise_at(iso).std(self.black_level + scale * smooth) ** 2 / scale**2
+        return raw_variance @ (camera_processing.LUMA @ self._matrix * np.array(self.white_balance)) ** 2
 
     def simulate(
         self, clean: np.ndarray, iso: int, seed: int, name: str, *, method: str | None = None, jpeg: int | None = None
@@ -154,8 +199,8 @@ class Camera:
             raise UserError(f"{name} has less than {demosaicing.SMALLEST_SIDE} pixels a side: give a larger image")
         seen = demosaicing.mosaic(self.unprocess(clean), self.bayer)
         raw = self.expose(seen, iso, frozen_rng(seed, STREAM_CAMERA, name_key(name)))
-        noisy = self.develop(raw, method)
-        return noisy if jpeg is None else through_jpeg(noisy, jpeg), self.develop(seen, method)
+        noisy = self.develop(raw, iso, method)
+        return noisy if jpeg is None else through_jpeg(noisy, jpeg), self.develop(seen, iso, method)
 
 
 def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
