@@ -21,6 +21,7 @@ import torch
 
 from n2s_dist.distributed.precision import full_precision
 from n2s_dist.inference import residuals
+from n2s_dist.inference.camera_jpegs import CalmStrengths, calm_strengths
 from n2s_dist.inference.level_function import LEAST_WIDTH, LevelFunction, fit_variance
 from n2s_dist.inference.pieces import Pieces
 from n2s_dist.inference.residuals import Residual, strengths
@@ -42,6 +43,7 @@ _UNEVEN, _TEXTURE = 0.5, 12 / 255  # what is less even and of no more than this 
 _SURE = 0.62  # what is as even as this is noise
 _FINE = 0.62  # of the strength at a scale of 2 pixels, at 1 pixel: sure noise with less is correlated
 _ENOUGH = 128  # side of the pieces in pixels: smaller ones hold too few coarse squares
+_KERNEL_HOLDS = 0.55  # of a level by the calmest places: where more is found, a Gaussian kernel holds
 _AGREEMENT = 0.25  # of two standard deviations, in logarithms
 _MOST_CORRECTION = 1.12  # of a standard deviation, by what the network takes of known noise
 _SEED = 0x696E7374
@@ -51,7 +53,8 @@ class Estimate(NamedTuple):
     """What was found in one image.
 
     low, high: the brightness that it was found at. is_even: it is noise, not texture. is_correlated: it is surely
-    noise, and correlated over pixels.
+    noise, and correlated over pixels. coarse: its standard deviation at a scale of 8 pixels. calm: what the calmest
+    places of a color image show.
     """
 
     function: LevelFunction
@@ -59,6 +62,19 @@ class Estimate(NamedTuple):
     high: float
     is_even: bool
     is_correlated: bool
+    coarse: float
+    calm: CalmStrengths | None
+
+    @property
+    def of_camera_jpeg(self) -> float | None:
+        """The standard deviation to tell as white noise where a camera has denoised its JPEG; None where none has.
+
+        Where noise is surely correlated, but no more than a Gaussian kernel holds, what was found with that is better.
+        """
+        if self.calm is None or not self.calm.is_smoothed:
+            return None
+        holds = not self.calm.is_growing and self.coarse > _KERNEL_HOLDS * self.calm.level
+        return None if self.is_correlated and holds else self.calm.level
 
     def agrees_with(self, white: NoiseModel, y: np.ndarray) -> bool:
         """Whether it is white, and over images y [N, C, H, W] as strong as a white noise, within a fourth."""
@@ -95,8 +111,11 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     finder = _Finder(model, counted, noisy.shape[1] == 1)
     told = finder.start
     guess = LevelFunction(np.full((noisy.shape[1], 3), _START.sigma**2), 0.0)
-    for _ in range(_ROUNDS):
+    calm = None
+    for number in range(_ROUNDS):
         clean = finder.denoised(pieces.pixels, told)
+        if number == 0 and min(noisy.shape[-2:]) >= _ENOUGH:
+            calm = calm_strengths(noisy - clean, clean, counted)
         for _ in range(2):  # flat areas depend on the guess
             found = residuals.measure(noisy - clean, clean, counted, guess.variance_of(clean))
             guess = LevelFunction(_fit(found, found.variance), found.width)
@@ -106,7 +125,8 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     strongest = float(np.sqrt(function.variance(np.full((len(function.coefficients), 1), high)).max()))
     is_even = found.evenness >= _UNEVEN or strongest > _TEXTURE
     correlated = found.evenness >= _SURE and min(noisy.shape[-2:]) >= _ENOUGH and found.relative[0] < _FINE
-    return Estimate(function, low, high, is_even, bool(correlated))
+    coarse = float(np.sqrt(function.variance_of(clean)[counted].mean())) * strengths(function.width)[-1]
+    return Estimate(function, low, high, is_even, bool(correlated), coarse, calm)
 
 
 def _fit(found: Residual, variance: np.ndarray) -> np.ndarray:

@@ -73,6 +73,8 @@ def estimate_noise(
     if model.condition_kind == "map" and family in (None, *_NOT_OF_ONE_LEVEL):
         found = find_level_function(model, _pieces(model, noisy, missing, _LARGE_PIECES))
         white = [each for each in candidates if each.constant_std is not None]
+        if white and family is None and found.of_camera_jpeg is not None:
+            return _white(model, white[0], found.of_camera_jpeg)
         if found.is_even or family is not None or not white:
             return noise_of_all(model, [found]).scaled(_SAFETY)
         candidates = white  # texture everywhere: only the weakest noise is sure to do no harm
@@ -97,13 +99,16 @@ def checked_noise(
     """An image's noise by a model that is told maps, where that is surely noise and no texture; else `plain`.
 
     plain: white noise that another model estimated. holds: whether it may hold if noise is white; if it does not, white
-    noise of a formula is estimated, and where Stein's identity finds another strength of it, Gaussian noise. noisy,
-    missing: as of estimate_noise. Costs as much as denoising at most 600,000 pixels, or a million.
+    noise of a formula is estimated, and where Stein's identity finds another strength of it, Gaussian noise. What a
+    camera's own denoising left of noise comes as strong Gaussian noise (camera_jpegs.py). noisy, missing: as of
+    estimate_noise. Costs as much as denoising at most 600,000 pixels, or a million.
     """
     found = find_level_function(model, _pieces(model, noisy, missing, _LARGE_PIECES))
+    white = next((each for each in _known(model) if each.constant_std is not None), None)
+    if white is not None and found.of_camera_jpeg is not None:
+        return _white(model, white, found.of_camera_jpeg)
     if found.is_correlated:
         return noise_of_all(model, [found]).scaled(_SAFETY)
-    white = next((each for each in _known(model) if each.constant_std is not None), None)
     if holds or white is None:
         return plain
     pieces = _pieces(model, noisy, missing)
@@ -111,6 +116,13 @@ def checked_noise(
     if found.agrees_with(gaussian, pieces.pixels.cpu().numpy()):
         return noise_of_all(model, [found], formula=True).scaled(_SAFETY)
     return gaussian
+
+
+def _white(model: ScoreModel, white: NoiseModel, std: float) -> NoiseModel:
+    """White noise of this standard deviation, within what the model was trained on. white: of any level."""
+    low, high = _range(model, white)
+    assert white.constant_std is not None
+    return white.with_values(float(np.clip(white.level * std / white.constant_std, low, high)))
 
 
 def color_from_luma(found: NoiseModel, gray: ScoreModel, color: ScoreModel) -> NoiseModel:

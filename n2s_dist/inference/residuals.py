@@ -97,7 +97,8 @@ def _quarters(values: np.ndarray, scale: int) -> tuple[np.ndarray, ...]:
     return means[..., :-1, :-1], means[..., :-1, 1:], means[..., 1:, :-1], means[..., 1:, 1:]
 
 
-def _energy(residual: np.ndarray, scale: int) -> np.ndarray:
+def energy(residual: np.ndarray, scale: int) -> np.ndarray:
+    """The squared strength of fields [..., H, W] at a scale in each square of twice as many pixels a side."""
     a, b, c, d = _quarters(residual, scale)
     return (0.5 * scale * (a - b - c + d)) ** 2
 
@@ -106,7 +107,7 @@ def _mean(values: np.ndarray, scale: int) -> np.ndarray:
     return np.mean(_quarters(values, scale), axis=0)
 
 
-def _whole(counted: np.ndarray, scale: int) -> np.ndarray:
+def whole_squares(counted: np.ndarray, scale: int) -> np.ndarray:
     """Which squares consist of pixels that count."""
     return np.logical_and.reduce([part == 1 for part in _quarters(counted.astype(np.float64), scale)])
 
@@ -122,12 +123,12 @@ def _flat_squares(whitened: np.ndarray, counted: np.ndarray, activity: np.ndarra
     """The mean energy in flat squares of the field [2, N, C, H, W] that has least, NaN where there are none."""
     if min(whitened.shape[-2:]) < 2 * scale:
         return float("nan")
-    whole = _whole(counted, scale)
+    whole = whole_squares(counted, scale)
     if not whole.any():
         return float("nan")
     active = np.broadcast_to(_mean(activity, scale), whole.shape)
     flat = whole & (active <= np.quantile(active[whole], _FLAT))
-    return max(min(float(_energy(field, scale)[flat].mean()) for field in whitened), _LEAST)
+    return max(min(float(energy(field, scale)[flat].mean()) for field in whitened), _LEAST)
 
 
 def _by_brightness(
@@ -138,7 +139,7 @@ def _by_brightness(
     fields: [2, N, C, H, W]; in each bin the one that has least energy gives the variance.
     """
     scale = _BRIGHTNESS_SCALE
-    energies, brightness, whole = _energy(fields, scale), _mean(clean, scale), _whole(counted, scale)
+    energies, brightness, whole = energy(fields, scale), _mean(clean, scale), whole_squares(counted, scale)
     active = np.broadcast_to(_mean(activity, scale), whole.shape)
     edges = bin_edges(clean, counted)
     x, variance, squares = np.zeros((3, clean.shape[1], BINS))
@@ -166,9 +167,9 @@ def _evenness(whitened: np.ndarray, counted: np.ndarray, activity: np.ndarray) -
     if min(whitened.shape[-2:]) < 2 * _WINDOW:
         return 1.0
     side = _WINDOW // scale
-    areas = _block_means(_energy(whitened, scale).mean(axis=1), side)
+    areas = _block_means(energy(whitened, scale).mean(axis=1), side)
     active = _block_means(_mean(activity, scale)[:, 0], side)
-    in_all = np.all(_whole(counted, scale), axis=1).astype(np.float64)
+    in_all = np.all(whole_squares(counted, scale), axis=1).astype(np.float64)
     whole = _block_means(np.asarray(in_all), side) >= _WHOLE
     if not whole.any():
         return 1.0
