@@ -69,12 +69,12 @@ class Estimate(NamedTuple):
     def of_camera_jpeg(self) -> float | None:
         """The standard deviation to tell as white noise where a camera has denoised its JPEG; None where none has.
 
-        Where noise is surely correlated, but no more than a Gaussian kernel holds, what was found with that is better.
+        There a Gaussian kernel does not hold, and the search with one ends far below what calm places show.
         """
         if self.calm is None or not self.calm.is_smoothed:
             return None
-        holds = not self.calm.is_growing and self.coarse > _KERNEL_HOLDS * self.calm.level
-        return None if self.is_correlated and holds else self.calm.level
+        holds = not self.calm.is_denoised and self.coarse > _KERNEL_HOLDS * self.calm.level
+        return None if holds else self.calm.level
 
     def agrees_with(self, white: NoiseModel, y: np.ndarray) -> bool:
         """Whether it is white, and over images y [N, C, H, W] as strong as a white noise, within a fourth."""
