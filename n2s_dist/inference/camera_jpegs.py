@@ -28,7 +28,9 @@ _CHANNELS = 2  # in which a pixel must count: of saturated colors one is clipped
 _HALF = 0.5  # the share of a square that must count at each scale
 _LUMA = np.array([0.299, 0.587, 0.114])
 _TO_FIELDS = np.stack([_LUMA, np.array([1, 0, 0]) - _LUMA, np.array([0, 0, 1]) - _LUMA])  # luma, R - Y, B - Y
-_FINE_CHROMA = 0.22  # of its strength at 4 pixels, at 1 pixel: JPEGs and cameras that smooth it leave less
+_FINE_CHROMA = 0.24  # of its strength at 4 pixels, at 1 pixel: JPEGs and cameras that smooth it leave less
+_FINE_OF_STRONG = 0.12  # the same where there is more at 1 pixel than this: white noise is, with coarse texture
+_ROUNDING = 1 / 255
 _FINE_LUMA = 0.7  # of its strength at 2 pixels, at 1 pixel: sharp texture and white noise have more
 _GROWING_CHROMA = 1.7  # times its strength at 4 pixels, at 8 pixels
 _DENOISED_LUMA = 0.44  # of its strength at 2 pixels, at 1 pixel: bilinear demosaicing leaves 0.46
@@ -47,7 +49,8 @@ class CalmStrengths(NamedTuple):
     @property
     def is_smoothed(self) -> bool:
         """Whether a camera or JPEG has taken the fine part of chroma, and luma is no sharp texture."""
-        return bool(self.chroma[0] < _FINE_CHROMA * self.chroma[2] and self.luma[0] < _FINE_LUMA * self.luma[1])
+        most = _FINE_CHROMA if self.chroma[0] < _ROUNDING else _FINE_OF_STRONG
+        return bool(self.chroma[0] < most * self.chroma[2] and self.luma[0] < _FINE_LUMA * self.luma[1])
 
     @property
     def is_denoised(self) -> bool:
