@@ -42,6 +42,7 @@ _ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
 _UNEVEN, _TEXTURE = 0.5, 12 / 255  # what is less even and of no more than this standard deviation is texture
 _SURE = 0.62  # what is as even as this is noise
 _FINE = 0.62  # of the strength at a scale of 2 pixels, at 1 pixel: sure noise with less is correlated
+_SURER, _NARROW = 0.72, 0.72  # the same of more even noise, for narrow kernels: those of 0.5 pixels have 0.66
 _ENOUGH = 128  # side of the pieces in pixels: smaller ones hold too few coarse squares
 _KERNEL_HOLDS = 0.55  # of a level by the calmest places: where more is found, a Gaussian kernel holds
 _AGREEMENT = 0.25  # of two standard deviations, in logarithms
@@ -124,7 +125,8 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     function = finder.corrected(guess, found, clean, told, (low, high))
     strongest = float(np.sqrt(function.variance(np.full((len(function.coefficients), 1), high)).max()))
     is_even = found.evenness >= _UNEVEN or strongest > _TEXTURE
-    correlated = found.evenness >= _SURE and min(noisy.shape[-2:]) >= _ENOUGH and found.relative[0] < _FINE
+    fine = _FINE if found.evenness < _SURER else _NARROW
+    correlated = found.evenness >= _SURE and min(noisy.shape[-2:]) >= _ENOUGH and found.relative[0] < fine
     coarse = float(np.sqrt(function.variance_of(clean)[counted].mean())) * strengths(function.width)[-1]
     return Estimate(function, low, high, is_even, bool(correlated), coarse, calm)
 
