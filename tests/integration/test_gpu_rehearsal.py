@@ -80,13 +80,13 @@ def report(photographs, tmp_path_factory, environment, pytestconfig) -> dict[str
     if not torch.version.cuda and not shutil.which("g++"):
         pytest.skip("no g++, which compiles the device that does nothing")
     folder = tmp_path_factory.mktemp("rehearsal")
-    instrument = yaml.safe_load((ROOT / "configs/instrument.yaml").read_text())["noise"]
-    noises = {"clean": None, "gaussian": "gaussian:5-55", "universal": "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"}
-    noises["instrument"] = instrument
-    for kind, noise in noises.items():
-        for suffix, gray in (("", False), ("_gray", True))[: 2 if noise else 1]:
-            options = BuildOptions(tile_size=96, gray=gray, validation_fraction=0.2, noise=noise)
-            build_shards([str(photographs)], folder / f"{kind}{suffix}", options, workers=1)
+    noises = {kind: "gaussian:5-55" for kind in ("gaussian", "gaussian_gray")}
+    noises |= {kind: "gaussian:5-55,poisson:0.005-0.1,gamma:20-200" for kind in ("universal", "universal_gray")}
+    for kind in ("instrument", "instrument_gray"):
+        noises[kind] = yaml.safe_load((ROOT / f"configs/{kind}.yaml").read_text())["noise"]
+    for kind, noise in {"clean": None, **noises}.items():
+        options = BuildOptions(tile_size=96, gray="gray" in kind, validation_fraction=0.2, noise=noise)
+        build_shards([str(photographs)], folder / kind, options, workers=1)
     library = pytestconfig.cache.mkdir("fake_cuda")
     command = [sys.executable, str(ROOT / "tests/support/gpu_rehearsal.py"), "--library", str(library)]
     command += ["--shards", str(folder), "--out", str(folder / "report.json")]
