@@ -80,8 +80,8 @@ def report(photographs, tmp_path_factory, environment, pytestconfig) -> dict[str
     if not torch.version.cuda and not shutil.which("g++"):
         pytest.skip("no g++, which compiles the device that does nothing")
     folder = tmp_path_factory.mktemp("rehearsal")
-    noises = {kind: "gaussian:5-55" for kind in ("gaussian", "gaussian_gray")}
-    noises |= {kind: "gaussian:5-55,poisson:0.005-0.1,gamma:20-200" for kind in ("universal", "universal_gray")}
+    noises = dict.fromkeys(("gaussian", "gaussian_gray"), "gaussian:5-55")
+    noises |= dict.fromkeys(("universal", "universal_gray"), "gaussian:5-55,poisson:0.005-0.1,gamma:20-200")
     for kind in ("instrument", "instrument_gray"):
         noises[kind] = yaml.safe_load((ROOT / f"configs/{kind}.yaml").read_text())["noise"]
     for kind, noise in {"clean": None, **noises}.items():
