@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+import yaml
 from support.paths import ROOT
 
 GIVEN = {"parameters": 1e6, "flops_per_crop": 1e9, "crop_bytes": 12_288, "tile_bytes": 196_608}
@@ -53,11 +54,15 @@ def test_the_models_tables_are_printed_from_the_configuration(tools, cli):
     assert done.out in (ROOT / "docs" / "scaling.md").read_text(), "docs/scaling.md shows other figures"
 
 
-def test_two_ranks_and_two_threads_are_measured_in_turns(tools, cli, tmp_path):
-    """One short turn each: the figures hang together, whatever this machine is."""
+def test_two_ranks_and_two_threads_are_measured_in_turns(tools, cli, random_images, tmp_path, monkeypatch):
+    """One short turn each, of few pixels: the figures hang together, whatever this machine is."""
     _, tool = tools
-    out = tmp_path / "scaling.json"
-    arguments = [f"--config={ROOT / 'configs/demo.yaml'}", f"--json={out}", "--steps=1", "--turns=1"]
+    monkeypatch.setattr(tool, "photographs_folder", lambda scratch: random_images(1, 256, 256))
+    out, config = tmp_path / "scaling.json", tmp_path / "small.yaml"
+    settings = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
+    settings["data"]["crop_size"], settings["network"] = 16, {"widths": [8, 8], "blocks": 1}
+    config.write_text(yaml.safe_dump(settings))
+    arguments = [f"--config={config}", f"--json={out}", "--steps=1", "--turns=1"]
     assert cli(tool.main, *arguments).code == 0
     result = json.loads(out.read_text())
     ratios, figures = result["ratios"], result["figures"]

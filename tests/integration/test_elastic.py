@@ -25,8 +25,9 @@ def test_a_run_on_one_then_two_then_one_rank_trains_on_every_position_once(fleet
     """
     whole = fleet(1, [*tiny, *PLAN, "--run_dir", tmp_path / "whole"])
     fleets, starts, said = [], [0], []
-    for count, until in ((1, 100), (2, 250), (1, TOTAL)):
-        fleets.append(fleet(count, [*tiny, *PLAN, "--run_dir", tmp_path / "run"]))
+    for count, until in ((1, 104), (2, 248), (1, TOTAL)):
+        arguments = [*tiny, *PLAN, "--run_dir", tmp_path / "run"]
+        fleets.append(fleet(count, arguments, fault="is_held" if until < TOTAL else "", on=count - 1, at=until))
         fleets[-1].wait_for(until)
         if until < TOTAL:
             fleets[-1].signal(signal.SIGUSR1, count - 1)
@@ -37,7 +38,7 @@ def test_a_run_on_one_then_two_then_one_rank_trains_on_every_position_once(fleet
 
     for micro_batches, text in zip((4, 2, 4), said, strict=True):
         assert f"each {micro_batches} x 2 crops a step" in text
-    assert 100 <= starts[1] < starts[2] < TOTAL
+    assert 104 <= starts[1] < starts[2] < TOTAL
     assert trained_positions(fleets, starts) == trained_positions([whole], [0]) == list(range(TOTAL))
 
     begin = flat(start(read_config([*tiny, *PLAN, f"--run_dir={tmp_path / 'begin'}"])).model.state_dict())

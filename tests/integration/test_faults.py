@@ -36,20 +36,20 @@ def newest(tmp_path: Path) -> str:
 
 
 def test_a_rank_that_raises_ends_the_other_with_a_line(fleet, arguments, tmp_path):
-    ranks = fleet(2, arguments, fault="raises", on=1, at=200)
-    ranks.wait_for(200)
+    ranks = fleet(2, arguments, fault="raises", on=1, at=104)
+    ranks.wait_for(104)
     begin = time.monotonic()
     assert ranks.wait() == [1, 1]
     assert time.monotonic() - begin < SOON_SEC
     assert "ZeroDivisionError: a mistake in the program" in ranks.text("err")
     (line,) = ranks.errors()
     assert "lost another rank" in line and "run the same command again" in line
-    assert newest(tmp_path) == "samples-000000160"
+    assert newest(tmp_path) == "samples-000000080"
 
 
 def test_a_rank_that_is_killed_ends_the_other_with_a_line(fleet, arguments, tmp_path):
-    ranks = fleet(2, arguments)
-    ranks.wait_for(200)
+    ranks = fleet(2, arguments, fault="is_held", on=0, at=104)
+    ranks.wait_for(104)
     begin = time.monotonic()
     ranks.signal(signal.SIGKILL, 0)
     assert ranks.wait() == [-signal.SIGKILL, 1]
@@ -60,8 +60,8 @@ def test_a_rank_that_is_killed_ends_the_other_with_a_line(fleet, arguments, tmp_
 
 
 def test_a_rank_that_hangs_is_found_and_all_ranks_say_where_they_are(fleet, arguments, tmp_path):
-    ranks = fleet(2, [*arguments, "--train.hang_sec=3"], fault="hangs_here", on=1, at=200)
-    ranks.wait_for(200)
+    ranks = fleet(2, [*arguments, "--train.hang_sec=3"], fault="hangs_here", on=1, at=104)
+    ranks.wait_for(104)
     begin = time.monotonic()
     assert ranks.wait() == [1, 1]
     assert 2.5 < time.monotonic() - begin < SOON_SEC
@@ -72,23 +72,23 @@ def test_a_rank_that_hangs_is_found_and_all_ranks_say_where_they_are(fleet, argu
         assert stacks.startswith(said) and stacks.count("hread 0x") > 2
         assert sum(line.startswith(said) and f"stacks-rank-{rank}.txt" in line for line in ranks.errors()) == 1
     assert "in hangs_here" in ranks.text("err")
-    assert newest(tmp_path) == "samples-000000160"
+    assert newest(tmp_path) == "samples-000000080"
 
 
 def test_a_rank_that_hangs_with_pythons_lock_held_is_ended_from_beside_it(fleet, arguments, tmp_path):
-    ranks = fleet(1, [*arguments, "--train.hang_sec=3"], fault="holds_pythons_lock", at=200)
-    ranks.wait_for(200)
+    ranks = fleet(1, [*arguments, "--train.hang_sec=3"], fault="holds_pythons_lock", at=104)
+    ranks.wait_for(104)
     begin = time.monotonic()
     assert ranks.wait() == [-signal.SIGKILL]
     assert 2.5 < time.monotonic() - begin < SOON_SEC
     assert "has not got to run Python for 3 s" in ranks.text("err") and "in holds_pythons_lock" in ranks.text("err")
-    assert newest(tmp_path) == "samples-000000160"
+    assert newest(tmp_path) == "samples-000000080"
 
 
 def test_a_run_that_was_suspended_for_longer_than_its_limit_goes_on(fleet, arguments, undisturbed, tmp_path):
     """By signals, as Slurm suspends; all ranks, and whatever watches them or not."""
-    ranks = fleet(2, [*arguments, "--train.hang_sec=3"])
-    ranks.wait_for(200)
+    ranks = fleet(2, [*arguments, "--train.hang_sec=3"], fault="naps", on=0, at=104)
+    ranks.wait_for(104)
     for rank in range(2):
         ranks.signal(signal.SIGSTOP, rank)
     time.sleep(5)
@@ -102,8 +102,8 @@ def test_a_run_that_was_suspended_for_longer_than_its_limit_goes_on(fleet, argum
 
 
 def test_a_run_leaves_no_process_behind(fleet, arguments):
-    ranks = fleet(1, [*arguments, "--train.hang_sec=30"])
-    ranks.wait_for(80)
+    ranks = fleet(1, [*arguments, "--train.hang_sec=30"], fault="is_held", at=56)
+    ranks.wait_for(56)
     beside = children(ranks.ranks[0].pid)
     assert beside
     ranks.signal(signal.SIGKILL, 0)
@@ -124,12 +124,12 @@ def test_a_run_that_does_not_hang_is_left_alone(fleet, arguments, tmp_path):
 
 
 def test_a_disk_that_is_full_stops_all_ranks_and_the_same_command_goes_on(fleet, arguments, undisturbed, tmp_path):
-    ranks = fleet(2, arguments, fault="fills_the_disk", on=0, at=200)
+    ranks = fleet(2, arguments, fault="fills_the_disk", on=0, at=104)
     assert ranks.wait() == [2, 2]
     (line,) = ranks.errors()
     assert "the disk is full" in line and str(tmp_path / "run") in line and "Traceback" not in ranks.text("err")
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["samples-000000160"]
-    assert 320 <= ranks.samples_seen() < TOTAL_SAMPLES and not (tmp_path / "run" / "stopped").exists()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["samples-000000080"]
+    assert 160 <= ranks.samples_seen() < TOTAL_SAMPLES and not (tmp_path / "run" / "stopped").exists()
     again = fleet(2, arguments)
     assert again.wait() == [0, 0] and "going on from" in again.text()
     last = tmp_path / "run" / "checkpoints" / undisturbed.name
@@ -137,21 +137,21 @@ def test_a_disk_that_is_full_stops_all_ranks_and_the_same_command_goes_on(fleet,
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_position_and_rank(fleet, arguments, tmp_path):
-    """Of 8 positions from 200 on the second rank has 204 to 207; nothing is saved after it happened."""
-    ranks = fleet(2, arguments, fault="turns_a_loss_into_nan", on=1, at=200)
+    """Of 8 positions from 104 on the second rank has 108 to 111; nothing is saved after it happened."""
+    ranks = fleet(2, arguments, fault="turns_a_loss_into_nan", on=1, at=104)
     assert ranks.wait() == [1, 1]
     (line,) = ranks.errors()
-    assert "the loss at position 205 (rank 1) is not finite" in line and "samples-000000160" in line
-    assert newest(tmp_path) == "samples-000000160" and ranks.samples_seen() <= 240
+    assert "the loss at position 109 (rank 1) is not finite" in line and "samples-000000080" in line
+    assert newest(tmp_path) == "samples-000000080" and ranks.samples_seen() <= 120
 
 
 def test_ranks_that_hold_different_weights_are_stopped_before_these_are_saved(fleet, arguments, tmp_path):
     """One bit of one weight of one rank, the least that can differ."""
-    ranks = fleet(2, arguments, fault="flips_a_bit", on=1, at=312)
+    ranks = fleet(2, arguments, fault="flips_a_bit", on=1, at=152)
     assert ranks.wait() == [1, 1]
     (line,) = ranks.errors()
-    assert "do not hold the same values of " in line and "at 320 samples (2 ranks, 2 versions)" in line
-    assert newest(tmp_path) == "samples-000000160"
+    assert "do not hold the same values of " in line and "at 160 samples (2 ranks, 2 versions)" in line
+    assert newest(tmp_path) == "samples-000000080"
 
 
 class OneOfThree:
@@ -246,8 +246,8 @@ def children(pid: int) -> list[int]:
 
 def test_training_goes_on_when_wandb_dies(fleet, arguments, environment, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setitem(environment, "WANDB_MODE", "offline")
-    ranks = fleet(2, [*arguments, "--tracking.wandb=true"])
-    ranks.wait_for(80)
+    ranks = fleet(2, [*arguments, "--tracking.wandb=true"], fault="naps", on=0, at=56)
+    ranks.wait_for(56)
     ended = children(ranks.ranks[0].pid)
     assert ended, "wandb has no process of its own"
     for pid in ended:

@@ -58,8 +58,8 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_same_command_goes_on
 ):
     """With a flurry of further signals to all ranks until they have ended."""
     arguments = [*tiny, *INTERRUPTED, "--run_dir", tmp_path]
-    first = fleet(2, arguments)
-    first.wait_for(200)
+    first = fleet(2, arguments, fault="is_held", on=rank, at=104)
+    first.wait_for(104)
     begin = time.monotonic()
     first.signal(number, rank)
     while any(process.is_alive() for process in first.ranks) and time.monotonic() < begin + GRACE_SEC:

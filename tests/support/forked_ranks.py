@@ -31,12 +31,15 @@ from support.paths import ROOT
 from support.patience import HANG_SEC
 from support.rank_faults import FAULTS
 
-# What tests of stops and kills train: 100 steps, a checkpoint every 20.
-TOTAL_SAMPLES = 800
+# What tests of stops and kills train: 50 steps of a very small network, a checkpoint every 10. They take less than a
+# second: a test that comes in between holds a rank meanwhile.
+TOTAL_SAMPLES = 400
 INTERRUPTED = [
     f"--train.total_samples={TOTAL_SAMPLES}",
-    "--train.checkpoint_every_samples=160",
-    "--train.validate_every_samples=400",
+    "--train.checkpoint_every_samples=80",
+    "--train.validate_every_samples=200",
+    "--network.widths=[8,8]",
+    "--data.crop_size=16",
 ]
 
 TIMEOUT_SEC = HANG_SEC

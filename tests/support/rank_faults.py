@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import torch
 
+from n2s_dist.distributed import stop_signals
 from n2s_dist.training import step
 from n2s_dist.training.state import TrainState
 
 SLOW_SEC = 0.2  # other programs delay a rank by tens of milliseconds
+NAP_SEC = 2.0
 
 
 def raises(run: TrainState) -> None:
@@ -24,6 +26,17 @@ def hangs_here(run: TrainState) -> None:
 def holds_pythons_lock(run: TrainState) -> None:
     """As a page of a mapped file does that comes from a server that is gone."""
     sum(range(10**15))  # C code, which no signal interrupts
+
+
+def is_held(run: TrainState) -> None:
+    """Until this rank gets a signal, however fast the machine is and however slow the test."""
+    while not stop_signals._received:
+        time.sleep(0.005)
+
+
+def naps(run: TrainState) -> None:
+    """For a while, in which a test gets to disturb the run."""
+    time.sleep(NAP_SEC)
 
 
 def flips_a_bit(run: TrainState) -> None:
@@ -88,6 +101,8 @@ FAULTS: dict[str, Callable[[TrainState], None]] = {
         raises,
         hangs_here,
         holds_pythons_lock,
+        is_held,
+        naps,
         flips_a_bit,
         fills_the_disk,
         turns_a_loss_into_nan,

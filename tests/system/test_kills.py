@@ -24,7 +24,9 @@ def test_random_kills_of_any_rank_at_any_moment_change_nothing(fleet, tiny, tmp_
     kills = 50 if pytestconfig.getoption("thorough") else 6
     chance = random.Random(kills)
     total = SAMPLES_A_KILL * max(10, kills)
-    plan = [*tiny, *INTERRUPTED, f"--train.total_samples={total}", "--run_dir"]
+    # Steps long enough that kills find the run in its middle.
+    size = ["--network.widths=[16,24]", "--data.crop_size=32", "--train.checkpoint_every_samples=160"]
+    plan = [*tiny, *INTERRUPTED, *size, f"--train.total_samples={total}", "--run_dir"]
     whole = fleet(2, [*plan, tmp_path / "whole"])
     assert whole.wait() == [0, 0], whole.text("err")
     undisturbed = checkpoint.locate(tmp_path / "whole")
