@@ -24,10 +24,10 @@ demo: .venv/.ready
 	@$(BIN)/python -m n2s_dist.report --run_dir $(DEMO) --results $(DEMO)/evaluation --out $(DEMO)
 
 test: .venv/.ready
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 6 --dist loadfile --no-loadscope-reorder
 
 test-unit: .venv/.ready
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests/unit
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 6 --dist loadfile --no-loadscope-reorder tests/unit
 
 lint: .venv/.ready
 	@$(BIN)/ruff check .

@@ -38,6 +38,7 @@ from n2s_dist.noise import base as noise_families
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.utils import plugins
+from n2s_dist.utils.cores import usable_cores
 from n2s_dist.utils.errors import run_command
 
 # Top left corners of pieces with something to see in them.
@@ -69,6 +70,11 @@ class Finished(NamedTuple):
 
 def pytest_addoption(parser):
     parser.addoption("--thorough", action="store_true", help="many random kills and mutants instead of a few")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Half as many again as there are cores: a third of the time goes to waiting, for time-outs, servers and Slurm."""
+    return 3 * usable_cores() // 2
 
 
 @pytest.fixture(scope="session", autouse=True)
