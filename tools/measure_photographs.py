@@ -31,7 +31,7 @@ def measure(denoise: ShippedDenoiser, task: Task) -> tuple[float, float]:
     x_hat, info = denoise(noisy.astype(np.float32))
     assert isinstance(info.noise, NoiseModel)
     before, after = psnr_db(truth, noisy), psnr_db(truth, x_hat.clip(0, 1))
-    found = noise_title(str(info.noise.family)) + (", correlated" if info.noise.width else "")
+    found = noise_title(info.noise.family) + (", correlated" if info.noise.width else "")
     std = 255 * float(np.mean(info.noise.std(np.full((1, 1, task.channels), 0.5))))
     tqdm.write(f"{task.image.name:<40}{before:>8.2f}{after:>8.2f}  {found}, {std:.1f} at 0.5, {info.network.path.name}")
     return before, after

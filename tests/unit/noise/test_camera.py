@@ -57,7 +57,8 @@ def test_without_noise_smooth_images_come_back_within_a_level(camera, pattern):
     smooth = np.stack([0.5 + 0.1 * rows, 0.45 + 0.1 * columns, 0.55 - 0.1 * rows * columns], axis=-1)
     turned = dataclasses.replace(camera, bayer=pattern)
     _, truth = turned.simulate(smooth, next(iter(camera.iso)), 0, "smooth")
-    inner = slice(8, -8)  # a border's mirror image has other slopes, which a camera's own denoising carries inwards
+    edge = 8 if camera.luma_denoising else 2  # a border's mirror image, which denoising carries inwards
+    inner = slice(edge, -edge)
     assert np.abs(truth[inner, inner] - 255 * smooth[inner, inner]).max() <= 1
 
 
