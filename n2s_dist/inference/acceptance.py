@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from n2s_dist.inference.reference_photographs import PHOTOGRAPHS, photograph
-from n2s_dist.noise.blurred import kernel
+from n2s_dist.noise.blurred import coarse_strength
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.specification import format_noise
@@ -56,8 +56,7 @@ def _noisy(clean: np.ndarray, told: NoiseModel, share: float, *key: int) -> np.n
 
 def _leniency(told: NoiseModel, value: float) -> float:
     """How many times as large as for weak noise a limit is at a brightness."""
-    density = float(np.sum(kernel(told.width))) ** 2 if told.width else 1.0
-    return max(1.0, told.std(value) * density / _STRONG)
+    return max(1.0, told.std(value) * coarse_strength(told.width) / _STRONG)
 
 
 def _flat(denoise: Denoise, channels: int, told: NoiseModel) -> Iterator[str]:

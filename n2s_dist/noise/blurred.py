@@ -51,6 +51,11 @@ def autocorrelation(width: float, lags: Sequence[int]) -> list[float]:
     return [float((taps[lag:] * taps[:-lag]).sum()) for lag in lags]
 
 
+def coarse_strength(width: float) -> float:
+    """How many times as strong as white noise of its standard deviation such noise is over many pixels, at least 1."""
+    return float(np.sum(kernel(width))) ** 2
+
+
 def blur(white: Any, taps: Sequence[Any] | np.ndarray) -> Any:
     """Filter the last two axes [.., H + 2 R, W + 2 R] with a kernel of 2 R + 1 taps along each: [.., H, W].
 
@@ -71,6 +76,10 @@ class Kernels(NamedTuple):
 
     widths: np.ndarray
     reach: int
+
+    def coarse_strengths(self) -> np.ndarray:
+        """coarse_strength of each, float64 [B]."""
+        return np.array([coarse_strength(float(width)) for width in self.widths])
 
     def taps(self, device: torch.device) -> list[Tensor]:
         """The kernels' taps along one axis, 2 reach + 1 tensors float32 [B, 1, 1, 1]."""

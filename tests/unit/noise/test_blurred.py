@@ -16,7 +16,7 @@ from n2s_dist.losses.ardae import ardae_loss
 from n2s_dist.losses.draws import perturbations
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
-from n2s_dist.noise.blurred import Blurred, Kernels, kernel, radius
+from n2s_dist.noise.blurred import Blurred, Kernels, coarse_strength, kernel, radius
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.frozen import corrupt_tile
 from n2s_dist.noise.gamma import Gamma
@@ -67,6 +67,24 @@ def test_frozen_noise_has_the_familys_strength_and_the_kernels_correlation(base,
     assert noise.std() == pytest.approx(base.std(128 / 255), rel=0.02)
     for down, across in ((0, 1), (1, 0), (1, 1), (0, 2)):
         assert correlation(noise, down, across) == pytest.approx(law(width, down) * law(width, across), abs=0.02)
+
+
+@pytest.mark.parametrize("width", [0.0, 0.3, 0.7, 1.5])
+def test_over_many_pixels_it_is_as_strong_as_said(width):
+    """A mean of white noise over k x k pixels has the deviation over k."""
+    side = 32
+    field = Blurred(Gaussian(0.1), width) if width else Gaussian(0.1)
+    noise = field.corrupt(np.full((64 * side, 64 * side, 1), 0.5), np.random.default_rng(0))[..., 0] - 0.5
+    means = noise.reshape(64, side, 64, side).mean(axis=(1, 3))
+    edge = 1 - autocorrelation_reach(width) / side  # what is blurred over a square's border is lost to it
+    assert means.std() * side / 0.1 == pytest.approx(coarse_strength(width) * edge, rel=0.06)
+
+
+def autocorrelation_reach(width: float) -> float:
+    """The mean distance of pixels that are alike, in pixels along one axis, times their correlation's sum."""
+    lags = range(1, 2 * radius(width) + 1)
+    laws = np.array([law(width, lag) for lag in lags])
+    return float((laws * lags).sum() / (0.5 + laws.sum())) if width else 0.0
 
 
 def test_channels_and_images_are_independent():
