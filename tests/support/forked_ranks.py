@@ -29,7 +29,7 @@ from n2s_dist.training.state import TrainState
 from n2s_dist.utils.errors import run_command
 from support.paths import ROOT
 from support.patience import HANG_SEC
-from support.rank_faults import FAULTS
+from support.rank_faults import befall
 
 # What tests of stops and kills train: 50 steps of a very small network, a checkpoint every 10. They take less than a
 # second: a test that comes in between holds a rank meanwhile.
@@ -105,7 +105,7 @@ def _rank(program: Program, start: Start, written: Path, fault: str, at: int, pa
         positions = [int(p) for portion in run.interval.positions[before:] for p in portion]
         os.write(record, (json.dumps([run.samples_seen, positions]) + "\n").encode())
         if fault and run.samples_seen == at:
-            FAULTS[fault](run)
+            befall(run, fault)
 
     loop.train_step = recorded_step
     for name, answer in start.answers.items():

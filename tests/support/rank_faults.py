@@ -45,9 +45,7 @@ def flips_a_bit(run: TrainState) -> None:
 
 
 def fills_the_disk(run: TrainState) -> None:
-    """After the checkpoint that is being written beside the loop."""
-    if run.checkpoint_writer._pending is not None:
-        run.checkpoint_writer._pending.exception()  # waits
+    """From now on."""
 
     def no_space(descriptor: int) -> None:
         raise OSError(28, "No space left on device", str(run.run_dir))
@@ -95,7 +93,14 @@ def sets_the_clock_back(run: TrainState) -> None:
     time.time_ns = lambda: int(time.time() * 1e9)
 
 
-FAULTS: dict[str, Callable[[TrainState], None]] = {
+def befall(run: TrainState, fault: str) -> None:
+    """Once the checkpoint that is written beside the loop is on the disk, which some machines take long for."""
+    if run.checkpoint_writer._pending is not None:
+        run.checkpoint_writer._pending.exception()  # waits
+    _FAULTS[fault](run)
+
+
+_FAULTS: dict[str, Callable[[TrainState], None]] = {
     f.__name__: f
     for f in (
         raises,
