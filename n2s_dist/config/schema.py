@@ -145,8 +145,8 @@ class TrainConfig:
 
     Args:
         start_from: weights to begin with: a run, a checkpoint or the name of a shipped network, of the same network,
-            channels and kind of noise; a plain network can also start from a symmetric one, and one that is told maps
-            from one that is told families; empty draws them
+            channels and kind of noise; a plain network can also start from a symmetric one, one that is told maps
+            from one that is told families, and one with more channels or blocks from a smaller one; empty draws them
         total_samples: crops to train on, rounded up to whole batches
         global_batch_size: crops in one optimizer step, over all ranks
         device_batch_size: most crops one rank holds at a time; gradient accumulation makes up the rest

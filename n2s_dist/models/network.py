@@ -43,6 +43,13 @@ class Network(nn.Module):
         weights = [parameter for parameter in self.parameters() if parameter.ndim > 1]
         return weights[1:-1]
 
+    def enlarged(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A smaller network's weights as this one's, which is then the same function and can learn more.
+
+        By default, and where the other is not a smaller one, the weights as they are.
+        """
+        return weights
+
 
 def reflect(length: int, padded: int, device: torch.device) -> Tensor:
     """Indices that extend `length` pixels to `padded` by reflection, again and again for short sides."""

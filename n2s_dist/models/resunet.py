@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from n2s_dist.models.equivariance import SYMMETRY_ORDER, make_symmetric
 from n2s_dist.models.network import Network
@@ -45,6 +46,14 @@ class _ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.relu(self.first(x)))
+
+
+def _put_into(weight: Tensor, smaller: Tensor, inputs_dim: int) -> None:
+    """Set a weight's first outputs and inputs to a smaller one's. New inputs say nothing to these outputs."""
+    inputs, outputs = (smaller.shape[dim] for dim in (inputs_dim, 1 - inputs_dim))
+    those_outputs = weight.narrow(1 - inputs_dim, 0, outputs)
+    those_outputs.zero_()
+    those_outputs.narrow(inputs_dim, 0, inputs).copy_(smaller)
 
 
 class ResUNet(Network):
@@ -91,6 +100,37 @@ class ResUNet(Network):
         self.tail = nn.Conv2d(widths[0], 4 * out_channels, 3, padding=1, bias=False)
         if symmetric:
             make_symmetric(self, first=self.head, last=self.tail)
+
+    def enlarged(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Those of one with fewer channels or blocks: what is new keeps its drawn weights, but has no say yet."""
+        own = {name: weight.clone() for name, weight in self.state_dict().items()}
+        if not self._is_smaller(weights, own):
+            return weights
+        for name, weight in own.items():
+            if name in weights:
+                _put_into(weight, weights[name], self._inputs_dim(name))
+            elif ".second." in name:
+                weight.zero_()
+        return own
+
+    def _is_smaller(self, weights: dict[str, Tensor], own: dict[str, Tensor]) -> bool:
+        """Whether they are of such a network with as many planes at both ends, and no more of anything in between."""
+        head, *_, tail = own
+        ends = ((head, self._inputs_dim(head)), (tail, 1 - self._inputs_dim(tail)))
+        return (
+            {head, tail} <= weights.keys() <= own.keys()
+            and all(
+                old.ndim == own[name].ndim and all(a <= b for a, b in zip(old.shape, own[name].shape, strict=True))
+                for name, old in weights.items()
+            )
+            and all(weights[name].shape[dim] == own[name].shape[dim] for name, dim in ends)
+        )
+
+    def _inputs_dim(self, name: str) -> int:
+        """The dimension of a trained weight that stands for a layer's inputs."""
+        layer = self.get_submodule(name.partition(".parametrizations.")[0].removesuffix(".weight"))
+        is_symmetric = parametrize.is_parametrized(layer, "weight")
+        return 0 if isinstance(layer, nn.ConvTranspose2d) or (is_symmetric and layer is self.tail) else 1
 
     def forward(self, x: Tensor) -> Tensor:
         x = head = self.head(F.pixel_unshuffle(x, 2))

@@ -181,7 +181,8 @@ def choose_weights(config: Config, meeting: Meeting) -> tuple[Path | None, Path 
 def load_first_weights(model: ScoreModel, path: Path) -> None:
     """Begin with the weights of another run or of a shipped network.
 
-    A network that is told maps may begin with one that is told families.
+    A network that is told maps may begin with one that is told families, and one with more channels or blocks with a
+    smaller one.
     """
     loaded = checkpoint.load(path)
     source = loaded.model
@@ -191,6 +192,9 @@ def load_first_weights(model: ScoreModel, path: Path) -> None:
     if model.condition_kind == "map" and source.condition_kind == "families" and not source.noise.is_single:
         first = next(name for name, weight in weights.items() if weight.ndim == 4)
         weights[first] = as_told_maps(weights[first], loaded.channels)
+    prefix = "network."
+    inner = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+    weights |= {prefix + name: weight for name, weight in model.network.enlarged(inner).items()}
     checkpoint.load_weights(model, weights, path)
 
 

@@ -336,6 +336,22 @@ def test_a_network_told_maps_starts_from_one_told_families(configure, kind):
         torch.testing.assert_close(model.denoise(noisy, noise), source.model.denoise(noisy, noise), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("symmetric", ["true", "false"])
+def test_a_larger_network_starts_as_the_function_of_a_smaller_one_and_learns_with_what_is_new(
+    configure, trained, symmetric
+):
+    larger = ("--network.widths=[24,40]", "--network.blocks=2", f"--network.symmetric={symmetric}")
+    config = configure(*larger, f"--train.start_from={trained}")
+    begin, source = start(config).model.network, checkpoint.load(checkpoint.locate(trained)).model.network
+    end = checkpoint.load(train(config)).model.network
+    x = torch.randn(1, begin.head.in_channels // 4, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(begin(x), source(x), rtol=1e-5, atol=1e-5)
+        assert (end(x) - source(x)).std() > 1e-3 * source(x).std()
+    assert begin.tail.weight[:, 16:].abs().max() == 0 < end.tail.weight[:, 16:].abs().max()
+    assert begin.head.weight[16:].abs().min() > 0
+
+
 def test_a_plain_network_starts_from_a_symmetric_one_and_leaves_symmetry(configure, trained):
     config = configure("--network.symmetric=false", f"--train.start_from={trained}")
     begin, source = start(config).model.network, checkpoint.load(checkpoint.locate(trained)).model.network
@@ -353,7 +369,7 @@ def test_a_plain_network_starts_from_a_symmetric_one_and_leaves_symmetry(configu
     ("options", "named"),
     [
         (["--train.start_from=/nowhere"], "/nowhere holds no checkpoint"),
-        (["--train.start_from={run}", "--network.widths=[16,40]"], "another network's weights"),
+        (["--train.start_from={run}", "--network.widths=[8,40]"], "another network's weights"),
         (
             ["--train.start_from={run}", "--ardae.coordinates=image"],
             "network.head.parametrizations.weight.original is (2, 20, 3, 3) there",
