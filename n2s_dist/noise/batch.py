@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class NoiseBatch:
         """The same with white noise in place of correlated noise where `hidden`, bool [B, 1, 1, 1], is true."""
 
         def hide(kind: NoiseModel) -> NoiseModel:
-            return replace(kind, width=kind.width * ~hidden) if isinstance(kind, Blurred) else kind
+            return kind.with_values(*kind.white.values, kind.width * ~hidden) if isinstance(kind, Blurred) else kind
 
         return NoiseBatch(tuple(map(hide, self.kinds)), self.place)
 
