@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
 
 from n2s_dist.config.schema import to_dict
+from n2s_dist.evaluation.noisy_files import NamedScale
+from n2s_dist.images.files import KINDS, ImageFile
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.posterior_samples import STEPS, draw_samples
 from n2s_dist.inference.restraint import restrained
@@ -22,26 +25,43 @@ from n2s_dist.noise.base import NoiseModel
 _LATER = (("condition", "families"), ("overstated", 0.0), ("hidden_width", 0.0), ("constant", 0.0))
 
 
+class DenoisedFile(NamedTuple):
+    """What a method that takes files made of one.
+
+    estimate: float32 [H, W, C] on the 0-1 scale, not clamped. std: its standard deviation, of that shape, where it is
+    wanted. noise: what the network was told. network: what results call it.
+    """
+
+    estimate: np.ndarray
+    std: np.ndarray | None
+    noise: NoiseModel
+    network: str
+
+
 @dataclass(frozen=True, eq=False)
 class EvaluatedMethod:
     """What a cell of the table is computed by.
 
     Args:
         method: its name in results
-        denoise: the estimate [h, w, C], not clamped, for a box of an image float32 [H, W, C] on the 0-1 scale
+        denoise: the estimate [h, w, C], not clamped, for a box of an image float32 [H, W, C] on the 0-1 scale; None
+            where `of_file` does it
         digest: SHA-256 of all that estimates depend on besides the noisy image, or another text that is as telling
         passes: what it costs, in passes of a network over the image
         reach: how far it sees; None where it needs all of an image at once
         loaded: the network, where there is one
         checkpoint: what results call that network
         smallest_side: of the images that it takes, in pixels
+        kinds: how many channels these may have
         posterior: the estimate of a whole image with its standard deviation, where that is wanted; instead of denoise
         samples: of the posterior [S, H, W, C], where they are wanted, of a noisy image, its noise and its estimate
         reader: of a method that is no network, the network that estimates unknown noise for it
+        of_file: of a method that takes noisy files alone, and finds out their noise: all that it makes of one
+        noise_of_file: how that method estimates a file's noise, also for methods that are no networks
     """
 
     method: str
-    denoise: Callable[[np.ndarray, NoiseModel, Box], np.ndarray]
+    denoise: Callable[[np.ndarray, NoiseModel, Box], np.ndarray] | None
     digest: str
     passes: float = 1.0
     receptive_field: ReceptiveField | None = None
@@ -49,8 +69,11 @@ class EvaluatedMethod:
     reader: Loaded | None = None
     checkpoint: str | None = None
     smallest_side: int = 1
+    kinds: frozenset[int] = frozenset(KINDS)
     posterior: Callable[[np.ndarray, NoiseModel], Posterior] | None = None
     samples: Callable[[np.ndarray, NoiseModel, np.ndarray], np.ndarray] | None = None
+    of_file: Callable[[ImageFile, NamedScale], DenoisedFile] | None = None
+    noise_of_file: Callable[[ImageFile, NamedScale], NoiseModel] | None = None
 
     @property
     def channels(self) -> int | None:
@@ -72,14 +95,20 @@ class EvaluatedMethod:
         """The network that estimates unknown noise: its own, or another one."""
         return self.loaded or self.reader
 
-    def reading_noise_with(self, network: "EvaluatedMethod") -> "EvaluatedMethod":
-        """A method without a network that is told what another one's network finds."""
-        assert self.loaded is None and network.loaded
-        return replace(self, reader=network.loaded, digest=f"{self.digest} {network.digest}")
+    @property
+    def reads_noise(self) -> bool:
+        """Whether it finds out the noise of photographs that nobody names, of itself."""
+        return self.is_universal or self.of_file is not None
+
+    def reading_noise_with(self, other: "EvaluatedMethod") -> "EvaluatedMethod":
+        """A method without a network that is told what another one finds."""
+        assert self.loaded is None and other.reads_noise
+        of_both = f"{self.digest} {other.digest}"
+        return replace(self, reader=other.loaded, noise_of_file=other.noise_of_file, digest=of_both)
 
     def takes(self, channels: int) -> bool:
         """Whether it is for images of so many channels; one without training takes all."""
-        return self.channels in (channels, None)
+        return self.channels in (channels, None) and channels in self.kinds
 
     def is_for(self, noise: NoiseModel) -> bool:
         """Whether it was trained for this noise, alone or among others; one without training is for all."""

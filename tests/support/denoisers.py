@@ -10,9 +10,9 @@ import torch
 
 from n2s_dist.config.schema import ArdaeConfig, Config, NetworkConfig
 from n2s_dist.evaluation.benchmarks import Benchmark
+from n2s_dist.evaluation.deviations import compare_deviations, posterior_figures
 from n2s_dist.evaluation.methods import EvaluatedMethod, of_network
 from n2s_dist.evaluation.suite import Cell
-from n2s_dist.evaluation.worker import compare_deviations, posterior_figures
 from n2s_dist.inference.uncertainty import Posterior
 from n2s_dist.models import checkpoint, checkpoint_writing
 from n2s_dist.models.score_model import build_score_model
