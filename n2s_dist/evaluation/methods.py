@@ -1,5 +1,7 @@
 """Who denoises in an evaluation: a checkpoint's network, or a classical method, told apart by data alone."""
 
+import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -12,7 +14,7 @@ from n2s_dist.evaluation.noisy_files import NamedScale
 from n2s_dist.images.files import KINDS, ImageFile
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.posterior_samples import STEPS, draw_samples
-from n2s_dist.inference.restraint import restrained
+from n2s_dist.inference.restraint import share_to_take, taken
 from n2s_dist.inference.tiling import TILE, Box, ReceptiveField, denoise_box, denoise_tiled
 from n2s_dist.inference.uncertainty import PROBES, Posterior, posterior_tiled
 from n2s_dist.losses.base import table_key
@@ -157,13 +159,34 @@ def self_ensemble(loaded: Loaded) -> EvaluatedMethod:
     )
 
 
+class _ShareOfTiles:
+    """share_to_take of a network for the tiles of an image, which come one after the other: asked once for all of them.
+
+    The threads that wait for it are at the same image.
+    """
+
+    def __init__(self, model: ScoreModel) -> None:
+        self._model, self._lock = model, threading.Lock()
+        self._last: tuple[weakref.ref[np.ndarray], NoiseModel, float] | None = None
+
+    def __call__(self, noisy: np.ndarray, noise: NoiseModel) -> float:
+        with self._lock:
+            if self._last is None or self._last[0]() is not noisy or self._last[1] != noise:
+                self._last = weakref.ref(noisy), noise, share_to_take(self._model, noisy, noise)
+            return self._last[2]
+
+
 def _with(model: ScoreModel) -> Callable[[np.ndarray, NoiseModel, Box], np.ndarray]:
+    share_of_tiles = _ShareOfTiles(model)
+
     def denoise(noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:
-        if box == Box.of(noisy.shape[:2]) and box.pixels > TILE**2:
+        is_whole = box == Box.of(noisy.shape[:2])
+        if is_whole and box.pixels > TILE**2:
             estimate = denoise_tiled(model, noisy, noise)  # an image that had to stay whole, in bounded memory
         else:
             estimate = denoise_box(model, noisy, noise, box)
-        return restrained(model, noisy, estimate, noise, box=box)
+        share = share_to_take(model, noisy, noise) if is_whole else share_of_tiles(noisy, noise)
+        return taken(box.of_array(noisy), estimate, share)
 
     return denoise
 
