@@ -101,9 +101,10 @@ def _opened(image: ImageFile, named: NamedScale) -> arrays.ImageBatch:
     with open_file(image) as file:
         values, scale = next(file.images()).shown(), file.find_scale(white, black)
         images = arrays.opened(values, **what_is_known(file.contents, scale, white, black))
-    unit = (scale or Scale(0, 1)).to_unit(values)
 
     def on_unit_scale(pixels: np.ndarray) -> np.ndarray:
-        return pixels[0] if images.missing is None else np.where(images.missing, unit, pixels)[0].astype(np.float32)
+        if images.missing is not None:
+            pixels = np.where(images.missing, (scale or Scale(0, 1)).to_unit(values), pixels).astype(np.float32)
+        return pixels[0]
 
     return replace(images, restore=on_unit_scale)
