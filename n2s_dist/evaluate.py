@@ -2,6 +2,7 @@
 
     accelerate launch -m n2s_dist.evaluate --checkpoint runs/a --benchmark cbsd68=data/cbsd68 --out runs/a/evaluation
     accelerate launch -m n2s_dist.evaluate --suite table2 --checkpoint runs/a --data data --out runs/a/table2
+    accelerate launch -m n2s_dist.evaluate --suite real --data data --out runs/real
 
 Each image's noise depends on (seed, benchmark, file name) alone, how a large one is cut into tiles on its size and
 the network alone, and each tile is computed by one thread, so the table is the same to the last bit on any number of
@@ -26,6 +27,7 @@ from n2s_dist.evaluation import resume
 from n2s_dist.evaluation.command_line import (
     check_options,
     choose_cells,
+    list_checkpoints,
     list_digests,
     open_benchmarks,
     open_denoisers,
@@ -34,9 +36,9 @@ from n2s_dist.evaluation.command_line import (
 from n2s_dist.evaluation.methods import SCORE_ESTIMATOR
 from n2s_dist.evaluation.results import measures_of
 from n2s_dist.evaluation.runner import sweep
-from n2s_dist.evaluation.suite import SUITES
-from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.models import checkpoint
 from n2s_dist.reporting import examples
+from n2s_dist.reporting.image_lists import format_image_lists
 from n2s_dist.reporting.result_files import write
 from n2s_dist.reporting.tables import format_table
 from n2s_dist.reporting.wandb_results import log_results
@@ -46,8 +48,7 @@ from n2s_dist.utils.locks import alone_in
 
 def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
     """Measure what a command line asks for and write it to its folder."""
-    shipped = pretrained.names() if args.suite and SUITES[args.suite].has_own_noise else pretrained.offered()
-    chosen = args.checkpoint or (shipped if args.suite else [])
+    chosen = list_checkpoints(args)
     # A run that is still training may have another last checkpoint a moment later.
     located = meeting.from_main(lambda: [str(checkpoint.locate(text, args.which)) for text in chosen])
     paths = [Path(path) for path in dict.fromkeys(located)]
@@ -64,6 +65,8 @@ def evaluate(args: argparse.Namespace, meeting: Meeting) -> None:
         written = write(args.out, results)
         resume.forget(args.out)
         print(format_table(results))
+        if listed := format_image_lists(results):
+            print(f"\n{listed}\n")
         print(f"wrote {', '.join(map(str, written))}")
         for loaded in {each.loaded.path: each.loaded for each in denoisers if each.loaded}.values():
             if loaded.path.is_dir() and not loaded.source and not args.no_wandb:  # others have no run

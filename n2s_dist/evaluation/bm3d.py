@@ -33,8 +33,8 @@ def bm3d() -> EvaluatedMethod:
 
     def white(noisy: np.ndarray, sigma: float) -> np.ndarray:
         with _ONE_AT_A_TIME:
-            if noisy.shape[2] == 1:
-                return bm3d.bm3d(noisy[:, :, 0], sigma, profile)[:, :, None]
+            if (noisy == noisy[:, :, :1]).all():  # also of gray images in color, whose chroma it would divide by 0
+                return np.repeat(bm3d.bm3d(noisy[:, :, 0], sigma, profile)[:, :, None], noisy.shape[2], axis=2)
             return bm3d.bm3d_rgb(noisy, sigma, profile)
 
     def denoise(noisy: np.ndarray, noise: NoiseModel, box: Box) -> np.ndarray:

@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 
+from n2s_dist.evaluation.automatic import automatic_methods
 from n2s_dist.evaluation.benchmarks import Benchmark, parse_folders
 from n2s_dist.evaluation.bm3d import bm3d
 from n2s_dist.evaluation.methods import EvaluatedMethod, of_network, self_ensemble
 from n2s_dist.evaluation.noisy_files import NO_SCALE, NamedScale
 from n2s_dist.evaluation.protocols import MADE
-from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, check_images, product_cells, suite_cells
+from n2s_dist.evaluation.suite import LEVELS, SUITES, Cell, automatic_cells, check_images, product_cells, suite_cells
 from n2s_dist.inference.posterior_samples import check_can_sample, check_wanted
 from n2s_dist.models import checkpoint, pretrained
+from n2s_dist.noise.base import UNKNOWN
 from n2s_dist.noise.calibration import calibration_of, on_scale_of
 from n2s_dist.noise.specification import format_noise, parse_cell_noise
 from n2s_dist.utils.errors import UserError
@@ -60,12 +62,31 @@ def open_benchmarks(args: argparse.Namespace) -> dict[str, Benchmark | str]:
     return sources
 
 
+def is_automatic(args: argparse.Namespace) -> bool:
+    """Whether nothing is named: noisy files, for each of which the network is chosen as n2s denoise does."""
+    if args.checkpoint:
+        return False
+    return SUITES[args.suite].has_own_noise if args.suite else bool(args.noisy) and set(args.noise) <= {UNKNOWN}
+
+
+def list_checkpoints(args: argparse.Namespace) -> list[str]:
+    """The networks that the table may depend on."""
+    if args.checkpoint:
+        return args.checkpoint
+    if is_automatic(args):
+        return pretrained.names()
+    return pretrained.offered() if args.suite else []
+
+
 def open_denoisers(args: argparse.Namespace, paths: list[Path], device: torch.device) -> list[EvaluatedMethod]:
-    """The networks of the checkpoints at `paths`, and what options add."""
-    networks = [checkpoint.load(path, device) for path in paths]
-    denoisers = [of_network(loaded, args.uncertainty, args.samples) for loaded in networks]
-    if args.ensemble:
-        denoisers += [self_ensemble(loaded) for loaded in networks]
+    """The networks of the checkpoints at `paths`, or what naming nothing takes, and what options add."""
+    if is_automatic(args):
+        denoisers = automatic_methods(device, args.uncertainty, args.ensemble)
+    else:
+        networks = [checkpoint.load(path, device) for path in paths]
+        denoisers = [of_network(loaded, args.uncertainty, args.samples) for loaded in networks]
+        if args.ensemble:
+            denoisers += [self_ensemble(loaded) for loaded in networks]
     return [*denoisers, bm3d()] if args.bm3d else denoisers
 
 
@@ -76,17 +97,20 @@ def choose_cells(
     if args.suite:
         levels = (args.level,) if args.level in LEVELS else SUITES[args.suite].levels
         cells = suite_cells(args.suite, sources, denoisers, levels, args.protocol)
-        check_images(cells)
-        check_samples(cells)
-        return cells
-    levels = LEVELS if args.level == "both" else (args.level or "known",)
-    written = [_of_photographs(noise, named_scale(args)) if args.noisy else noise for noise in args.noise]
-    noises = list(dict.fromkeys(map(parse_cell_noise, written))) or None
-    folders = [source for source in sources.values() if isinstance(source, Benchmark)]
-    cells = product_cells(folders, denoisers, noises, levels)
+    else:
+        folders = [source for source in sources.values() if isinstance(source, Benchmark)]
+        cells = automatic_cells(folders, denoisers) if is_automatic(args) else _named_cells(args, folders, denoisers)
     check_images(cells)
     check_samples(cells)
     return cells
+
+
+def _named_cells(args: argparse.Namespace, folders: list[Benchmark], denoisers: list[EvaluatedMethod]) -> list[Cell]:
+    """Every method at every noise that is named, or was trained on, on every benchmark of its kind."""
+    levels = LEVELS if args.level == "both" else (args.level or "known",)
+    written = [_of_photographs(noise, named_scale(args)) if args.noisy else noise for noise in args.noise]
+    noises = list(dict.fromkeys(map(parse_cell_noise, written))) or None
+    return product_cells(folders, denoisers, noises, levels)
 
 
 def check_samples(cells: list[Cell]) -> None:
@@ -126,7 +150,8 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=path_text,
         metavar="RUN_DIR",
-        help="a run, a checkpoint of one or a shipped network",
+        help="a run, a checkpoint of one or a shipped network (default: for noisy files what n2s denoise takes for "
+        "each; for --suite table2 the shipped ones)",
         **again,
     )
     add("--which", choices=["last", "best"], default="last", help="checkpoint of a run (%(default)s)")
@@ -146,8 +171,17 @@ def parser() -> argparse.ArgumentParser:
     add("--noisy", metavar="NAME=DIR", help="noisy images as they are, with or without clean ones", **again)
     add("--white", type=float, metavar="VALUE", help="what white is in noisy files, and their clean ones, of 16 bits")
     add("--black", type=float, metavar="VALUE", help="what these files have without light (what the file says, or 0)")
-    add("--noise", metavar="FAMILY:LEVEL", help="may be repeated (default: what was trained on)", **again)
-    add("--level", choices=[*LEVELS, "both"], help="whether methods are told it (known; a suite: both)")
+    add(
+        "--noise",
+        metavar="FAMILY:LEVEL",
+        help="may be repeated (default: what was trained on, or what is found)",
+        **again,
+    )
+    add(
+        "--level",
+        choices=[*LEVELS, "both"],
+        help="whether methods are told it (known; a suite: both; unknown where nothing is named)",
+    )
     add("--protocol", choices=MADE, default="float", help="uint8_input clips and rounds noisy images")
     add("--ensemble", action="store_true", help="also denoise by self-ensemble, in rows of its own")
     add("--uncertainty", action="store_true", help="also compare the posterior's deviation with the errors")
@@ -183,9 +217,23 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError("--samples is for noise that is put on here: n2s denoise --samples draws those of photographs")
     if (args.white is not None or args.black is not None) and not args.noisy:
         raise UserError("--white and --black go with --noisy: clean images have 8 bits or fill 16")
+    if is_automatic(args) and not args.suite:
+        return _check_automatic(args)
     has_network = args.checkpoint or (args.suite and pretrained.offered())
     if not has_network and not (args.bm3d and (args.suite or args.noise)):
         raise UserError("--checkpoint is missing: give a run directory, or --bm3d with --noise or --suite")
+
+
+def _check_automatic(args: argparse.Namespace) -> None:
+    """UserError for what can't be where nothing is named."""
+    if not pretrained.names():
+        raise UserError("--checkpoint is missing: no network comes with this installation, so give a run directory")
+    noisy = parse_folders(args.noisy, "--noisy")
+    for name in parse_folders(args.benchmark, "--benchmark"):
+        if name not in noisy:
+            raise UserError(f"--checkpoint is missing: {name} has clean images alone, so name a network and a --noise")
+    if args.level not in (None, UNKNOWN):
+        raise UserError(f"--level is {args.level}, but no --noise and no --checkpoint is named: leave --level out")
 
 
 def list_digests(sources: dict[str, Benchmark | str]) -> dict[str, str]:

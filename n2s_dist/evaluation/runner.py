@@ -16,13 +16,14 @@ import torch
 from tqdm import tqdm
 
 from n2s_dist.distributed.ranks import Ranks
+from n2s_dist.evaluation.deviations import posterior_figures
 from n2s_dist.evaluation.methods import Estimator
 from n2s_dist.evaluation.partition import WorkUnit, cut_cell, partition
 from n2s_dist.evaluation.protocols import describe
 from n2s_dist.evaluation.results import describe_measures
 from n2s_dist.evaluation.resume import CompletedWork, Journal, forget, read_completed
 from n2s_dist.evaluation.suite import Cell
-from n2s_dist.evaluation.worker import EvaluationWorker, has_pictures, image_row, posterior_figures, shown_cells
+from n2s_dist.evaluation.worker import EvaluationWorker, has_pictures, image_row, shown_cells
 from n2s_dist.metrics.base import measures
 from n2s_dist.models import checkpoint
 from n2s_dist.utils.errors import UserError, of_all

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
+from n2s_dist.evaluation.automatic import AUTOMATIC
 from n2s_dist.evaluation.benchmarks import KNOWN, Benchmark
 from n2s_dist.evaluation.methods import EvaluatedMethod
 from n2s_dist.evaluation.published import PAPERS_OWN, paper_db
@@ -103,12 +104,14 @@ def suite_cells(
     levels: tuple[str, ...],
     protocol: str,
 ) -> list[Cell]:
-    """All cells of a suite: Noise2Score's, and those that other methods can fill.
+    """All cells of a suite: Noise2Score's, or those of naming nothing, and those that other methods can fill.
 
     sources: each of its benchmarks, or why it is not there. protocol: of cells without a benchmark.
     """
     cells = []
-    methods = list(dict.fromkeys([PAPERS_OWN, *(denoiser.method for denoiser in denoisers)]))
+    given = [denoiser.method for denoiser in denoisers]
+    own = AUTOMATIC if AUTOMATIC in given else PAPERS_OWN
+    methods = list(dict.fromkeys([own, *given]))
     wanted = SUITES[suite]
     for noise in wanted.noises:
         for level in levels:
@@ -121,7 +124,7 @@ def suite_cells(
                     else:
                         chosen = choose(mine, parse_noise(noise), level, channels)
                     missing = next((why for why in (source, chosen) if isinstance(why, str)), None)
-                    if isinstance(chosen, str) and not method.startswith(PAPERS_OWN):
+                    if isinstance(chosen, str) and not method.startswith(own):
                         continue  # a baseline is there to compare with where it is given
                     if isinstance(source, str) or isinstance(chosen, str):
                         cells.append(Cell(noise, level, method, name, missing=missing, protocol=protocol))
@@ -153,9 +156,9 @@ def choose_reader(
 ) -> EvaluatedMethod | str:
     """The one of `mine` for noise that nobody knows, or why there is none: of the most families and levels.
 
-    One without training takes the noise as the network among `denoisers` finds it.
+    One without training takes the noise as the network among `denoisers` finds it, or as naming nothing does.
     """
-    readers = [each for each in denoisers if each.is_universal and each.takes(channels)]
+    readers = [each for each in denoisers if each.reads_noise and each.takes(channels)]
     if not readers:
         return f"no checkpoint for {KINDS[channels]} images of a range of levels"
     own = [each for each in mine if each in readers]
@@ -198,6 +201,22 @@ def product_cells(
     return cells
 
 
+def automatic_cells(sources: list[Benchmark], denoisers: list[EvaluatedMethod]) -> list[Cell]:
+    """Every method on every benchmark of noisy files, whose noise nobody names: the first finds it for the others.
+
+    Raises UserError for a benchmark of a kind, gray or color, that no network is for.
+    """
+    cells = []
+    for source in sources:
+        for denoiser in denoisers:
+            chosen = choose_reader([denoiser], denoisers, source.channels)
+            if isinstance(chosen, str):
+                raise UserError(f"{source.name}: {chosen}")
+            where = source.name, source, chosen
+            cells.append(Cell(UNKNOWN, UNKNOWN, chosen.method, *where, protocol=source.protocol))
+    return cells
+
+
 def check_images(cells: list[Cell]) -> None:
     """UserError for an image that its cell can't be computed with, as far as its header tells."""
     for cell in cells:
@@ -209,9 +228,10 @@ def check_images(cells: list[Cell]) -> None:
             if channels:
                 check_channels(channels, task.image, task.channels)
             if cell.level == UNKNOWN and min(task.size) < SMALLEST_SIDE:
+                instead = "" if cell.noise == UNKNOWN else ", or --level known"
                 raise UserError(
                     f"{task.image.path}: the image has {size}: to estimate its noise takes {SMALLEST_SIDE} x "
-                    f"{SMALLEST_SIDE} or more, so take it out, or --level known"
+                    f"{SMALLEST_SIDE} or more, so take it out{instead}"
                 )
             if min(task.size) < smallest:
                 raise UserError(

@@ -7,11 +7,12 @@ An image's noise is drawn for all of it at once, so a tile costs reading and cor
 does that once for all units that it has of an image at one noise.
 """
 
+import contextlib
 import math
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from n2s_dist.evaluation.benchmarks import Task
+from n2s_dist.evaluation.deviations import compare_deviations
 from n2s_dist.evaluation.methods import Estimator
 from n2s_dist.evaluation.partition import WorkUnit
 from n2s_dist.evaluation.protocols import ImagePair, clean_picture, read_pair
@@ -26,6 +28,7 @@ from n2s_dist.evaluation.published import PAPERS_OWN
 from n2s_dist.evaluation.results import picture_name
 from n2s_dist.evaluation.suite import Cell
 from n2s_dist.images.eight_bit import to_uint8, write_image
+from n2s_dist.images.files import ImageFile
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.metrics.base import measures, metrics, reach
@@ -92,13 +95,8 @@ class EvaluationWorker:
         pair = self._noisy_images[self._noisy_key(unit)].take()
         all_noisy, channels = pair.noisy, pair.noisy.shape[2]
         assert cell.denoiser.channels in (None, channels)
-        noise = self._estimate(cell, task, all_noisy) if cell.level == UNKNOWN else cell.noise_model
-        assert noise
         wide = box.grown(self._reach, task.size)
-        if cell.denoiser.posterior:
-            unclamped, std = cell.denoiser.posterior(all_noisy, noise)
-        else:
-            unclamped, std = cell.denoiser.denoise(all_noisy, noise, wide), None
+        unclamped, std, noise, network = self._denoised(cell, task, all_noisy, wide)
         around = np.clip(unclamped, 0, 1)
         noisy, estimate = box.of_array(all_noisy), box.of_array(around, wide)
         if unit.cell in self.shown:
@@ -109,6 +107,7 @@ class EvaluationWorker:
             self._keep(unit, to_uint8(noisy), to_uint8(estimate), further)
         row = {"cell": unit.cell, "name": task.image.name, "box": list(box), "channels": channels}
         row |= {"estimated": format_noise(noise) if cell.level == UNKNOWN else None, "kept": unit.cell in self.shown}
+        row |= {} if network is None else {"network": network}
         if not task.has_truth:
             return row | {"sums": dict.fromkeys(measure.key for measure in measures())}
         clean = pair.scale.to_unit(wide.of_array(pair.clean)).astype(np.float64)
@@ -117,12 +116,36 @@ class EvaluationWorker:
         versions = {"noisy": wide.of_array(all_noisy), "estimate": around, "uint8": to_uint8(around) / 255.0}
         return row | {"sums": measure_versions(self._metrics, clean, versions, wide, box, task)}
 
+    def _denoised(
+        self, cell: Cell, task: Task, noisy: np.ndarray, wide: Box
+    ) -> tuple[np.ndarray, np.ndarray | None, NoiseModel, str | None]:
+        """The estimate of a box, its standard deviation where it is wanted, and what noise and which network it is of.
+
+        The network is named where it was chosen for the image.
+        """
+        method = cell.denoiser
+        assert method and cell.source
+        if method.of_file:
+            assert task.noisy and wide == Box.of(task.size)
+            with _named(task.noisy):
+                return method.of_file(task.noisy, cell.source.scale)
+        noise = self._estimate(cell, task, noisy) if cell.level == UNKNOWN else cell.noise_model
+        assert noise
+        if method.posterior:
+            return *method.posterior(noisy, noise), noise, None
+        assert method.denoise
+        return method.denoise(noisy, noise, wide), None, noise, None
+
     def _estimate(self, cell: Cell, task: Task, noisy: np.ndarray) -> NoiseModel:
-        assert self.estimator and cell.denoiser and cell.denoiser.noise_reader
-        try:
-            return self.estimator.estimate(cell.denoiser.noise_reader.model, noisy, cell.family)
-        except UserError as error:
-            raise UserError(f"{task.image.path}: {error}") from None
+        method = cell.denoiser
+        assert method and cell.source
+        if method.noise_of_file:
+            assert task.noisy
+            with _named(task.noisy):
+                return method.noise_of_file(task.noisy, cell.source.scale)
+        assert self.estimator and method.noise_reader
+        with _named(task.image):
+            return self.estimator.estimate(method.noise_reader.model, noisy, cell.family)
 
     def _keep(self, unit: WorkUnit, noisy: np.ndarray, denoised: np.ndarray, further: dict[str, np.ndarray]) -> None:
         """Write an image's pictures, or keep what a tile has of them until all ranks are done."""
@@ -165,6 +188,15 @@ class EvaluationWorker:
             kinds["clean"] = clean_picture(unit.task, source)
         for kind, picture in kinds.items():
             write_image(self._folder(unit) / picture_name(unit.task.image.name, kind), picture)
+
+
+@contextlib.contextmanager
+def _named(image: ImageFile) -> Iterator[None]:
+    """Errors name the image."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{image.path}: {error}") from None
 
 
 def shown_cells(cells: list[Cell]) -> set[int]:
@@ -240,6 +272,7 @@ def image_row(task: Task, sums: list[dict[str, Any]]) -> dict[str, Any]:
     ordered = sorted(sums, key=lambda row: row["box"])
     row: dict[str, Any] = {"name": task.image.name, "height": task.height, "width": task.width}
     row |= dict.fromkeys(measure.key for measure in measures()) | {"estimated": ordered[0]["estimated"]}
+    row |= {key: ordered[0][key] for key in ("network",) if key in ordered[0]}  # where it was chosen for the image
     if not task.has_truth:
         return row
     for metric in metrics():
@@ -251,23 +284,3 @@ def image_row(task: Task, sums: list[dict[str, Any]]) -> dict[str, Any]:
                 value = metric.of_sum(math.fsum(parts), count) if count else None
             row[measure.key] = value if value is not None and math.isfinite(value) else None
     return row
-
-
-def compare_deviations(clean: np.ndarray, estimate: np.ndarray, std: np.ndarray) -> dict[str, float]:
-    """Of one image: sums of squared errors, actual and predicted, and the share of errors within a deviation."""
-    error = estimate.astype(np.float64) - clean
-    squares = {"actual": float(np.sum(error**2)), "predicted": float(np.sum(std.astype(np.float64) ** 2))}
-    return {**squares, "within": float(np.mean(np.abs(error) <= std))}
-
-
-def posterior_figures(sums: list[dict[str, Any]]) -> dict[str, float] | None:
-    """Of all images of a cell, whose units are whole images: how well standard deviations are those of the errors.
-
-    mse_ratio: predicted mean squared error over the actual one. within_one_std: how often |error| <= deviation, the
-    mean over images; 0.683 for Gaussian posteriors. None where no deviations were wanted or no clean image is known.
-    """
-    told = sorted((row for row in sums if "predicted" in row), key=lambda row: row["name"])
-    if not told:
-        return None
-    predicted, actual, within = (math.fsum(row[key] for row in told) for key in ("predicted", "actual", "within"))
-    return {"mse_ratio": predicted / actual, "within_one_std": within / len(told)}

@@ -23,7 +23,7 @@ from n2s_dist.inference import arrays
 from n2s_dist.inference.hot_pixels import with_repairs
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.posterior_samples import check_can_sample, check_wanted, draw_samples
-from n2s_dist.inference.restraint import restrained
+from n2s_dist.inference.restraint import share_to_take, taken
 from n2s_dist.inference.tiling import TILE, denoise_tiled
 from n2s_dist.inference.uncertainty import posterior_tiled
 from n2s_dist.models import checkpoint, pretrained
@@ -166,7 +166,8 @@ class Denoiser:
                 else:
                     estimate[part] = denoise_tiled(model, images.pixels[part], one, self.tile, wish.progress)
         for number, (image, one, missing) in enumerate(zip(images.pixels, noises, images.gaps, strict=True)):
-            estimate[number] = restrained(self.loaded.model, image, estimate[number], one, missing)
+            share = share_to_take(self.loaded.model, image, one, missing)
+            estimate[number] = taken(image, estimate[number], share)
         if std is not None and images.repaired is not None:
             std[images.repaired] = np.nan  # nothing was measured there
         drawn = self._samples(model, images.pixels, noises, estimate, wish)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from n2s_dist.images.decoded import Contents, DecodedImage
 from n2s_dist.images.files import ImageFile, image_at, is_image_folder, list_images
 from n2s_dist.images.formats.base import format_of, suffixes
+from n2s_dist.images.scale import Scale
 from n2s_dist.images.user_files import check_memory, open_file, write_file
 from n2s_dist.inference.arrays import BYTES_PER_VALUE
 from n2s_dist.inference.denoiser import Denoiser, Info
@@ -111,6 +112,21 @@ def companions(target: Path, uncertainty: bool, samples: int) -> set[Path]:
     return deviations | {sample_path(target, number) for number in range(1, samples + 1)}
 
 
+def what_is_known(contents: Contents, scale: Scale | None, white: float | None, black: float | None) -> dict[str, Any]:
+    """What a denoiser is told of a file's images besides their values.
+
+    scale: of all of them together, OpenFile.find_scale. white, black: as the user named them.
+    """
+    # What the values of one image say, those of another may not.
+    is_named = contents.images > 1 or contents.scale or white is not None or black is not None
+    named = scale if is_named else None
+    return {
+        "white": named and named.white,
+        "black": named and named.black,
+        "chroma_subsampled": contents.chroma_subsampled,
+    }
+
+
 def denoise_file(
     image: ImageFile,
     target: Path,
@@ -134,9 +150,7 @@ def denoise_file(
         contents = file.contents
         check_memory(image.path, contents, 2 * contents.dtype.itemsize + BYTES_PER_VALUE)
         scale = file.find_scale(white, black)
-        several = contents.images > 1
-        # What the values of one image say, those of another may not.
-        named = scale if several or contents.scale or white is not None or black is not None else None
+        several, known = contents.images > 1, what_is_known(contents, scale, white, black)
         total = contents.images * math.prod(contents.size) * (1 + samples * STEPS)
         with tqdm(total=total, unit="px", unit_scale=True, leave=False, delay=_BAR_DELAY_SEC) as bar:
 
@@ -146,11 +160,9 @@ def denoise_file(
                     try:
                         x_hat, info = denoise(
                             file.there(picture.pixels),
-                            white=named and named.white,
-                            black=named and named.black,
-                            chroma_subsampled=contents.chroma_subsampled,
                             progress=bar.update,
                             samples=samples,
+                            **known,
                             **wanted,
                         )
                     except UserError as error:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,6 +22,14 @@ from n2s_dist.noise.specification import parse_noise
 from n2s_dist.utils.errors import UserError
 
 
+class Candidate(NamedTuple):
+    """A shipped network that may be taken for an image."""
+
+    name: str
+    is_withdrawn: bool
+    denoiser: Denoiser
+
+
 class ShippedDenoiser:
     """The shipped networks, each image being denoised by the one for its channels and its noise.
 
@@ -34,7 +42,7 @@ class ShippedDenoiser:
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
         offered, names = pretrained.offered(), pretrained.names()
-        self._all = cache(lambda: [(name not in offered, _load(name, device, tile)) for name in names])
+        self._all = cache(lambda: [Candidate(name, name not in offered, _load(name, device, tile)) for name in names])
 
     def __call__(
         self,
@@ -57,17 +65,26 @@ class ShippedDenoiser:
         """
         wish = Wish(uncertainty, ensemble, progress, time.perf_counter(), samples, seed)
         images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels)
+        return self.denoise_opened(images, noise, wish)
+
+    def denoise_opened(self, images: arrays.ImageBatch, noise: str | NoiseModel | None, wish: Wish) -> tuple[Any, Info]:
+        """What a call returns for opened images, and their noise as opened_with gives it."""
         plane = arrays.one_plane(images)
         images = plane or images
         images, (noises, estimated, asked) = with_repairs(images, lambda those: self.noises_of(those, noise))
         networks = self._networks(images.channels)
         whole = self._whole(networks)
-        fitting = [each for each in (whole if samples else networks) if all(map(each.loaded.is_for, noises))]
+        fitting = [each for each in (whole if wish.samples else networks) if all(map(each.loaded.is_for, noises))]
         able = [each for each in whole if all(map(each.loaded.model.serves, noises))]
         able.sort(key=lambda each: max(_strangeness(each, noise) for noise in noises))
         chosen = next(chain(fitting, able, [asked]))
         x_hat, info = chosen.denoise_with(images, noises, estimated, wish)
         return x_hat, replace(info, one_plane=plane is not None)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All that may be taken, sorted by name; loaded when first asked for."""
+        return self._all()
 
     def noises_of(
         self, images: arrays.ImageBatch, noise: str | NoiseModel | None
@@ -117,13 +134,14 @@ class ShippedDenoiser:
 
     def _networks(self, channels: int, with_withdrawn: bool = True) -> list[Denoiser]:
         """For gray (1) or color (3) images, the narrowest first, withdrawn ones last. UserError where none is there."""
-        able = [(withdrawn, each) for withdrawn, each in self._all() if each.channels == channels]
-        found = [pair for pair in able if with_withdrawn or not pair[0]] or able
+        able = [each for each in self.candidates if each.denoiser.channels == channels]
+        found = [each for each in able if with_withdrawn or not each.is_withdrawn] or able
         if not found:
             raise UserError(
                 f"no network for {KINDS[channels]} images comes with this installation: give one you trained"
             )
-        return [each for _, each in sorted(found, key=lambda pair: (pair[0], pair[1].loaded.specificity))]
+        found = sorted(found, key=lambda each: (each.is_withdrawn, each.denoiser.loaded.specificity))
+        return [each.denoiser for each in found]
 
 
 def _strangeness(network: Denoiser, noise: NoiseModel) -> tuple[bool, bool, float]:

@@ -11,7 +11,7 @@ well what is noise; taking all that it says could leave the image worse than it 
 import numpy as np
 
 from n2s_dist.inference.pieces import choose_pieces
-from n2s_dist.inference.tiling import Box, denoise_whole
+from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.utils.hashing import frozen_rng
@@ -42,20 +42,9 @@ def share_to_take(model: ScoreModel, noisy: np.ndarray, noise: NoiseModel, missi
     return float(np.clip(-slope / energy, 0, 1)) if energy > 0 else 1.0
 
 
-def restrained(
-    model: ScoreModel,
-    noisy: np.ndarray,
-    estimate: np.ndarray,
-    noise: NoiseModel,
-    missing: np.ndarray | None = None,
-    box: Box | None = None,
-) -> np.ndarray:
-    """x_hat for one image, float32 [h, w, C], from the posterior mean of all of it, or of `box`.
+def taken(noisy: np.ndarray, estimate: np.ndarray, share: float) -> np.ndarray:
+    """x_hat, float32 [h, w, C], from the posterior mean of an image, or of a part of it.
 
-    noisy, noise, missing: of the whole image, as of share_to_take.
+    share: share_to_take of the whole image.
     """
-    share = share_to_take(model, noisy, noise, missing)
-    if share == 1:
-        return estimate
-    own = noisy if box is None else box.of_array(noisy)
-    return own + np.float32(share) * (estimate - own)
+    return estimate if share == 1 else noisy + np.float32(share) * (estimate - noisy)

@@ -12,6 +12,7 @@ import numpy as np
 
 from n2s_dist.evaluation.published import PAPERS_OWN, method_name, paper_db, read_paper, remark
 from n2s_dist.evaluation.results import ResultCell
+from n2s_dist.noise.base import UNKNOWN
 from n2s_dist.noise.specification import noise_title
 from n2s_dist.reporting.tables import difference
 
@@ -231,12 +232,12 @@ class LevelEstimate(NamedTuple):
 
 
 def estimates(cells: list[ResultCell]) -> list[LevelEstimate]:
-    """A line for each computed cell of unknown level whose images say what was estimated."""
+    """A line for each computed cell of unknown level whose images say what was estimated, and whose noise is known."""
     known = {_twin(cell): cell["psnr_db"] for cell in cells if cell["level"] == "known" and has_figures(cell)}
     rows = []
     for cell in cells:
         guesses = [image["estimated"] for image in cell.get("images", []) if image.get("estimated")]
-        if cell["level"] != "unknown" or not guesses or not has_figures(cell):
+        if cell["level"] != "unknown" or cell["noise"] == UNKNOWN or not guesses or not has_figures(cell):
             continue
         family, _, true = cell["noise"].partition(":")
         found = [level for kind, _, level in (guess.partition(":") for guess in guesses) if kind == family]

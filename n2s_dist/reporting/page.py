@@ -20,6 +20,7 @@ from n2s_dist.metrics.metric import Measure
 from n2s_dist.reporting import comparison, examples, figures
 from n2s_dist.reporting.curves import curve, read_metrics
 from n2s_dist.reporting.examples import ExampleImage
+from n2s_dist.reporting.image_lists import networks_chosen, short_noise
 
 _MAX_POINTS = 600  # of a curve on the page
 # Color at full resolution: halved, as is usual, it would take half of the noise away.
@@ -94,7 +95,12 @@ def page_data(
                 "way": way,
                 "rivals": [cell["noise"], cell["benchmark"]],
                 "images": [
-                    {"name": row["name"], "estimated": row.get("estimated"), "figures": _figures(row, measures)}
+                    {
+                        "name": row["name"],
+                        "estimated": short_noise(row.get("estimated")),
+                        "network": row.get("network"),
+                        "figures": _figures(row, measures),
+                    }
                     for row in cell["images"]
                 ],
                 "exhibits": [
@@ -185,7 +191,12 @@ def render(results: dict[str, Any], runs: list[TrainingRun], shown: list[Example
         headlines=comparison.headlines(cells),
         estimates=by_benchmark([(each.cell, each) for each in comparison.estimates(cells)]),
         posteriors=by_benchmark([(cell, cell) for cell in cells if cell.get("posterior")]),
-        checkpoints=Counter((str(cell.get("checkpoint") or "none"), cell.get("samples_seen")) for cell in computed),
+        checkpoints=Counter(
+            (str(cell.get("checkpoint") or "none"), cell.get("samples_seen"))
+            for cell in computed
+            if not networks_chosen(cell)
+        ),
+        chosen=Counter(network for cell in computed for network in networks_chosen(cell)),
         sources=read_paper()["sources"],
         data=page_data(results, shown, runs, benchmarks, groups),
     )

@@ -9,7 +9,8 @@ const MEASURED = data.measures.filter(each => !HIDDEN.includes(each.key)).map(ea
   key: each.key, label: each.key === PSNR ? "denoised" : withUnit(each), higher: each.higher_is_better,
   of: row => row.figures[each.key] ?? null, text: value => fixed(value, each.digits)}));
 const COLUMNS = [{key: "name", label: "image", higher: true, of: row => row.name}, ...MEASURED,
-  {key: "estimated", label: "estimated", higher: true, of: row => row.estimated, text: value => value ?? "–"}];
+  {key: "estimated", label: "estimated", higher: true, of: row => row.estimated, text: value => value ?? "–"},
+  {key: "network", label: "network", higher: true, of: row => row.network, text: value => value ?? "–"}];
 const FEW = 10;
 const psnr = row => row.figures[PSNR] ?? null;
 let cell, picked = null, exhibit = null, sorting = {by: PSNR, down: false}, all = false;
@@ -45,7 +46,7 @@ function pick(name) {
 
 function drawRows() {
   const columns = COLUMNS.filter(column => cell.images.some(row => column.of(row) !== null));
-  const by = COLUMNS.find(column => column.key === sorting.by), last = by.text && by.key !== "estimated" ? Infinity : "";
+  const by = COLUMNS.find(column => column.key === sorting.by), last = by.text && !["estimated", "network"].includes(by.key) ? Infinity : "";
   const value = row => by.of(row) ?? last;
   const order = (a, b) => (value(a) > value(b)) - (value(a) < value(b));
   const rows = [...cell.images].sort((a, b) => sorting.down ? order(b, a) : order(a, b));

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
-from support.denoisers import calibration, save_network
+from support.denoisers import calibration, save_network, ship_network
 
 from n2s_dist import evaluate
 from n2s_dist.evaluation.benchmarks import Benchmark, Task
@@ -278,11 +278,7 @@ def test_an_image_too_small_to_estimate_from_is_named(cli, photographs, tmp_path
 def test_a_suite_takes_the_shipped_networks_where_none_is_given(cli, photographs, tmp_path, monkeypatch):
     """One of them stands in for the package's; its name is what results say."""
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
-    run_dir = checkpoint.locate(save_network(tmp_path / "run", channels=1))
-    shutil.copy(run_dir / "model.safetensors", tmp_path / "mine.safetensors")
-    about = json.loads((run_dir / "model.json").read_text())
-    about["sha256"] = hashlib.sha256((tmp_path / "mine.safetensors").read_bytes()).hexdigest()
-    (tmp_path / "mine.json").write_text(json.dumps(about))
+    ship_network(tmp_path, "mine", save_network(tmp_path / "run", channels=1))
     (tmp_path / "set12").mkdir()
     for number in range(12):
         Image.new("L", (16, 16), 20 * number).save(tmp_path / f"set12/{number:02d}.png")

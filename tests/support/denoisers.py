@@ -1,5 +1,8 @@
 """Denoisers whose estimates are known in advance, a network that was never trained, and benchmarks made on the spot."""
 
+import hashlib
+import json
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +13,9 @@ import torch
 
 from n2s_dist.config.schema import ArdaeConfig, Config, NetworkConfig
 from n2s_dist.evaluation.benchmarks import Benchmark
+from n2s_dist.evaluation.deviations import compare_deviations, posterior_figures
 from n2s_dist.evaluation.methods import EvaluatedMethod, of_network
 from n2s_dist.evaluation.suite import Cell
-from n2s_dist.evaluation.worker import compare_deviations, posterior_figures
 from n2s_dist.inference.uncertainty import Posterior
 from n2s_dist.models import checkpoint, checkpoint_writing
 from n2s_dist.models.score_model import build_score_model
@@ -57,6 +60,16 @@ def save_network(
     weights = build_score_model(config, channels).state_dict()
     checkpoint_writing.save(run_dir, config, channels, "", 8, weights, {}, None)
     return run_dir
+
+
+def ship_network(folder: Path, name: str, run_dir: Path, **words: str) -> None:
+    """Put a run's network among the pretrained ones, which are those in `folder`. words: more to say of it."""
+    source = checkpoint.locate(run_dir)
+    weights = folder / f"{name}.safetensors"
+    shutil.copy(source / checkpoint.WEIGHTS, weights)
+    about = json.loads((source / checkpoint.ABOUT).read_text())
+    about |= {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), **words}
+    (folder / f"{name}.json").write_text(json.dumps(about))
 
 
 def network(tmp_path: Path, noise: str = UNIVERSAL, channels: int = 3, focus: str = "") -> EvaluatedMethod:

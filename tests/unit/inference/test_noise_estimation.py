@@ -12,10 +12,8 @@ from scipy.stats import norm
 from torch import Tensor
 
 from n2s_dist.inference import noise_estimation
-from n2s_dist.inference.network_choice import ShippedDenoiser
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.pieces import Pieces, choose_pieces
-from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.base import NoiseModel
@@ -218,21 +216,6 @@ def test_the_program_measures_what_naming_nothing_costs(cli, load_tool, photogra
     assert errors["gain"] == pytest.approx(0.1) and errors["read_noise"] == pytest.approx(0.1)
     assert errors["width"] == pytest.approx(0.1)
     assert "holds no images" in cli(tool.main, f"--images={tmp_path}").error()
-
-
-def test_the_program_measures_photographs_that_nobody_names_the_noise_of(cli, load_tool, photographs, tmp_path):
-    clean = np.asarray(Image.open(photographs / "astronaut.png").crop((0, 0, 96, 96)))
-    noisy = np.round(np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255)).astype(np.uint8)
-    for folder, pixels in (("noisy", noisy), ("clean", clean)):
-        (tmp_path / "mine" / folder).mkdir(parents=True)
-        Image.fromarray(pixels).save(tmp_path / "mine" / folder / "a.png")
-    tool = load_tool("measure_photographs")
-    done = cli(tool.main, str(tmp_path / "mine"))
-    x_hat, _ = ShippedDenoiser()((noisy / 255).astype(np.float32))
-    before, after = (psnr_db(clean / 255, each) for each in (noisy / 255, x_hat.clip(0, 1)))
-    assert after > before + 5
-    assert f"mine: 1 images, {before:.2f} to {after:.2f} dB; 0 below the noisy image" in done.out
-    assert "does not hold noisy photographs" in cli(tool.main, str(photographs)).error()
 
 
 # --- where there is no noise ------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_images_of_a_batch_are_restrained_one_by_one(monkeypatch):
     batch = np.random.default_rng(0).random((2, 24, 24, 1)).astype(np.float32)
     whole = denoise(batch, noise)[0]
     shares = iter([0.0, 1.0])
-    monkeypatch.setattr("n2s_dist.inference.restraint.share_to_take", lambda *_: next(shares))
+    monkeypatch.setattr("n2s_dist.inference.denoiser.share_to_take", lambda *_: next(shares))
     found = denoise(batch, noise)[0]
     np.testing.assert_array_equal(found[0], batch[0])
     np.testing.assert_array_equal(found[1], whole[1])

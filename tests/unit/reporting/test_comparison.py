@@ -97,6 +97,7 @@ def test_errors_of_estimated_levels_and_what_they_cost():
     assert estimate.family_found == pytest.approx(2 / 3) and estimate.gained_db == -0.5
     (alone,) = estimates([unknown])
     assert alone.gained_db is None
+    assert estimates([unknown | {"noise": "unknown"}]) == []  # no estimate is right or wrong
 
 
 def test_headlines_tell_the_mean_difference_and_how_many_cells_are_above():

@@ -141,6 +141,23 @@ def test_estimates_and_uncertainty_have_their_tables(page):
     assert ["Poisson, ζ = 0.05 Noise2Score, known level", "1.03 70 %"] in [row[:2] for row in rows]
 
 
+def test_networks_that_were_chosen_by_image_are_told(results_dir):
+    results = json.loads((results_dir / "results.json").read_text())
+    of_one, chosen = results["cells"][0], dict(results["cells"][1])
+    names = ["gaussian-color", "instrument-color", "gaussian-color", "gaussian-color", "gaussian-color"]
+    images = [row | {"network": name} for row, name in zip(of_one["images"], names, strict=True)]
+    images[1]["estimated"] = "curve:0=0.02_1=0.06"
+    cells = [of_one, chosen | {"method": "automatic", "noise": "unknown", "checkpoint": None, "images": images}]
+    page = Page()
+    page.feed(render(results | {"cells": cells}, [], []))
+    data = json.loads(page.data)["cells"]
+    assert [row["network"] for row in data[1]["images"]] == names
+    assert data[1]["images"][1]["estimated"] == "Curve, 10.2 at middle gray"
+    assert {row["network"] for row in data[0]["images"]} == {None}
+    assert "gaussian-color: chosen for 4 images" in page.text and "instrument-color: chosen for 1 image" in page.text
+    assert "none: " not in page.text
+
+
 def test_training_configuration_and_machine_are_told(page):
     page, data = page
     rows = [words(row) for row in page.rows]
