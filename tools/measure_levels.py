@@ -20,8 +20,9 @@ import torch
 from n2s_dist.evaluation.suite import check_channels
 from n2s_dist.images.eight_bit import read_image
 from n2s_dist.images.files import ImageFile, list_images
-from n2s_dist.inference.noise_estimation import estimate_noise, scan_total_variation
+from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.tiling import denoise_tiled
+from n2s_dist.inference.total_variation import scan_total_variation
 from n2s_dist.metrics.psnr import psnr_db
 from n2s_dist.models import checkpoint
 from n2s_dist.noise.base import NoiseModel

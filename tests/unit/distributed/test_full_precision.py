@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from n2s_dist.distributed.precision import full_precision
-from n2s_dist.inference import noise_estimation, tiling, uncertainty
+from n2s_dist.inference import noise_estimation, tiling, total_variation, uncertainty
 from n2s_dist.models.resunet import ResUNet
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.specification import parse_noise, parse_training_noise
@@ -47,7 +47,7 @@ class Recording(torch.nn.Module):
         lambda model, image: tiling.denoise_tiled(model, image, NOISE, 32),
         lambda model, image: uncertainty.posterior_tiled(model, image, NOISE, 32),
         lambda model, image: noise_estimation.estimate_noise(model, image),
-        lambda model, image: noise_estimation.scan_total_variation(model, image, "gaussian", 3),
+        lambda model, image: total_variation.scan_total_variation(model, image, "gaussian", 3),
     ],
     ids=["whole", "tiled", "posterior", "estimate", "scan"],
 )

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.stats import norm
 from torch import Tensor
 
-from n2s_dist.inference import noise_estimation
+from n2s_dist.inference import noise_estimation, stein, total_variation
 from n2s_dist.inference.noise_estimation import estimate_noise
 from n2s_dist.inference.pieces import Pieces, choose_pieces
 from n2s_dist.models import checkpoint
@@ -70,7 +70,7 @@ def test_family_and_level_of_flat_blocks(noise, channels):
 def test_a_score_of_the_wrong_strength_is_seen_through(noise, strength):
     """Its ratio alone would be off by as much as the strength; pieces of known noise tell what to expect of it."""
     noisy = noisy_blocks(noise)
-    found, _ = noise_estimation.ratio(Blocks(strength), torch.from_numpy(noisy).permute(2, 0, 1)[None], noise)
+    found, _ = stein.ratio(Blocks(strength), torch.from_numpy(noisy).permute(2, 0, 1)[None], noise)
     assert found == pytest.approx(1 / strength, rel=0.03)
     assert error(estimate_noise(Blocks(strength), noisy, noise.family), noise) < 0.025
 
@@ -78,7 +78,7 @@ def test_a_score_of_the_wrong_strength_is_seen_through(noise, strength):
 def test_ratio_of_a_true_score_grows_as_the_assumed_variance():
     y = torch.from_numpy(noisy_blocks(Gaussian(0.1))).permute(2, 0, 1)[None]
     for sigma in (0.08, 0.1, 0.13):
-        assert noise_estimation.ratio(Blocks(), y, Gaussian(sigma))[0] == pytest.approx((sigma / 0.1) ** 2, rel=0.01)
+        assert stein.ratio(Blocks(), y, Gaussian(sigma))[0] == pytest.approx((sigma / 0.1) ** 2, rel=0.01)
 
 
 class Linear(ScoreModel):
@@ -112,14 +112,14 @@ def test_the_objective_is_the_distance_to_the_true_score():
     found, truth = [], []
     for noise, z, first, log_slope in cases:
         middle = float(z.mean())
-        found.append(noise_estimation.objective(Linear(0.7, middle), Pieces(y.float(), None), noise))
+        found.append(stein.objective(Linear(0.7, middle), Pieces(y.float(), None), noise))
         score_y = -0.7 * (z - middle) * first + log_slope
         truth.append(float((speed * (score_y + (y - mean) / spread**2)).square().mean() / 2))
     assert np.ptp(truth) > 1
     np.testing.assert_allclose(np.subtract(found, found[0]), np.subtract(truth, truth[0]), rtol=2e-3, atol=2e-3)
     # The least of all: the true score itself.
     true = Linear((sigma / spread) ** 2, mean / sigma)
-    assert noise_estimation.objective(true, Pieces(y.float(), None), Gaussian(sigma)) < min(found)
+    assert stein.objective(true, Pieces(y.float(), None), Gaussian(sigma)) < min(found)
 
 
 def test_the_same_image_gives_the_same_estimate():
@@ -179,12 +179,12 @@ def test_the_scan_hears_the_same_score_whatever_the_level(guess, noise):
     bend = torch.autograd.grad(slope.sum(), y)[0] if slope.requires_grad else torch.zeros_like(y)
     stable = (score / slope - bend / slope**2).detach()
     expected = score * noise.zeta if isinstance(noise, Poisson) else score
-    torch.testing.assert_close(noise_estimation._natural(stable, y.detach(), guess, noise), expected.detach())
+    torch.testing.assert_close(total_variation._natural(stable, y.detach(), guess, noise), expected.detach())
 
 
 def test_the_scan_finds_the_gaussian_level_of_flat_blocks():
     """Its 50 levels are 1.02 apart, in 8-bit steps; with the true score, variation is least at the true one."""
-    found = noise_estimation.scan_total_variation(Blocks(), noisy_blocks(Gaussian(25 / 255)), "gaussian")
+    found = total_variation.scan_total_variation(Blocks(), noisy_blocks(Gaussian(25 / 255)), "gaussian")
     assert abs(found.level * 255 - 25) < 1.1
 
 

@@ -1,0 +1,145 @@
+"""What a score says of an assumed noise: whether it is as strong as the image's, and which of several is likelier.
+
+Stein's identity: a true score has E[s^2 + ds/dz] = 0, so that
+
+    ratio = -E[ds/dz] / E[s^2]
+
+is 1 at the true level, grows with the level that is assumed, and hardly depends on the image. Of noise with covariance
+C the network gives g = C s, and E[g^2 + v dg/dz v] = 0 with v ~ N(0, C).
+
+Hyvarinen's objective E[s^2 / 2 + s'] (2005) is half the expected squared distance between a model's score and the true
+one, up to a constant that all models share, if all are written in the same coordinate of y.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2s_dist.inference.pieces import Pieces
+from n2s_dist.models.score_model import ScoreModel
+from n2s_dist.noise.base import NoiseModel
+from n2s_dist.noise.blurred import blur, kernel, radius
+from n2s_dist.noise.transforms import DARK, DIM
+from n2s_dist.utils.hashing import frozen_rng
+
+_SEED = 0x6C6576656C
+
+_PROBE = 0.05  # step of finite differences, in noise standard deviations
+_ROUNDS = 3  # of corrections: they end within a hundredth of where more would
+_MIN_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
+_TELLS = 0.15  # of a variance, in logarithms: kernels narrower than 0.45 pixels show less, no more than chance does
+_LIKE_CORRELATED = 0.72  # of the way from what white noise shows to what correlated noise does, in logarithms
+
+
+@torch.no_grad()
+def score_and_divergence(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tuple[Tensor, Tensor]:
+    """s_z and v ds_z/dz v for a fixed sign v at each value, whose mean is the divergence's (Hutchinson 1990).
+
+    Of noise with covariance C the model gives g = C s_z, and v has that covariance: E[g^2 + v dg/dz v] is 0 as well.
+    """
+    z, condition = model.given(y, noise)
+    margin = radius(noise.width)
+    shape = (*z.shape[:2], *(side + 2 * margin for side in z.shape[2:]))
+    probe = torch.from_numpy(frozen_rng(_SEED, 0).integers(0, 2, shape, np.int8)).to(z) * 2 - 1
+    if noise.width:
+        probe = blur(probe, kernel(noise.width))
+    score = model.unperturbed(z, condition)
+    return score, probe * (model.unperturbed(z + _PROBE * probe, condition) - score) / _PROBE
+
+
+def ratio(model: ScoreModel, y: Tensor, noise: NoiseModel, counted: Tensor | None = None) -> tuple[float, Tensor]:
+    """-E[ds_z/dz] / E[s_z^2] of images [B, C, H, W] under an assumed noise, and their posterior mean.
+
+    counted: bool, the pixels that the means are taken of, or None for all.
+    """
+    score, divergence = score_and_divergence(model, y, noise)
+    share = -_counted(divergence, counted).double().mean() / _counted(score, counted).double().square().mean()
+    return float(share.clamp(0.05, 20)), noise.posterior_mean(y, score)
+
+
+def _counted(values: Tensor, counted: Tensor | None) -> Tensor:
+    return values if counted is None else values[counted]
+
+
+def noised_again(denoised: Tensor, noise: NoiseModel, key: int = 1) -> Tensor:
+    """A denoised image [B, C, H, W] with fresh noise on it."""
+    clean, rng = denoised.clamp(0, 1).double().cpu().numpy(), frozen_rng(_SEED, key)
+    if noise.width:  # along which axes it is correlated matters
+        again = np.moveaxis(noise.corrupt(np.moveaxis(clean, 1, -1), rng), -1, 1)
+    else:
+        again = noise.corrupt(clean, rng)
+    return torch.from_numpy(np.ascontiguousarray(again, np.float32)).to(denoised)
+
+
+def rescaled(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> NoiseModel:
+    """A noise with the strength that Stein's identity finds, and its own course over brightness and its own width."""
+    place, before = 0.0, None
+    for _ in range(_ROUNDS):
+        scaled = noise.scaled(math.exp(place))
+        found, denoised = ratio(model, pieces.pixels, scaled, pieces.counted)
+        expected, _ = ratio(model, noised_again(denoised, scaled), scaled, pieces.counted)
+        missing = 0.5 * math.log(expected / found)
+        step = secant(place, missing, before)
+        place, before = place + step, (place, missing)
+    return noise.scaled(math.exp(place))
+
+
+def secant(place: float, missing: float, before: tuple[float, float] | None) -> float:
+    """The next step of a search in logarithms. before: the last place, and what was missing there.
+
+    The first step takes the ratio to grow as the assumed variance does; later ones know how it did grow, which on fine
+    texture is slower.
+    """
+    slope = 1.0
+    if before is not None and place != before[0]:
+        slope = min(max((before[1] - missing) / (place - before[0]), _MIN_SLOPE), 1 / _MIN_SLOPE)
+    return missing / slope
+
+
+def is_correlated(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> bool:
+    """Whether an image has the correlated noise that was found in it, rather than white noise and faint texture.
+
+    Taken for white, correlated noise seems weaker to Stein's identity than taken for what it is. How much weaker is
+    measured on the denoised image with such noise; white noise seems hardly so.
+    """
+    here, denoised = _apparent_excess(model, pieces, noise)
+    there, _ = _apparent_excess(model, Pieces(noised_again(denoised, noise, key=2), pieces.counted), noise)
+    return there > _TELLS and here > _LIKE_CORRELATED * there
+
+
+def _apparent_excess(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> tuple[float, Tensor]:
+    """Logarithm of how much stronger noise seems as it is than as white noise, by variance, and the denoised image."""
+    apparent, images = [], []
+    for assumed in (noise, noise.white):
+        found, denoised = ratio(model, pieces.pixels, assumed, pieces.counted)
+        expected, _ = ratio(model, noised_again(denoised, assumed), assumed, pieces.counted)
+        apparent.append(math.log(expected / found))
+        images.append(denoised)
+    return apparent[0] - apparent[1], images[0]
+
+
+def objective(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> float:
+    """Hyvarinen's E[s_u^2 / 2 + ds_u/du], u(y) a coordinate that is the same for every noise.
+
+    With q = dz/du a change of variables gives s_u = q s_z + d log q / du. dy/du is the root of the brightness over
+    the dark, where it falls to 0 fast enough for every family: black pixels have no Gamma noise and few photons.
+    """
+    y, counted = pieces
+    score, divergence = (values.double() for values in score_and_divergence(model, y, noise))
+    y = y.double()
+    inside = y > 2 * DARK
+    y = torch.where(inside, y, 2 * DARK).requires_grad_()
+    bright = y - DARK
+    speed = bright / torch.sqrt(bright + DIM)
+
+    def slope(values: Tensor) -> Tensor:
+        """d/du of a function of y."""
+        return speed * torch.autograd.grad(values.sum(), y, create_graph=True)[0]
+
+    q = slope(noise.stabilize(y))
+    bend = slope(torch.log(q))
+    score_u = q * score + bend
+    divergence_u = q**2 * divergence + slope(q) * score + slope(bend)
+    return float(_counted(torch.where(inside, score_u**2 / 2 + divergence_u, 0).detach(), counted).mean())
