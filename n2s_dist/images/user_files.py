@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from n2s_dist.images.decoded import Contents, DecodedImage
 from n2s_dist.images.files import ImageFile, unreadable
-from n2s_dist.images.formats.base import Format, format_of, formats, suffixes
-from n2s_dist.images.scale import Scale, check_on_unit_scale, find_scale
+from n2s_dist.images.formats.base import Format, check_written, format_of, formats, suffixes
+from n2s_dist.images.scale import Scale, check_on_unit_scale, find_scale, value_range
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import atomic_folder, atomic_write
 from n2s_dist.utils.memory import available_bytes
@@ -113,6 +113,8 @@ class OpenFile:
         """The scale of all its images together: one of them may be dark. Raises UserError by name; see scale.py."""
         word, kind = self.contents.scale, self.contents.dtype
         if white is None and black is None and (word or kind.itemsize == 1 or kind.kind == "f"):
+            if self.contents.is_open_ended:
+                self._check_ends(self.images())
             return word or find_scale(np.zeros(1, kind))
         failure: UserError | None = None
         for image in self.images():
@@ -126,10 +128,20 @@ class OpenFile:
         """The scale of one of its images that is decoded; that of all together where it has several."""
         if self.contents.images > 1:
             return self.find_scale(white, black) or Scale(0, 1)
+        if white is None and black is None and self.contents.is_open_ended:
+            self._check_ends([picture])
         try:
             return find_scale(self.there(picture.pixels), white, black, self.contents.scale) or Scale(0, 1)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
+
+    def _check_ends(self, pictures: Iterable[DecodedImage]) -> None:
+        """UserError for floats of an unknown scale that is not that of 0 to 1."""
+        for picture in pictures:
+            _, high = value_range(self.there(picture.pixels))
+            if high > 1:
+                raise UserError(f"{self.path} has values up to {high:.4g} and no word on white: name it, as --white 4 "
+                                "does (in Python: white=4)")  # fmt: skip
 
     def there(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels, those masked that hold nothing."""
@@ -236,10 +248,9 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     where the format has no more. Before the first image is asked for, raises UserError for what it can't hold, and
     OSError for a place that can't be written.
     """
-    chosen = format_of(path.name)
-    if chosen is None:
-        raise UserError(f"{path} has no image suffix: end it in one of {', '.join(suffixes())}")
-    if getattr(chosen, "is_folder", False) and path.exists() and not chosen.is_one(path):  # type: ignore[attr-defined]
+    check_written(path)
+    chosen: Any = format_of(path.name)
+    if getattr(chosen, "is_folder", False) and path.exists() and not chosen.is_one(path):
         raise UserError(f"{path} is there and is no {path.suffix[1:].capitalize()}: choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     is_folder = getattr(chosen, "is_folder", False)
