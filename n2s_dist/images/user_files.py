@@ -36,6 +36,7 @@ def damage_named(path: Path, fault: str) -> Iterator[None]:
         raise UserError(f"{path} does not fit into memory: take a part of it, or a machine with more") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason
         raise UserError(f"{path} {fault} ({reason})") from None
 
 

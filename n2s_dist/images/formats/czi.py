@@ -6,7 +6,7 @@ its channels' bits.
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ _VALUES = {
 }  # fmt: skip
 _ORDER = "BVHIRTCZ"  # dimensions, slowest first
 _JPEG = 1  # a compression
-_SPARSEST = 10_000  # how many times the area of its tiles that of a scene can be
+_SPARSEST = 100  # how many times the area of a plane's tiles that of its scene can be
 
 
 class _Scene(NamedTuple):
@@ -94,15 +94,17 @@ def _scenes(tiles: list[Tile]) -> list[_Scene]:
     """All scenes, by number. Raises ValueError for a scene much larger than its tiles."""
     edges: dict[int | None, list[int]] = {}
     areas: Counter[int | None] = Counter()
+    planes: dict[int | None, set] = defaultdict(set)
     for tile in tiles:
         left, top, width, height = tile.box
         number, own = tile.start.get("S"), [left, top, left + width, top + height]
         known = edges.get(number, own)
         edges[number] = [*map(min, known[:2], own[:2]), *map(max, known[2:], own[2:])]
         areas[number] += width * height
+        planes[number].add(tuple(at for name, at in sorted(tile.start.items()) if name in _ORDER))
     found = []
     for number, (left, top, right, bottom) in sorted(edges.items(), key=lambda item: item[0] or 0):
-        if (right - left) * (bottom - top) > _SPARSEST * areas[number]:
+        if (right - left) * (bottom - top) * len(planes[number]) > _SPARSEST * areas[number]:
             raise ValueError("its tiles lie where none can")
         found.append(_Scene(number, (left, top, right - left, bottom - top)))
     return found

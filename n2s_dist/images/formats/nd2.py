@@ -5,6 +5,7 @@ camera's bits.
 """
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,6 +26,7 @@ written_as = ".ome.tif"
 
 _MAGIC = b"\xda\xce\xbe\x0a"
 _OLD_MAGIC = b"\0\0\0\x0cjP  "  # JPEG 2000, which others have as well
+_END, _END_SIZE = b"ND2 CHUNK MAP SIGNATURE 0000001!", 40
 _FRAME = "YXS"
 
 
@@ -35,6 +37,7 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
     nd2 = needed("nd2", path, "microscopes")
     if head == _OLD_MAGIC:
         raise UserError(f"{path} is an ND2 of the old kind, of JPEG 2000, which is not read here: save it anew")
+    _check_end(stream)
     stream.seek(0)
     with warnings.catch_warnings(action="ignore"):  # what is wrong with a file is said in one line
         file = nd2.ND2File(stream)
@@ -42,22 +45,46 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         channels, names, pixel_um = sizes.get("S", 1), _channels(file), _pixel_um(file)
     if dtype.name not in NUMBERS or channels not in (1, 3):
         raise UserError(f"{path} has {channels} values of type {dtype.name} at a pixel: convert them first")
-    height, width = sizes["Y"], sizes["X"]
-    axes = tuple((name, length) for name, length in sizes.items() if name not in _FRAME)
-    stack = Stack(axes, path.stem, names, pixel_um)
+    axes, left = _recorded({name: length for name, length in sizes.items() if name not in _FRAME}, said, path)
+    stack = Stack(tuple(axes.items()), path.stem, names, pixel_um)
     bits = said.bitsPerComponentSignificant
     return Contents(
         format="nd2",
         kind="ND2 stack" if stack.images > 1 else "ND2",
-        size=(height, width),
+        size=(sizes["Y"], sizes["X"]),
         channels=channels,
         dtype=dtype,
         images=stack.images,
         scale=Scale(0, 2**bits - 1) if dtype.kind == "u" and 1 < bits < 8 * dtype.itemsize else None,
         is_lossy=said.compressionType == "lossy",
         form=(file, sizes.get("C", 1)),
+        notes=(f"the last {left} of its {axes['T'] + left} times lack frames, and are left out",) if left else (),
         stacks=(stack,),
     )
+
+
+def _check_end(stream: BinaryIO) -> None:
+    """ValueError for a file that was cut off: what it ends with says where all else is."""
+    if stream.seek(0, 2) < _END_SIZE:
+        raise ValueError("it ends early")
+    stream.seek(-_END_SIZE, 2)
+    if not stream.read(len(_END)) == _END:
+        raise ValueError("it ends early, or its end is damaged")
+
+
+def _recorded(axes: dict[str, int], said: Any, path: Path) -> tuple[dict[str, int], int]:
+    """What counts images, of those that were recorded, and how many of the last times are left out for that.
+
+    Raises UserError where frames are missing otherwise.
+    """
+    planned = math.prod(length for name, length in axes.items() if name != "C")
+    if said.sequenceCount >= planned:
+        return axes, 0
+    times = axes.get("T", 1)
+    whole = said.sequenceCount // (planned // times) if next(iter(axes)) == "T" else 0
+    if not whole:
+        raise UserError(f"{path} has {said.sequenceCount} frames of {planned}: save it whole, or a part that is")
+    return axes | {"T": whole}, times - whole
 
 
 def _channels(file: Any) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ def _opened(rawpy: Any, stream: BinaryIO, path: Path) -> Any:
             opened.unpack()
     except rawpy.LibRawFileUnsupportedError:
         raise UserError(f"{path} is no raw photograph that LibRaw reads: convert it to DNG first") from None
+    except rawpy.LibRawError as error:
+        raise ValueError(f"LibRaw says: {error.args[0].decode()}") from None
     if opened.raw_type != rawpy.RawType.Flat or opened.raw_image_visible.ndim != 2:
         raise UserError(f"{path} has all colors at each pixel, and no mosaic: develop it first")
     return opened
