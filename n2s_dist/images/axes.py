@@ -95,8 +95,8 @@ class Axes:
 
 def counting(contents: Contents) -> tuple[tuple[str, int], ...]:
     """What counts a file's images, slowest first: what the file says, or Q for all of them."""
-    if len(contents.stacks) == 1:
-        return contents.stacks[0].axes
+    if len(contents.series) == 1:
+        return contents.series[0].axes
     return (("Q", contents.images),) if contents.images > 1 else ()
 
 

@@ -69,7 +69,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Stack:
+class Series:
     """Some of a file's images, which follow each other, and what numbers them.
 
     Args:
@@ -109,7 +109,7 @@ class Contents:
         form: what its format needs to write another like it
         notes: what another like it will lack, and what else there is to know
         sizes: (height, width) of each image, where they are of several; else empty
-        stacks: what numbers them, where the file says so and its own format can't be written; else empty
+        series: what numbers them, where the file says so and its own format can't be written; else empty
         is_open_ended: whether values, being floats, may lie on any scale: white is to be named where they exceed 1
     """
 
@@ -128,7 +128,7 @@ class Contents:
     form: Any = None
     notes: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
-    stacks: tuple[Stack, ...] = ()
+    series: tuple[Series, ...] = ()
     is_open_ended: bool = False
 
     def size_of(self, number: int) -> tuple[int, int]:

@@ -67,7 +67,8 @@ def _what_it_is(stream: BinaryIO) -> str:
     with contextlib.suppress(UnidentifiedImageError, OSError, ValueError, SyntaxError):
         stream.seek(0)
         with Image.open(stream) as opened:
-            return f"is a {opened.format} image, which is not read here: save it as one of {', '.join(suffixes())}"
+            others = ", ".join(suffixes(is_written=True))
+            return f"is a {opened.format} image, which is not read here: save it as one of {others}"
     return "is not a readable image"
 
 

@@ -51,10 +51,13 @@ def _say_bits(path: Path, bits: int) -> None:
 
 
 def write_lif(path: Path, images: dict[str, tuple[np.ndarray, str]], bits: int, pixel_um: float = 0.5) -> Path:
-    """Each image by its name, with its letters of T, C, Z, Y, X and S, the last of a color's values."""
+    """Each image by its name, with its letters of T, C, Z, M, Y, X and S, the last of a color's values.
+
+    bits: of a value that count, or all where it has fewer.
+    """
     blocks = [(f"MemBlock_{number}", array) for number, (array, _) in enumerate(images.values())]
     elements = "".join(
-        _lif_image(name, array, letters, bits, pixel_um, block)
+        _lif_image(name, array, letters, min(bits, 8 * array.itemsize), pixel_um, block)
         for (name, (array, letters)), (block, _) in zip(images.items(), blocks, strict=True)
     )
     header = (
@@ -101,13 +104,15 @@ _MAP_NAME, _MAP_END = b"ND2 FILEMAP SIGNATURE NAME 0001!", b"ND2 CHUNK MAP SIGNA
 _LOOPS = {"T": 1, "P": 2, "Z": 4}  # kinds of loops
 
 
-def write_nd2(path: Path, array: np.ndarray, axes: str, bits: int, color: bool = False) -> Path:
-    """Of version 3. axes: of T, P and Z, then C where there are channels."""
+def write_nd2(
+    path: Path, array: np.ndarray, axes: str, bits: int, color: bool = False, recorded: int | None = None
+) -> Path:
+    """Of version 3. axes: of T, P and Z, then C where there are channels. recorded: how many frames there are of it."""
     loops = [(letter, length) for letter, length in zip(axes, array.shape, strict=False) if letter != "C"]
     channels = array.shape[axes.index("C")] if "C" in axes else 1
     whole = array if color else array[..., None]
     height, width, samples = whole.shape[-3:]
-    frames = whole.reshape(-1, channels, height, width, samples).transpose(0, 2, 3, 1, 4)
+    frames = whole.reshape(-1, channels, height, width, samples).transpose(0, 2, 3, 1, 4)[:recorded]
     attributes = {
         "uiWidth": width, "uiWidthBytes": width * channels * samples * array.itemsize, "uiHeight": height,
         "uiComp": channels * samples, "uiBpcInMemory": 8 * array.itemsize, "uiBpcSignificant": bits,

@@ -7,6 +7,7 @@ import numpy as np
 import tifffile
 
 PATTERNS = {"RGGB": (0, 1, 1, 2), "BGGR": (2, 1, 1, 0), "GRBG": (1, 0, 2, 1), "GBRG": (1, 2, 0, 1)}
+_LINEAR_RAW = 34892
 _BYTE, _SHORT, _LONG, _ASCII, _RATIO, _SIGNED_RATIO = 1, 3, 4, 2, 5, 10
 
 
@@ -30,5 +31,9 @@ def write_dng(
     if area := options.pop("area", None):  # top, left, bottom, right of what the lens lights
         tags.append((50829, _LONG, 4, area, True))
     options = {"photometric": "cfa", "metadata": None, **options}
-    tifffile.imwrite(path, mosaic, extratags=tags, **options)
+    is_linear = options["photometric"] == "linear_raw" and mosaic.ndim == 2  # which tifffile would not write
+    tifffile.imwrite(path, mosaic, extratags=tags, **(options | ({"photometric": "minisblack"} if is_linear else {})))
+    if is_linear:
+        with tifffile.TiffFile(path, mode="r+b") as file:
+            file.pages.first.tags["PhotometricInterpretation"].overwrite(_LINEAR_RAW)
     return path

@@ -70,9 +70,10 @@ def formats() -> dict[str, Format]:
     return dict(_FORMATS)
 
 
-def suffixes() -> tuple[str, ...]:
-    """Of all images' names."""
-    return tuple(suffix for each in formats().values() for suffix in each.suffixes)
+def suffixes(is_written: bool = False) -> tuple[str, ...]:
+    """Of all images' names, or of those that can be written alone."""
+    found = [each for each in formats().values() if not (is_written and hasattr(each, "written_as"))]
+    return tuple(suffix for each in found for suffix in each.suffixes)
 
 
 def format_of(name: str) -> Format | None:
@@ -88,6 +89,6 @@ def written_as(name: str) -> str | None:
 def check_written(path: Path) -> None:
     """UserError for the name of a file to be written whose format is only read, or is none."""
     if format_of(path.name) is None:
-        raise UserError(f"{path} has no image suffix: end it in one of {', '.join(suffixes())}")
+        raise UserError(f"{path} has no image suffix: end it in one of {', '.join(suffixes(is_written=True))}")
     if other := written_as(path.name):
         raise UserError(f"{path}: {path.suffix} files are read here and not written: end it in {other} or .npy")

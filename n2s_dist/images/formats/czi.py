@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from n2s_dist.images.czi_directory import KINDS, MAGIC, Tile, read_tiles
-from n2s_dist.images.decoded import Contents, DecodedImage, Stack
+from n2s_dist.images.decoded import Contents, DecodedImage, Series
 from n2s_dist.images.on_disk import on_disk
 from n2s_dist.images.optional import needed
 from n2s_dist.images.scale import Scale
@@ -29,7 +29,7 @@ written_as = ".ome.tif"
 
 _VALUES = {
     "Gray8": (1, np.uint8), "Gray16": (1, np.uint16), "Gray32Float": (1, np.float32),
-    "Bgr24": (3, np.uint8), "Bgr48": (3, np.uint16), "Bgr96Float": (3, np.float32),
+    "Bgr24": (3, np.uint8), "Bgr48": (3, np.uint16),
 }  # fmt: skip
 _ORDER = "BVHIRTCZ"  # dimensions, slowest first
 _JPEG = 1  # a compression
@@ -64,13 +64,13 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
                         "file of its own")  # fmt: skip
     (kind,) = kinds
     if kind not in _VALUES:
-        raise UserError(f"{path} has values of {kind}, which are not read here: convert them to integers or floats")
+        raise UserError(f"{path} has values of {kind}, which are not read here: convert them to integers first")
     channels, dtype = _VALUES[kind][0], np.dtype(_VALUES[kind][1])
     scenes, planes = _scenes(tiles), _planes(tiles, path)
     file = czi.CziReader(on_disk(stream, path))
     said = _said(file.raw_metadata)
     sizes = [(scene.rectangle[3], scene.rectangle[2]) for scene in scenes]
-    own = [Stack(planes.axes, said.name, said.channels, said.pixel_um) for _ in scenes]
+    own = [Series(planes.axes, said.name, said.channels, said.pixel_um) for _ in scenes]
     if len(set(sizes)) == 1 and len(scenes) > 1:
         own = [replace(own[0], axes=(("P", len(scenes)), *planes.axes))]
     images = sum(stack.images for stack in own)
@@ -86,7 +86,7 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         form=(file, kind, scenes, planes),
         notes=(planes.lacking,) if planes.lacking else (),
         sizes=tuple(size for size in sizes for _ in range(images // len(scenes))) if len(set(sizes)) > 1 else (),
-        stacks=tuple(own),
+        series=tuple(own),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from n2s_dist.images.decoded import NUMBERS, Contents, DecodedImage, Stack
+from n2s_dist.images.decoded import NUMBERS, Contents, DecodedImage, Series
 from n2s_dist.images.optional import needed
 from n2s_dist.images.scale import Scale
 from n2s_dist.utils.errors import UserError
@@ -48,10 +48,10 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
     ((dtype, channels),) = kinds
     if dtype.name not in NUMBERS or channels not in (1, 3):
         raise UserError(f"{path} has {channels} values of type {dtype.name} at a pixel: convert them first")
-    stacks = [_stack(image) for image in images]
-    for image, stack in zip(images, stacks, strict=True):
-        _check_size(image, stack)
-    sizes = [_size(image) for image, stack in zip(images, stacks, strict=True) for _ in range(stack.images)]
+    series = [_series_of(image) for image in images]
+    for image, stack in zip(images, series, strict=True):
+        _check_size(image, stack, stream)
+    sizes = [_size(image) for image, stack in zip(images, series, strict=True) for _ in range(stack.images)]
     left = len(every) - len(images)
     return Contents(
         format="lif",
@@ -61,10 +61,10 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         dtype=dtype,
         images=len(sizes),
         scale=_scale(images, dtype),
-        form=(images, stacks),
+        form=(images, series),
         notes=(f"{left} of its {len(every)} images have no rows and columns, and are left out",) if left else (),
         sizes=tuple(sizes) if len(set(sizes)) > 1 else (),
-        stacks=tuple(stacks),
+        series=tuple(series),
     )
 
 
@@ -82,7 +82,7 @@ def _counts(image: Any) -> dict[str, int]:
     return {name: length for name, length in image.sizes.items() if name not in image.frames.frame_sizes}
 
 
-def _stack(image: Any) -> Stack:
+def _series_of(image: Any) -> Series:
     axes: list[tuple[str, int]] = []
     for name, length in _counts(image).items():
         taken = {*_TAKEN, *(letter for letter, _ in axes)}
@@ -90,7 +90,7 @@ def _stack(image: Any) -> Stack:
         axes.append((name if is_letter else next(letter for letter in _FREE if letter not in taken), length))
     described = image.xml_element.findall(f"{_DESCRIPTION}/Channels/ChannelDescription")
     names = tuple(channel.get("LUTName", "") for channel in described)
-    return Stack(tuple(axes), image.path, names, _pixel_um(image))
+    return Series(tuple(axes), image.path, names, _pixel_um(image))
 
 
 def _pixel_um(image: Any) -> dict[str, float]:
@@ -104,10 +104,11 @@ def _pixel_um(image: Any) -> dict[str, float]:
     return found
 
 
-def _check_size(image: Any, stack: Stack) -> None:
+def _check_size(image: Any, series: Series, stream: BinaryIO) -> None:
     """ValueError where an image's planes can't be in what the file has of it."""
-    values = math.prod(image.frames.frame_sizes.values()) * stack.images
-    if values * image.dtype.itemsize > image.memory_block.size:
+    values = math.prod(image.frames.frame_sizes.values()) * series.images
+    there = min(image.memory_block.size, stream.seek(0, 2) - image.memory_block.offset)
+    if values * image.dtype.itemsize > there:
         raise ValueError(f"its image {image.name} is said to be larger than its data")
 
 
@@ -123,14 +124,14 @@ def _scale(images: list[Any], dtype: np.dtype) -> Scale | None:
 
 
 def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], DecodedImage]:
-    images, stacks = contents.form
-    ends = list(accumulate(stack.images for stack in stacks))
+    images, series = contents.form
+    ends = list(accumulate(stack.images for stack in series))
     counts = lru_cache(None)(lambda which: _counts(images[which]))
 
     def plane(number: int) -> DecodedImage:
         which = next(place for place, end in enumerate(ends) if number < end)
         lengths = counts(which)
-        place = number - ends[which] + stacks[which].images
+        place = number - ends[which] + series[which].images
         at = np.unravel_index(place, tuple(lengths.values())) if lengths else ()
         found = images[which].frame(**{name: int(index) for name, index in zip(lengths, at, strict=True)})
         pixels = found.astype(contents.dtype, copy=False)

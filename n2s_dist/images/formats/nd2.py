@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from n2s_dist.images.decoded import NUMBERS, Contents, DecodedImage, Stack
+from n2s_dist.images.decoded import NUMBERS, Contents, DecodedImage, Series
 from n2s_dist.images.optional import needed
 from n2s_dist.images.scale import Scale
 from n2s_dist.utils.errors import UserError
@@ -46,20 +46,20 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
     if dtype.name not in NUMBERS or channels not in (1, 3):
         raise UserError(f"{path} has {channels} values of type {dtype.name} at a pixel: convert them first")
     axes, left = _recorded({name: length for name, length in sizes.items() if name not in _FRAME}, said, path)
-    stack = Stack(tuple(axes.items()), path.stem, names, pixel_um)
+    series = Series(tuple(axes.items()), path.stem, names, pixel_um)
     bits = said.bitsPerComponentSignificant
     return Contents(
         format="nd2",
-        kind="ND2 stack" if stack.images > 1 else "ND2",
+        kind="ND2 stack" if series.images > 1 else "ND2",
         size=(sizes["Y"], sizes["X"]),
         channels=channels,
         dtype=dtype,
-        images=stack.images,
+        images=series.images,
         scale=Scale(0, 2**bits - 1) if dtype.kind == "u" and 1 < bits < 8 * dtype.itemsize else None,
         is_lossy=said.compressionType == "lossy",
         form=(file, sizes.get("C", 1)),
         notes=(f"the last {left} of its {axes['T'] + left} times lack frames, and are left out",) if left else (),
-        stacks=(stack,),
+        series=(series,),
     )
 
 

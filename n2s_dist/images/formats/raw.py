@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import tifffile
 
-from n2s_dist.images.decoded import Contents, DecodedImage, Stack
+from n2s_dist.images.decoded import Contents, DecodedImage, Series
 from n2s_dist.images.native_messages import damage_printed
 from n2s_dist.images.optional import needed
 from n2s_dist.images.scale import Scale
@@ -31,6 +32,7 @@ written_as = ".ome.tif"
 
 # Most are TIFFs of a kind, so the name has to say that a file is none of the usual ones.
 _MAGICS = (b"II*\0", b"MM\0*", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"II\x1a\0", b"FUJIFILM", b"\0MRM")
+_DNG_VERSION = 50706  # a tag
 _CR3 = b"ftypcrx "  # behind a length
 _DAMAGE = ("Unexpected end of file", "data corrupted")  # LibRaw goes on after these
 _ORDER = (0, 1, 3, 2)  # of LibRaw's numbers of colors: the second green comes before blue
@@ -40,8 +42,9 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
     head = stream.read(12)
     if not path.name.lower().endswith(suffixes) or not (head.startswith(_MAGICS) or head[4:] == _CR3):
         return None
-    rawpy = needed("rawpy", path, "raw")
-    opened = _opened(rawpy, stream, path)
+    if path.suffix.lower() == ".dng" and not _says_dng(stream):
+        return None
+    opened = _opened(needed("rawpy", path, "raw"), stream, path)
     mosaic = opened.raw_image_visible
     places = _places(opened, path)
     rows, columns = mosaic.shape
@@ -50,7 +53,7 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         sizes = [mosaic.shape]
     black, white = _levels(opened)
     is_even = len(set(sizes)) == 1
-    stack = Stack((("C", len(places)),) if len(places) > 1 else (), channels=tuple(places))
+    series = Series((("C", len(places)),) if len(places) > 1 else (), channels=tuple(places))
     return Contents(
         format="raw",
         kind="raw photograph",
@@ -62,8 +65,15 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         form=(opened, list(places.values())),
         notes=(f"its {len(places)} images are {', '.join(places)}; black is {black:g} and white {white:g}",),
         sizes=() if is_even else tuple(sizes),
-        stacks=(stack,) if is_even else (),
+        series=(series,) if is_even else (),
     )
+
+
+def _says_dng(stream: BinaryIO) -> bool:
+    """Whether a TIFF is more than one by its name: LibRaw takes any for a mosaic."""
+    stream.seek(0)
+    with tifffile.TiffFile(stream) as file:
+        return _DNG_VERSION in file.pages.first.tags
 
 
 def _opened(rawpy: Any, stream: BinaryIO, path: Path) -> Any:
