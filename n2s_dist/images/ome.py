@@ -29,6 +29,8 @@ def ome_description(contents: Contents) -> bytes | None:
             place = _place(series, number)
             other = tuple(place[letter] for letter, _ in series.axes if letter not in _COUNTED)
             pages[other].append((page + number, place))
+        if len({contents.size_of(page + number) for number in range(series.images)}) > 1:
+            return None
         for own in pages.values():
             _add_image(root, len(root), series, own, contents.size_of(page), contents)
         page += series.images

@@ -40,7 +40,7 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
     _check_end(stream)
     stream.seek(0)
     with warnings.catch_warnings(action="ignore"):  # what is wrong with a file is said in one line
-        file = nd2.ND2File(stream)
+        file = nd2.ND2File(_Unmapped(stream))
         sizes, dtype, said = dict(file.sizes), file.dtype, file.attributes
         channels, names, pixel_um = sizes.get("S", 1), _channels(file), _pixel_um(file)
     if dtype.name not in NUMBERS or channels not in (1, 3):
@@ -61,6 +61,16 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         notes=(f"the last {left} of its {axes['T'] + left} times lack frames, and are left out",) if left else (),
         series=(series,),
     )
+
+
+class _Unmapped:
+    """A stream that the package does not map into memory, where all pages that were read would stay."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _check_end(stream: BinaryIO) -> None:

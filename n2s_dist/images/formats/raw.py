@@ -52,7 +52,6 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
     if places == {"gray": (0, 0)}:
         sizes = [mosaic.shape]
     black, white = _levels(opened)
-    is_even = len(set(sizes)) == 1
     series = Series((("C", len(places)),) if len(places) > 1 else (), channels=tuple(places))
     return Contents(
         format="raw",
@@ -64,8 +63,8 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         scale=Scale(black, white) if black < white else None,
         form=(opened, list(places.values())),
         notes=(f"its {len(places)} images are {', '.join(places)}; black is {black:g} and white {white:g}",),
-        sizes=() if is_even else tuple(sizes),
-        series=(series,) if is_even else (),
+        sizes=tuple(sizes) if len(set(sizes)) > 1 else (),
+        series=(series,),
     )
 
 
