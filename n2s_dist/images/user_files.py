@@ -4,6 +4,7 @@ eight_bit.py reads what is trained on and measured: 8 bits, opaque.
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -64,7 +65,8 @@ def _probe(format_: Format, stream: BinaryIO, path: Path, axes: str | None) -> C
 
 
 def _what_it_is(stream: BinaryIO) -> str:
-    with contextlib.suppress(UnidentifiedImageError, OSError, ValueError, SyntaxError):
+    damage = (UnidentifiedImageError, OSError, ValueError, SyntaxError)
+    with contextlib.suppress(*damage), warnings.catch_warnings(action="ignore"):
         stream.seek(0)
         with Image.open(stream) as opened:
             others = ", ".join(suffixes(is_written=True))

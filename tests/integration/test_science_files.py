@@ -232,6 +232,17 @@ MISSING = {
 }
 
 
+@pytest.mark.parametrize("name", [*ONLY_READ, "a.dng"])
+def test_a_file_that_was_cut_off_is_one_line(cli, tmp_path, instant, name):
+    write_one, package, _ = MISSING[name]
+    pytest.importorskip(package)
+    path, target = write_one(tmp_path / name), tmp_path / "b.ome.tif"
+    path.write_bytes(path.read_bytes()[:-1000])
+    line = cli(denoise.main, "--noise=gaussian:20", path, target).error()
+    assert f"{path} is not a readable image" in line or f"{path} can't be decoded" in line
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("name", MISSING)
 def test_a_package_that_is_missing_is_named_with_its_extra(cli, tmp_path, monkeypatch, instant, name):
     write_one, package, extra = MISSING[name]
