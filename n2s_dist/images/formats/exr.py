@@ -67,6 +67,8 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
     parts = read_parts(stream)
     if any(part.is_deep for part in parts):
         raise UserError(f"{path} is deep, with several values at a pixel: flatten it first")
+    if any(part.has_copies for part in parts):
+        raise UserError(f"{path} holds smaller copies of its images, which would no longer fit: save it without them")
     layers = _layers(parts)
     if not layers:
         raise UserError(f"{path} has no channel of halfs or floats with a value at each pixel")
@@ -131,12 +133,11 @@ def _lossy_name(part: Part) -> str | None:
 
 def _kept(parts: list[Part], layers: list[Layer]) -> list[str]:
     """What to know of what is no image."""
-    denoised = {(layer.part, name) for layer in layers for name in layer.names if not name.endswith("A")}
+    denoised = {(layer.part, name) for layer in layers for name in layer.names}
     others = [channel.name for number, part in enumerate(parts) for channel in part.channels
               if (number, channel.name) not in denoised]  # fmt: skip
     more = ", ..." if len(others) > _MOST_NAMED else ""
-    notes = [f"its other channels ({', '.join(others[:_MOST_NAMED])}{more}) are kept as they are"] if others else []
-    return notes + (["its smaller copies are left out"] if any(part.has_copies for part in parts) else [])
+    return [f"its other channels ({', '.join(others[:_MOST_NAMED])}{more}) are kept as they are"] if others else []
 
 
 def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], DecodedImage]:
@@ -168,10 +169,6 @@ def write(path: Path, images: Iterable[DecodedImage], contents: Contents) -> Non
     for part, said in zip(file.parts, form.parts, strict=True):
         if _lossy_name(said):
             part.header["compression"] = form.exr.ZIP_COMPRESSION
-        if said.has_copies:
-            tiles = part.header["tiles"]
-            tiles.mode = form.exr.LevelMode.ONE_LEVEL
-            part.header["tiles"] = tiles
     file.write(os.fsencode(path))
 
 
