@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from n2s_dist.images.axes import AXES_HELP, check_axes
 from n2s_dist.images.files import ImageFile
-from n2s_dist.inference.files import companions, denoise_file, list_work, spare_sources
+from n2s_dist.inference.files import companions, denoise_file, list_work, renamed, spare_sources
 from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.posterior_samples import check_wanted
 from n2s_dist.inference.tiling import TILE
@@ -85,6 +85,8 @@ def main() -> None:
     work = list_work(args.input, args.output, check_axes(args.axes))
     spare_sources(work)
     check_companions(work, args.uncertainty, args.samples)
+    for said in renamed(work):
+        print(said)
     skipped = 0
     wanted = {
         name: getattr(args, name)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from n2s_dist.images.axes import AXES_HELP, check_axes
+from n2s_dist.images.decoded import Contents
 from n2s_dist.images.files import list_images
 from n2s_dist.images.user_files import open_file
 from n2s_dist.noise.calibration import Calibration
@@ -74,8 +75,8 @@ class Measured:
                     raise UserError(f"{file.path} {fault}: give frames as the camera took them")
                 self.word = contents.scale.white if contents.scale else self.word
                 self.dtype = contents.dtype
-                for image in opened.images():
-                    yield image.pixels
+                images = (image.pixels for image in opened.images())
+                yield from [_joined([*images])] if _is_one_frame(contents) else images
 
     def statistics(self, path: Path, black: float | None) -> FrameStatistics:
         """All frames of an exposure. Raises UserError for one frame alone, and for frames of another size."""
@@ -132,6 +133,17 @@ class Measured:
     def step(self) -> int:
         """From one value to the next; 0 for values that are not whole."""
         return math.gcd(*self.steps) if all(self.steps) else 0
+
+
+def _is_one_frame(contents: Contents) -> bool:
+    """Whether a file's images are the channels of one frame, such as the colors of a raw photograph."""
+    return [[name for name, _ in series.axes] for series in contents.series] == [["C"]]
+
+
+def _joined(channels: list[np.ndarray]) -> np.ndarray:
+    """Channels [H, W, 1] as one frame [H, W, C]; those of a mosaic may differ by a row or a column."""
+    height, width = np.min([channel.shape[:2] for channel in channels], axis=0)
+    return np.concatenate([channel[:height, :width] for channel in channels], axis=-1)
 
 
 def read_frames(args: argparse.Namespace) -> Measured:

@@ -93,14 +93,21 @@ class Axes:
         )
 
 
+def counting(contents: Contents) -> tuple[tuple[str, int], ...]:
+    """What counts a file's images, slowest first: what the file says, or Q for all of them."""
+    if len(contents.series) == 1:
+        return contents.series[0].axes
+    return (("Q", contents.images),) if contents.images > 1 else ()
+
+
 def plain_axes(path: Path, contents: Contents) -> Axes:
-    """Of an array for the images of a file of another format: Q counts them. Raises UserError for several sizes."""
+    """Of an array for the images of a file of another format. Raises UserError for several sizes."""
     if contents.sizes:
         raise UserError(f"{path} can't hold images of several sizes, as an array has one: end it in .tif")
     samples = contents.channels + contents.has_alpha
-    names = ("Q" if contents.images > 1 else "") + "YX" + ("S" if samples > 1 else "")
-    lengths = {"Q": contents.images, "Y": contents.size[0], "X": contents.size[1], "S": samples}
-    return Axes(names, tuple(lengths[name] for name in names))
+    plane = (("Y", contents.size[0]), ("X", contents.size[1]), *((("S", samples),) if samples > 1 else ()))
+    names, lengths = zip(*counting(contents), *plane, strict=True)
+    return Axes("".join(names), lengths)
 
 
 def check_axes(names: str | None) -> str | None:

@@ -1,5 +1,6 @@
 """What image files hold: their images, decoded, and all else that another file like them is to keep."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +69,27 @@ class About:
 
 
 @dataclass(frozen=True)
+class Series:
+    """Some of a file's images, which follow each other, and what numbers them.
+
+    Args:
+        axes: a letter for each thing that counts them and how many there are, slowest first: (("T", 5), ("Z", 20))
+        name: what the file calls them
+        channels: the name of each of C
+        pixel_um: the sides of a pixel in micrometers, by the letters X, Y and Z, where the file says them
+    """
+
+    axes: tuple[tuple[str, int], ...] = ()
+    name: str = ""
+    channels: tuple[str, ...] = ()
+    pixel_um: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        return math.prod(length for _, length in self.axes)
+
+
+@dataclass(frozen=True)
 class Contents:
     """What an image file holds, by its header alone.
 
@@ -87,6 +109,8 @@ class Contents:
         form: what its format needs to write another like it
         notes: what another like it will lack, and what else there is to know
         sizes: (height, width) of each image, where they are of several; else empty
+        series: what numbers them, where the file says so and its own format can't be written; else empty
+        is_open_ended: whether values, being floats, may lie on any scale: white is to be named where they exceed 1
     """
 
     format: str
@@ -104,6 +128,8 @@ class Contents:
     form: Any = None
     notes: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    series: tuple[Series, ...] = ()
+    is_open_ended: bool = False
 
     def size_of(self, number: int) -> tuple[int, int]:
         """(height, width) of one image, counted from 0."""

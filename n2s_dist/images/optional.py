@@ -7,10 +7,10 @@ from typing import Any
 from n2s_dist.utils.errors import UserError
 
 
-def needed(module: str, path: Path) -> Any:
-    """A module of a package of the extra "science". Raises UserError that names the extra where it is missing."""
+def needed(module: str, path: Path, extra: str = "science") -> Any:
+    """A module of a package of an extra. Raises UserError that names the extra where it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
         package = module.partition(".")[0]
-        raise UserError(f"{path} takes the package {package}: pip install n2s_dist[science]") from None
+        raise UserError(f"{path} takes the package {package}: pip install n2s_dist[{extra}]") from None

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from n2s_dist.images.decoded import Contents
+from n2s_dist.images.ome import ome_description
 from n2s_dist.images.tiff_codecs import has_codec, undecodable
 from n2s_dist.images.tiff_directories import Directories
 from n2s_dist.images.tiff_tags import (
@@ -164,7 +165,10 @@ def plain_form(contents: Contents) -> Form:
     tags, below, options = plain_tags(contents.about)
     alpha = contents.channels if contents.has_alpha else None
     page = Page((contents.channels,), alpha, options=options, tags=tags, below=below)
-    return Form([page] * contents.images)
+    pages = [page] * contents.images
+    if words := ome_description(contents):
+        pages[0] = replace(page, tags=[*tags, (DESCRIPTION, 2, 0, words, True)])
+    return Form(pages)
 
 
 def _planes(file: tifffile.TiffFile, page: Any, path: Path) -> int:

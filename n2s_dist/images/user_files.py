@@ -4,20 +4,21 @@ eight_bit.py reads what is trained on and measured: 8 bits, opaque.
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from n2s_dist.images.decoded import Contents, DecodedImage
 from n2s_dist.images.files import ImageFile, unreadable
-from n2s_dist.images.formats.base import Format, format_of, formats, suffixes
-from n2s_dist.images.scale import Scale, check_on_unit_scale, find_scale
+from n2s_dist.images.formats.base import Format, check_written, format_of, formats, suffixes
+from n2s_dist.images.scale import Scale, check_on_unit_scale, find_scale, value_range
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import atomic_folder, atomic_write
 from n2s_dist.utils.memory import available_bytes
@@ -36,6 +37,7 @@ def damage_named(path: Path, fault: str) -> Iterator[None]:
         raise UserError(f"{path} does not fit into memory: take a part of it, or a machine with more") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason
         raise UserError(f"{path} {fault} ({reason})") from None
 
 
@@ -63,10 +65,12 @@ def _probe(format_: Format, stream: BinaryIO, path: Path, axes: str | None) -> C
 
 
 def _what_it_is(stream: BinaryIO) -> str:
-    with contextlib.suppress(UnidentifiedImageError, OSError, ValueError, SyntaxError):
+    damage = (UnidentifiedImageError, OSError, ValueError, SyntaxError)
+    with contextlib.suppress(*damage), warnings.catch_warnings(action="ignore"):
         stream.seek(0)
         with Image.open(stream) as opened:
-            return f"is a {opened.format} image, which is not read here: save it as one of {', '.join(suffixes())}"
+            others = ", ".join(suffixes(is_written=True))
+            return f"is a {opened.format} image, which is not read here: save it as one of {others}"
     return "is not a readable image"
 
 
@@ -113,6 +117,8 @@ class OpenFile:
         """The scale of all its images together: one of them may be dark. Raises UserError by name; see scale.py."""
         word, kind = self.contents.scale, self.contents.dtype
         if white is None and black is None and (word or kind.itemsize == 1 or kind.kind == "f"):
+            if self.contents.is_open_ended:
+                self._check_ends(self.images())
             return word or find_scale(np.zeros(1, kind))
         failure: UserError | None = None
         for image in self.images():
@@ -126,10 +132,20 @@ class OpenFile:
         """The scale of one of its images that is decoded; that of all together where it has several."""
         if self.contents.images > 1:
             return self.find_scale(white, black) or Scale(0, 1)
+        if white is None and black is None and self.contents.is_open_ended:
+            self._check_ends([picture])
         try:
             return find_scale(self.there(picture.pixels), white, black, self.contents.scale) or Scale(0, 1)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
+
+    def _check_ends(self, pictures: Iterable[DecodedImage]) -> None:
+        """UserError for floats of an unknown scale that is not that of 0 to 1."""
+        for picture in pictures:
+            _, high = value_range(self.there(picture.pixels))
+            if high > 1:
+                raise UserError(f"{self.path} has values up to {high:.4g} and no word on white: name it, as --white 4 "
+                                "does (in Python: white=4)")  # fmt: skip
 
     def there(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels, those masked that hold nothing."""
@@ -236,10 +252,9 @@ def write_file(path: Path, images: Iterable[DecodedImage], contents: Contents) -
     where the format has no more. Before the first image is asked for, raises UserError for what it can't hold, and
     OSError for a place that can't be written.
     """
-    chosen = format_of(path.name)
-    if chosen is None:
-        raise UserError(f"{path} has no image suffix: end it in one of {', '.join(suffixes())}")
-    if getattr(chosen, "is_folder", False) and path.exists() and not chosen.is_one(path):  # type: ignore[attr-defined]
+    check_written(path)
+    chosen: Any = format_of(path.name)
+    if getattr(chosen, "is_folder", False) and path.exists() and not chosen.is_one(path):
         raise UserError(f"{path} is there and is no {path.suffix[1:].capitalize()}: choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     is_folder = getattr(chosen, "is_folder", False)

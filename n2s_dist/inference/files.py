@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from n2s_dist.images.decoded import Contents, DecodedImage
 from n2s_dist.images.files import ImageFile, image_at, is_image_folder, list_images
-from n2s_dist.images.formats.base import format_of, suffixes
+from n2s_dist.images.formats.base import check_written, format_of, written_as
 from n2s_dist.images.scale import Scale
 from n2s_dist.images.user_files import check_memory, open_file, write_file
 from n2s_dist.inference.arrays import BYTES_PER_VALUE
@@ -34,9 +34,8 @@ _IN_MEMORY = 2**20  # bytes of deviations that need no temporary folder
 def list_work(source: Path, out: Path, axes: str | None = None) -> list[tuple[ImageFile, Path]]:
     """Each image and where its denoised version goes. axes: of arrays. Raises UserError for names that can't be."""
     if (source.is_file() and format_of(source.name)) or is_image_folder(source):
-        target = out / source.name if out.is_dir() and not is_image_folder(out) else out
-        if format_of(target.name) is None:
-            raise UserError(f"{target} has no image suffix: end it in one of {', '.join(suffixes())}")
+        target = _writable(out / source.name) if out.is_dir() and not is_image_folder(out) else out
+        check_written(target)
         work = [(replace(image_at(source), axes=axes), target)]
     else:
         images = [replace(image, axes=axes) for image in list_images(source)]
@@ -55,7 +54,23 @@ def _target(image: ImageFile, out: Path) -> Path:
     """Denoised images of a folder are written losslessly: in their own format, or as PNG where that may lose."""
     own = format_of(image.name)
     target = out / image.name
-    return target if own and own.is_lossless else target.with_suffix(".png")
+    return _writable(target) if own and own.is_lossless else target.with_suffix(".png")
+
+
+def _writable(target: Path) -> Path:
+    """A file's place, with another suffix where its format is only read."""
+    other = written_as(target.name)
+    return target.with_suffix(other) if other else target
+
+
+def renamed(work: list[tuple[ImageFile, Path]]) -> list[str]:
+    """What to know of formats that are only read, before anything is denoised."""
+    changes = {(image.path.suffix.lower(), written_as(image.name)) for image, _ in work if written_as(image.name)}
+    return [
+        f"{suffix} files are only read here: denoised ones end in {other}"
+        for suffix, other in sorted(changes)
+        if any(target.name.endswith(str(other)) for _, target in work)
+    ]
 
 
 def spare_sources(work: list[tuple[ImageFile, Path]]) -> None:

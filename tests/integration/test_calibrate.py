@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 import tifffile
 from support.denoisers import save_network
+from support.raw_files import write_dng
 
 from n2s_dist import denoise, evaluate
 from n2s_dist.commands import build_shards
@@ -122,6 +123,24 @@ def test_color_frames_are_gray_ones_side_by_side(cli, tmp_path):
     done = cli(main, "--dark", words[0], "--flat", *words[1:], "--out", tmp_path / "camera.yaml")
     assert done.code == 0, done.err
     check(read_calibration(tmp_path / "camera.yaml"), SCMOS)
+
+
+def test_raw_photographs_are_frames_of_four_colors(cli, tmp_path):
+    """Whose light differs: green gets twice that of red and four times that of blue."""
+    pytest.importorskip("rawpy")
+    share = np.tile([[0.5, 1.0], [1.0, 0.25]], (SIZE[0] // 2, SIZE[1] // 2))
+    words = []
+    for electrons in (0, 50, 400, 1500):
+        words.append(tmp_path / str(electrons))
+        words[-1].mkdir()
+        for n in range(4):
+            frame, _ = SCMOS.simulate(share, 0, "mosaic", frame=n, electrons=electrons)
+            write_dng(words[-1] / f"{n}.dng", np.asarray(frame, np.uint16).reshape(SIZE), black=(100,) * 4)
+    done = cli(main, "--dark", words[0], "--flat", *words[1:], "--out", tmp_path / "camera.yaml")
+    assert done.code == 0, done.err
+    camera = read_calibration(tmp_path / "camera.yaml")
+    check(camera, SCMOS)
+    assert camera.white_level == 4095 and "the files' own word" in done.out
 
 
 def test_floats_and_shifted_bits(calibrated):

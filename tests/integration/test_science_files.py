@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from support.arrays import Instant, change
+from support.microscope_files import write_czi, write_lif, write_nd2
+from support.raw_files import write_dng
 from support.tiff_layouts import values
 
 from n2s_dist import denoise
@@ -132,14 +135,121 @@ def test_other_commands_take_axes(cli, tmp_path):
     assert "too few places with noise" in cli(inspect_noise.main, *words, "--axes=SYX").error()  # so it was read
 
 
-@pytest.mark.parametrize("package, name", [("zarr", "a.zarr"), ("astropy", "a.fits"), ("pydicom", "a.dcm")])
-def test_a_package_that_is_missing_is_named_with_its_extra(cli, tmp_path, monkeypatch, instant, package, name):
-    if name == "a.dcm":
-        (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(64))
-    else:
-        write(tmp_path / name)
+# Of formats that are only read: what writes a file of six images, the package that reads it, and its extra.
+ONLY_READ = {
+    "a.czi": (lambda path: write_czi(path, STACK, "T"), "pylibCZIrw", "microscopes"),
+    "a.lif": (lambda path: write_lif(path, {"one": (STACK, "TYX")}, 16), "liffile", "microscopes"),
+    "a.nd2": (lambda path: write_nd2(path, STACK, "T", 16), "nd2", "microscopes"),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_READ)
+def test_what_is_only_read_becomes_an_ome_tiff(cli, tmp_path, instant, name):
+    write_one, package, _ = ONLY_READ[name]
+    pytest.importorskip(package)
+    (tmp_path / "in").mkdir()
+    source, suffix = write_one(tmp_path / "in" / name), Path(name).suffix
+    line = cli(denoise.main, "--noise=gaussian:20", source, tmp_path / f"b{suffix}").error()
+    assert f"b{suffix}: {suffix} files are read here and not written: end it in .ome.tif or .npy" in line
+    assert instant.shapes == []
+    for given, out in ((source.parent, tmp_path / "out"), (source, tmp_path / "out"), (source, tmp_path / "c.ome.tif")):
+        done = cli(denoise.main, "--noise=gaussian:20", given, out)
+        assert done.code == 0, done.err
+        assert done.out.splitlines()[0] == f"{suffix} files are only read here: denoised ones end in .ome.tif"
+    for target in (tmp_path / "out/a.ome.tif", tmp_path / "c.ome.tif"):
+        with tifffile.TiffFile(target) as file:
+            assert file.series[0].axes == "TYX"
+            np.testing.assert_array_equal(file.asarray(), change(STACK))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.ome.tif"]
+    assert cli(denoise.main, "--noise=gaussian:20", source, tmp_path / "b.npy").code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), change(STACK))
+
+
+@pytest.mark.parametrize("name", ONLY_READ)
+def test_shards_and_adapting_find_microscopes_files(cli, tmp_path, name):
+    write_one, package, _ = ONLY_READ[name]
+    pytest.importorskip(package)
+    (tmp_path / "in").mkdir()
+    write_one(tmp_path / "in" / name)
+    words = [f"--out={tmp_path / 'out'}", "--gray", "--tile-size=64", "--workers=1", "--validation-fraction=0"]
+    done = cli(build_shards.main, tmp_path / "in", *words)
+    assert done.code == 0, done.err
+    shards = ShardSet(tmp_path / "out")
+    for tile in (shards[i] for i in range(6)):
+        np.testing.assert_array_equal(tile.tile[:, :, 0], np.round(STACK[int(tile.image[-3:])] / 257))
+    chosen = adapt.choose_images(tmp_path / "in")
+    assert (len(chosen.training), len(chosen.held_out), chosen.channels) == (5, 1, 1)
+
+
+def test_raw_photographs(cli, tmp_path, instant):
+    """Four planes each, on the scale of the file's black and white."""
+    pytest.importorskip("rawpy")
+    mosaic = (64 + STACK.reshape(120, 96) // 16 * 0.9).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        write_dng(tmp_path / f"in/{name}.dng", mosaic, white=4000)
+    done = cli(denoise.main, "--noise=gaussian:20", tmp_path / "in", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == ".dng files are only read here: denoised ones end in .ome.tif"
+    assert done.out.count("its 4 images are R, G1, G2, B; black is 64 and white 4000") == 2
+    assert instant.shapes == [(60, 48, 1)] * 8 and instant.scales == {(64, 4000)}
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/b.ome.tif")[3], change(mosaic[1::2, 1::2]))
+    words = [f"--out={tmp_path / 'shards'}", "--gray", "--tile-size=128", "--workers=1", "--validation-fraction=0"]
+    done = cli(build_shards.main, tmp_path / "in", *words)
+    assert done.code == 0, done.err
+    shards = ShardSet(tmp_path / "shards")
+    tiles = {tile.image: tile.tile[:, :, 0] for tile in (shards[i] for i in range(len(shards)))}
+    assert tiles.keys() == {f"{name}.dng/page-{i:03d}" for name in "ab" for i in range(4)}
+    wanted = np.round(np.clip((mosaic[1::2, ::2] - 64.0) / (4000 - 64), 0, 1) * 255)
+    np.testing.assert_array_equal(tiles["a.dng/page-002"], wanted)
+    assert len(adapt.choose_images(tmp_path / "in").training) == 7
+
+
+def test_openexr(cli, tmp_path, instant):
+    OpenEXR = pytest.importorskip("OpenEXR")
+    planes = {name: 4 * values(np.float16, 40, 48 + place)[:, place:] for place, name in enumerate("RGB")}
+    OpenEXR.File({"type": OpenEXR.scanlineimage}, dict(planes)).write(str(tmp_path / "a.exr"))
+    words = ["--noise=gaussian:20", tmp_path / "a.exr", tmp_path / "b.exr"]
+    assert "a.exr has values up to 3.994 and no word on white: name it" in cli(denoise.main, *words).error()
+    assert instant.shapes == [] and not (tmp_path / "b.exr").exists()
+    done = cli(denoise.main, *words, "--white=4")
+    assert done.code == 0, done.err
+    again = OpenEXR.File(str(tmp_path / "b.exr"), separate_channels=True).channels()
+    for name, plane in planes.items():
+        assert again[name].pixels.dtype == np.float16
+        np.testing.assert_array_equal(again[name].pixels, change(plane))
+    line = cli(build_shards.main, tmp_path / "a.exr", f"--out={tmp_path / 'out'}", "--validation-fraction=0").error()
+    assert "a.exr has values of type float16: convert it" in line
+
+
+MISSING = {
+    "a.zarr": (write, "zarr", "science"),
+    "a.fits": (write, "astropy", "science"),
+    "a.dcm": (lambda path: path.write_bytes(bytes(128) + b"DICM" + bytes(64)), "pydicom", "science"),
+    "a.exr": (lambda path: path.write_bytes(b"\x76\x2f\x31\x01" + bytes(64)), "OpenEXR", "raw"),
+    "a.dng": (lambda path: write_dng(path, STACK[0]), "rawpy", "raw"),
+    **ONLY_READ,
+}
+
+
+@pytest.mark.parametrize("name", [*ONLY_READ, "a.dng"])
+def test_a_file_that_was_cut_off_is_one_line(cli, tmp_path, instant, name):
+    write_one, package, _ = MISSING[name]
+    pytest.importorskip(package)
+    path, target = write_one(tmp_path / name), tmp_path / "b.ome.tif"
+    path.write_bytes(path.read_bytes()[:-1000])
+    line = cli(denoise.main, "--noise=gaussian:20", path, target).error()
+    assert f"{path} is not a readable image" in line or f"{path} can't be decoded" in line
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_package_that_is_missing_is_named_with_its_extra(cli, tmp_path, monkeypatch, instant, name):
+    write_one, package, extra = MISSING[name]
+    write_one(tmp_path / name)
     for module in [each for each in sys.modules if each.split(".")[0] == package] + [package]:
         monkeypatch.setitem(sys.modules, module, None)
-    line = cli(denoise.main, tmp_path / name, tmp_path / f"b{name[1:]}").error()
-    assert f"{name} takes the package {package}: pip install n2s_dist[science]" in line
+    target = tmp_path / ("b.tif" if name in ONLY_READ or name == "a.dng" else f"b{name[1:]}")
+    line = cli(denoise.main, tmp_path / name, target).error()
+    assert f"{name} takes the package {package}: pip install n2s_dist[{extra}]" in line
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -31,10 +31,11 @@ def rewritten(source: Path, target: Path, axes: str | None = None) -> tuple[Cont
 
 
 class Instant:
-    """Stands in for a denoiser: takes no time, and remembers which shapes it was given."""
+    """Stands in for a denoiser: takes no time, and remembers which shapes and which black and white it was given."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
+        self.scales: set[tuple[float | None, float | None]] = set()
         noise = Gaussian(20 / 255)
         network = SimpleNamespace(model=SimpleNamespace(noise=NoiseDistribution.of(noise)), channels=1)
         self.info: Any = SimpleNamespace(
@@ -43,4 +44,5 @@ class Instant:
 
     def __call__(self, pixels: np.ndarray, **wanted: Any) -> tuple[np.ndarray, Any]:
         self.shapes.append(pixels.shape)
+        self.scales.add((wanted.get("black"), wanted.get("white")))
         return change(pixels), self.info

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from n2s_dist.images.decoded import Contents, DecodedImage
-from n2s_dist.images.formats import bmp, dicom, fits, jpeg, npy, npz, png, tiff, webp, zarr
+from n2s_dist.images.formats import bmp, czi, dicom, exr, fits, jpeg, lif, nd2, npy, npz, png, raw, tiff, webp, zarr
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.plugins import load_plugins
 
@@ -40,6 +40,7 @@ class Format(Protocol):
     # takes_axes, of formats that have it: whether `probe` takes a third argument, axes as the user names them.
     # precedence: of several formats in one folder, those of the lowest are its images (files.py); by default 0.
     # is_folder: whether an image is a folder; then streams are empty, and what is read lies at `path`.
+    # written_as: of formats that are only read, and have no `write`: the suffix of what a folder's files become.
 
     def write(self, path: Path, images: Iterable[DecodedImage], contents: Contents) -> None:
         """Write a file with these images, and with all that `contents` says of the file that they come from.
@@ -50,7 +51,8 @@ class Format(Protocol):
 
 _FORMATS: dict[str, Format] = {
     "png": png, "jpeg": jpeg, "webp": webp, "bmp": bmp, "tiff": tiff, "npy": npy, "npz": npz,
-    "zarr": zarr, "fits": fits, "dicom": dicom,
+    "zarr": zarr, "fits": fits, "dicom": dicom, "exr": exr,
+    "raw": raw, "czi": czi, "lif": lif, "nd2": nd2,  # type: ignore[dict-item]
 }  # type: ignore[dict-item]  # fmt: skip
 
 
@@ -68,11 +70,25 @@ def formats() -> dict[str, Format]:
     return dict(_FORMATS)
 
 
-def suffixes() -> tuple[str, ...]:
-    """Of all images' names."""
-    return tuple(suffix for each in formats().values() for suffix in each.suffixes)
+def suffixes(is_written: bool = False) -> tuple[str, ...]:
+    """Of all images' names, or of those that can be written alone."""
+    found = [each for each in formats().values() if not (is_written and hasattr(each, "written_as"))]
+    return tuple(suffix for each in found for suffix in each.suffixes)
 
 
 def format_of(name: str) -> Format | None:
     """The format that a file's name means."""
     return next((each for each in formats().values() if name.lower().endswith(each.suffixes)), None)
+
+
+def written_as(name: str) -> str | None:
+    """The suffix of what is written for a file of a format that is only read; None where the format is written."""
+    return getattr(format_of(name), "written_as", None)
+
+
+def check_written(path: Path) -> None:
+    """UserError for the name of a file to be written whose format is only read, or is none."""
+    if format_of(path.name) is None:
+        raise UserError(f"{path} has no image suffix: end it in one of {', '.join(suffixes(is_written=True))}")
+    if other := written_as(path.name):
+        raise UserError(f"{path}: {path.suffix} files are read here and not written: end it in {other} or .npy")

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from n2s_dist.images.axes import Axes, find_axes
+from n2s_dist.images.axes import Axes, counting, find_axes
 from n2s_dist.images.decoded import Contents, DecodedImage, check_holds
 from n2s_dist.images.npy_layout import ArrayLayout, ArrayReader
 from n2s_dist.images.optional import needed
@@ -188,9 +188,9 @@ def _plain_form(path: Path, contents: Contents) -> _Form:
         raise UserError(f"{path} can't hold images of several sizes, as a FITS has one: end it in .tif")
     fits = needed("astropy.io.fits", path)
     samples = contents.channels + contents.has_alpha
-    names = ("Q" if contents.images > 1 else "") + ("S" if samples > 1 else "") + "YX"
-    lengths = {"Q": contents.images, "S": samples, "Y": contents.size[0], "X": contents.size[1]}
-    axes = Axes(names, tuple(lengths[name] for name in names))
+    plane = (*((("S", samples),) if samples > 1 else ()), ("Y", contents.size[0]), ("X", contents.size[1]))
+    names, lengths = zip(*counting(contents), *plane, strict=True)
+    axes = Axes("".join(names), lengths)
     stored = {np.dtype(name): key for key, name in _OFFSETS.items()}
     stored |= {np.dtype(name).newbyteorder("="): (bits, 0.0) for bits, name in _RAW.items()}
     bits, offset = stored[contents.dtype]
