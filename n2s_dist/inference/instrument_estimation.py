@@ -54,8 +54,9 @@ class Estimate(NamedTuple):
     """What was found in one image.
 
     low, high: the brightness that it was found at. is_even: it is noise, not texture. is_correlated: it is surely
-    noise, and correlated over pixels. coarse: its standard deviation at a scale of 8 pixels. calm: what the calmest
-    places of a color image show.
+    noise, and correlated over pixels. is_worth_a_test: it is even, and of a gray image with squares enough, whose noise
+    is as a sensor made it: what is likelier can be asked of a score. coarse: its standard deviation at a scale of 8
+    pixels. calm: what the calmest places of a color image show.
     """
 
     function: LevelFunction
@@ -63,6 +64,7 @@ class Estimate(NamedTuple):
     high: float
     is_even: bool
     is_correlated: bool
+    is_worth_a_test: bool
     coarse: float
     calm: CalmStrengths | None
 
@@ -126,9 +128,11 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     strongest = float(np.sqrt(function.variance(np.full((len(function.coefficients), 1), high)).max()))
     is_even = found.evenness >= _UNEVEN or strongest > _TEXTURE
     fine = _FINE if found.evenness < _SURER else _NARROW
-    correlated = found.evenness >= _SURE and min(noisy.shape[-2:]) >= _ENOUGH and found.relative[0] < fine
+    is_large = min(noisy.shape[-2:]) >= _ENOUGH
+    correlated = found.evenness >= _SURE and is_large and found.relative[0] < fine
     coarse = float(np.sqrt(function.variance_of(clean)[counted].mean())) * strengths(function.width)[-1]
-    return Estimate(function, low, high, is_even, bool(correlated), coarse, calm)
+    worth = bool(is_even and is_large and finder.is_gray)
+    return Estimate(function, low, high, is_even, bool(correlated), worth, coarse, calm)
 
 
 def _fit(found: Residual, variance: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from n2s_dist.images.files import KINDS
@@ -34,10 +35,11 @@ class ShippedDenoiser:
     """The shipped networks, each image being denoised by the one for its channels and its noise.
 
     That is the network of the fewest families and the narrowest range of levels that was trained for the noise of all
-    images of a call. Withdrawn networks (models/pretrained.py) come last: they are taken for noise that no other was
-    trained for, such as correlated noise. Noise that is not named is estimated by the network of the most families,
-    withdrawn ones left aside, and checked by one that is told maps; an unknown level of a family by the network of the
-    fewest. Samples take one that was trained for all of some ranges of levels.
+    images of a call, or else for noise that looks alike in stable coordinates. Withdrawn networks
+    (models/pretrained.py) come last: they are taken for noise that no other serves, such as correlated noise, and for
+    curves. Noise that is not named is estimated by the network of the most families, withdrawn ones left aside, and
+    checked by one that is told maps; an unknown level of a family by the network of the fewest. Samples take one that
+    was trained for all of some ranges of levels.
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
@@ -72,14 +74,27 @@ class ShippedDenoiser:
         plane = arrays.one_plane(images)
         images = plane or images
         images, (noises, estimated, asked) = with_repairs(images, lambda those: self.noises_of(those, noise))
-        networks = self._networks(images.channels)
-        whole = self._whole(networks)
-        fitting = [each for each in (whole if wish.samples else networks) if all(map(each.loaded.is_for, noises))]
-        able = [each for each in whole if all(map(each.loaded.model.serves, noises))]
-        able.sort(key=lambda each: max(_strangeness(each, noise) for noise in noises))
-        chosen = next(chain(fitting, able, [asked]))
+        chosen = self._chosen(images.channels, noises, bool(wish.samples)) or asked
         x_hat, info = chosen.denoise_with(images, noises, estimated, wish)
         return x_hat, replace(info, one_plane=plane is not None)
+
+    def _chosen(self, channels: int, noises: list[NoiseModel], only_whole: bool) -> Denoiser | None:
+        """The network for some noises. only_whole: one that was trained for all of some ranges of levels."""
+        networks, offered = (self._networks(channels, with_withdrawn) for with_withdrawn in (True, False))
+        whole = self._whole(networks)
+
+        def for_all(those: list[Denoiser], fits: Callable[[Denoiser, NoiseModel], bool]) -> list[Denoiser]:
+            return [each for each in those if all(fits(each, noise) for noise in noises)]
+
+        able = for_all(whole, lambda each, noise: each.loaded.model.serves(noise))
+        able.sort(key=lambda each: max(_strangeness(each, noise) for noise in noises))
+        ranked = chain(
+            for_all(self._whole(offered) if only_whole else offered, lambda each, noise: each.loaded.is_for(noise)),
+            for_all(self._whole(offered), _knows_alike),
+            for_all(whole if only_whole else networks, lambda each, noise: each.loaded.is_for(noise)),
+            able,
+        )
+        return next(ranked, None)
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -142,6 +157,17 @@ class ShippedDenoiser:
             )
         found = sorted(found, key=lambda each: (each.is_withdrawn, each.denoiser.loaded.specificity))
         return [each.denoiser for each in found]
+
+
+def _knows_alike(network: Denoiser, noise: NoiseModel) -> bool:
+    """Whether a network was trained for noise of such levels that looks like this one in stable coordinates.
+
+    Of a curve a map tells more than a level does.
+    """
+    model = network.loaded.model
+    stds = [float(np.max(end.std(0.5))) for each in model.noise.ranges for end in (each.low, each.high)]
+    is_known = model.serves(noise) and not noise.text_form
+    return is_known and min(stds) <= float(np.max(noise.std(0.5))) <= max(stds)
 
 
 def _strangeness(network: Denoiser, noise: NoiseModel) -> tuple[bool, bool, float]:

@@ -103,6 +103,8 @@ def checked_noise(
         plain = _correct(model, pieces, white.first_guess(pieces.squares()), _CORRECTIONS)
         if found.agrees_with(plain, pieces.pixels.cpu().numpy()):
             return noise_of_all(model, [found], formula=True).scaled(_SAFETY)
+    if not found.is_worth_a_test:
+        return plain
     formula = noise_of_all(model, [found], formula=True)
     if formula.width and model.serves(formula) and is_correlated(model, large, formula):
         return noise_of_all(model, [found]).scaled(_SAFETY)

@@ -310,10 +310,10 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
 
     for noise in ("gaussian:20", Gaussian(20 / 255)):
         assert check(noisy, noise, "gaussian").noise == Gaussian(20 / 255)
-    for noise in ("poisson:0.05", Gamma(50)):
+    for noise in ("poisson:0.05", Gamma(50), PoissonGaussian(0.01, 0.02)):  # the last looks like Poisson noise there
         assert not check(noisy, noise, "universal").estimated
     blurred = "gaussian:20+blur:0.7"
-    for noise in (PoissonGaussian(0.01, 0.02), blurred, parse_noise(blurred)):  # which no other was trained for
+    for noise in (blurred, parse_noise(blurred), "curve:0=0.05_1=0.1"):  # which no other was trained for
         assert not check(noisy, noise, "instrument").estimated
 
     asked = []

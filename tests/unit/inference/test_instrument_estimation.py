@@ -104,10 +104,20 @@ def test_correlated_noise_replaces_what_formulas_say(width):
     assert checked_noise(Blocks(), noisy_blocks(text, side=96), plain, True) is plain  # too small to tell
 
 
-@pytest.mark.parametrize("text", ["gaussian:25", "poisson-gaussian:0.02:8", "gamma:60"])
-def test_white_noise_is_left_to_formulas(text):
-    plain = parse_noise("gaussian:20")
+@pytest.mark.parametrize("text", ["gaussian:25", "poisson:0.05", "gamma:60"])
+def test_white_noise_that_formulas_know_is_left_to_them(text):
+    plain = parse_noise(text)
     assert checked_noise(Blocks(), noisy_blocks(text), plain, True) is plain
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"), [("poisson-gaussian:0.02:8", "gaussian:28"), ("poisson-gaussian:0.005:12", "gaussian:17")]
+)
+def test_white_noise_that_formulas_do_not_know_is_the_likelier(text, plain):
+    found, truth = checked_noise(Blocks(), noisy_blocks(text), parse_noise(plain), True), parse_noise(text)
+    assert found.family == "poisson-gaussian" and found.width == 0
+    for x in (0.2, 0.5, 0.8):
+        assert float(np.max(found.std(x))) == pytest.approx(TOLD * float(truth.std(x)), rel=0.08)
 
 
 @pytest.mark.parametrize("text", ["gaussian:25", "poisson-gaussian:0.02:8"])

@@ -17,8 +17,8 @@ SIDE = 192
 NOISE = Blurred(Gaussian(0.1), 0.6)
 _ROWS = np.fft.fftfreq(SIDE)[:, None]
 _FREQUENCY = np.hypot(_ROWS, _ROWS.T)
-PRIOR = 1 / (0.02**2 + _FREQUENCY**2) ** 3  # power of clean images, smoother than photographs are
-PRIOR *= 0.15**2 / PRIOR.mean()
+# Powers of clean images of each frequency: of fine texture, which noise hides, and of smooth ones.
+TEXTURE, SMOOTH = (power * 0.15**2 / power.mean() for power in (1 / (0.02**2 + _FREQUENCY**2) ** k for k in (1.5, 3)))
 
 
 def noise_power(noise: NoiseModel) -> np.ndarray:
@@ -29,11 +29,12 @@ def noise_power(noise: NoiseModel) -> np.ndarray:
 
 
 class Field(ScoreModel):
-    """C s for images of power PRIOR, whatever noise it is told."""
+    """C s for images of a power, whatever noise it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, clean_power: np.ndarray = TEXTURE) -> None:
         noise = parse_training_noise("gaussian:1-75,gaussian:2-60+blur:0.2-1.5")
         super().__init__(torch.nn.Linear(1, 1), noise, "stable", "map")
+        self.clean_power = clean_power
 
     def given(self, noisy: Tensor, noise: NoiseModel) -> tuple[Tensor, Tensor]:
         self.told = noise
@@ -41,17 +42,19 @@ class Field(ScoreModel):
 
     def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor) -> Tensor:
         power = noise_power(self.told)
-        filtered = torch.fft.ifft2(torch.fft.fft2(w.double()) * torch.from_numpy(power / (PRIOR + power))).real
+        filtered = torch.fft.ifft2(
+            torch.fft.fft2(w.double()) * torch.from_numpy(power / (self.clean_power + power))
+        ).real
         return -filtered.to(w.dtype)
 
 
-def field(noise: NoiseModel, seed: int) -> Pieces:
-    """Images of power PRIOR with noise, around middle gray."""
+def field(noise: NoiseModel, seed: int, clean_power: np.ndarray = TEXTURE) -> Pieces:
+    """Images of a power with noise, around 0."""
     rng = np.random.default_rng(seed)
     white = rng.standard_normal((2, 4, 1, SIDE, SIDE))
-    powers = np.stack([PRIOR, noise_power(noise)])[:, None, None]
+    powers = np.stack([clean_power, noise_power(noise)])[:, None, None]
     clean, added = np.fft.ifft2(np.fft.fft2(white) * np.sqrt(powers)).real
-    return Pieces(torch.from_numpy((0.5 + clean + added).astype(np.float32)) - 0.5, None)
+    return Pieces(torch.from_numpy((clean + added).astype(np.float32)), None)
 
 
 @pytest.mark.parametrize("told", [1.0, 0.7, 1.5])
@@ -60,8 +63,8 @@ def test_the_ratio_has_its_closed_form_and_is_1_at_the_truth(noise, told):
     assumed = noise.scaled(told)
     found, _ = stein.ratio(Field(), field(noise, 1).pixels, assumed)
     power = noise_power(assumed)
-    gain = power / (PRIOR + power)
-    expected = (gain * power).mean() / (gain**2 * (PRIOR + noise_power(noise))).mean()
+    gain = power / (TEXTURE + power)
+    expected = (gain * power).mean() / (gain**2 * (TEXTURE + noise_power(noise))).mean()
     assert found == pytest.approx(expected, rel=0.03)
     if told == 1:
         assert expected == pytest.approx(1)
@@ -69,7 +72,7 @@ def test_the_ratio_has_its_closed_form_and_is_1_at_the_truth(noise, told):
 
 @pytest.mark.parametrize("wrong", [0.8, 1.3])
 def test_a_noise_is_rescaled_to_its_true_strength(wrong):
-    found = stein.rescaled(Field(), field(NOISE, 2), NOISE.scaled(wrong))
+    found = stein.rescaled(Field(SMOOTH), field(NOISE, 2, SMOOTH), NOISE.scaled(wrong))
     assert found.width == NOISE.width and found.std(0.5) == pytest.approx(0.1, rel=0.04)
 
 
