@@ -20,7 +20,8 @@ from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.posterior_samples import check_wanted
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.noise.calibration import on_scale_of
-from n2s_dist.noise.specification import parse_cell_noise
+from n2s_dist.noise.model import NoiseModel
+from n2s_dist.noise.specification import format_noise, parse_cell_noise
 from n2s_dist.utils.errors import UserError, run_command
 from n2s_dist.utils.files import LONGEST_NAME, is_too_long, path_option, path_text
 from n2s_dist.utils.programs import program_name
@@ -80,8 +81,12 @@ def main() -> None:
     check_wanted(args.samples, args.seed)
     if args.noise:
         parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
-    _, white, black = on_scale_of(args.noise, args.white, args.black)
+    noise, white, black = on_scale_of(args.noise, args.white, args.black)
     denoise = load_denoiser(args.checkpoint, tile=args.tile)
+    told, *_ = on_scale_of(args.noise, white, black, denoise.serves)
+    if isinstance(noise, NoiseModel) and isinstance(told, NoiseModel) and told != noise:
+        known = format_noise(told)
+        print(f"the camera's noise is {format_noise(noise)}, which no network here has learned: {known} is taken")
     work = list_work(args.input, args.output, check_axes(args.axes))
     spare_sources(work)
     check_companions(work, args.uncertainty, args.samples)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from n2s_dist.noise.base import register
-from n2s_dist.noise.blurred import Blurred
 from n2s_dist.noise.calibration import Calibration, calibration_of, on_scale_of, read_calibration
+from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
@@ -45,8 +45,8 @@ def test_what_lines_have_in_common_and_rounding_are_noise():
 
 
 def test_a_width_blurs_and_points_make_a_curve():
-    blurred = dataclasses.replace(CAMERA, correlation_width=0.7).noise()
-    assert blurred == Blurred(CAMERA.noise(), 0.7) and format_noise(blurred).endswith("+blur:0.7")
+    wide = dataclasses.replace(CAMERA, correlation_width=0.7).noise()
+    assert wide == blurred(CAMERA.noise(), 0.7) and format_noise(wide).endswith("+blur:0.7")
     points = dataclasses.replace(CAMERA, curve_values=[100.5, 1000, 4000], curve_std=[3, 40, 50])
     curve = points.noise()
     assert isinstance(curve, Curve)
