@@ -141,7 +141,7 @@ def _of_box(
     risk = (estimate - y) ** 2 - of_noise + 2 * worth * bare
     kept = [box.of_array(from_batch(values)[0], wide) for values in (estimate, variance, risk, of_noise)]
     sums = [float(values.sum(dtype=np.float64)) for values in kept[1:]]
-    independent = kept[0].size / noise.field.redundancy(kept[0].shape)
+    independent = kept[0].size / noise.field.redundancy(noisy.shape)  # squares of what is alike are worth fewer
     return kept[0], kept[1], _Sums(independent, sums[1], sums[0], sums[2])
 
 
