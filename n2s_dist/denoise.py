@@ -37,9 +37,10 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument(
         "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "
-        "the file's depth; poisson:ZETA and gamma:K of values from 0 to 1; FAMILY to estimate its level, or unknown to "
-        "estimate both; camera:FILE.yaml of n2s calibrate, which says white and black as well (default: what was "
-        "trained on, or unknown where that was a range)"
+        "the file's depth; poisson:ZETA and gamma:K of values from 0 to 1; with +blur:WIDTH, in pixels, where it is "
+        "correlated, or with other terms for a network that learned them (docs/noise.md); FAMILY to estimate its "
+        "level, or unknown to estimate both; camera:FILE.yaml of n2s calibrate, which says white and black as well "
+        "(default: what was trained on, or unknown where that was a range)"
     )  # fmt: skip
     parser.add_argument("--ensemble", action="store_true", help="mean over 8 flips, or 4 shifts: as many times as slow")
     parser.add_argument(
