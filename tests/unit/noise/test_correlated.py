@@ -171,7 +171,7 @@ def test_what_no_network_is_told_has_to_be_the_same_everywhere():
 
 @pytest.mark.parametrize("text", ["gaussian:25+channels:0.5", "curve:0=0.01:0.02:0.03_1=0.05:0.06:0.07"])
 def test_gray_shards_of_color_noise_are_refused(text):
-    with pytest.raises(UserError, match="is noise of color images: leave --gray out"):
+    with pytest.raises(UserError, match="is noise of color images: name another for gray ones"):
         BuildOptions(noise=text, gray=True)
     assert BuildOptions(noise=text).noise == text
 
