@@ -154,8 +154,12 @@ class Field:
 
 
 def _like(matrix: np.ndarray, other: Any) -> Any:
-    """A matrix as an array or a tensor of another one's type."""
-    return matrix.astype(other.dtype) if isinstance(other, np.ndarray) else other.new_tensor(matrix)
+    """A matrix as an array, or as a tensor where the other one is, of its type."""
+    if isinstance(other, np.ndarray):
+        return matrix.astype(other.dtype)
+    from n2s_dist.noise.transfer import to_device  # here alone, for texts are read without PyTorch
+
+    return to_device(matrix, other.device, other.dtype)
 
 
 WHITE = Field()
