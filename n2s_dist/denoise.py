@@ -20,7 +20,8 @@ from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.posterior_samples import check_wanted
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.noise.calibration import on_scale_of
-from n2s_dist.noise.specification import parse_cell_noise
+from n2s_dist.noise.model import NoiseModel
+from n2s_dist.noise.specification import format_noise, parse_cell_noise
 from n2s_dist.utils.errors import UserError, run_command
 from n2s_dist.utils.files import LONGEST_NAME, is_too_long, path_option, path_text
 from n2s_dist.utils.programs import program_name
@@ -36,9 +37,10 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument(
         "--noise", metavar="FAMILY:LEVEL", help="noise of the images: gaussian:SIGMA, sigma in 8-bit levels whatever "
-        "the file's depth; poisson:ZETA and gamma:K of values from 0 to 1; FAMILY to estimate its level, or unknown to "
-        "estimate both; camera:FILE.yaml of n2s calibrate, which says white and black as well (default: what was "
-        "trained on, or unknown where that was a range)"
+        "the file's depth; poisson:ZETA and gamma:K of values from 0 to 1; with +blur:WIDTH, in pixels, where it is "
+        "correlated, or with other terms for a network that learned them (docs/noise.md); FAMILY to estimate its "
+        "level, or unknown to estimate both; camera:FILE.yaml of n2s calibrate, which says white and black as well "
+        "(default: what was trained on, or unknown where that was a range)"
     )  # fmt: skip
     parser.add_argument("--ensemble", action="store_true", help="mean over 8 flips, or 4 shifts: as many times as slow")
     parser.add_argument(
@@ -80,8 +82,12 @@ def main() -> None:
     check_wanted(args.samples, args.seed)
     if args.noise:
         parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
-    _, white, black = on_scale_of(args.noise, args.white, args.black)
+    noise, white, black = on_scale_of(args.noise, args.white, args.black)
     denoise = load_denoiser(args.checkpoint, tile=args.tile)
+    told, *_ = on_scale_of(args.noise, white, black, denoise.serves)
+    if isinstance(noise, NoiseModel) and isinstance(told, NoiseModel) and told != noise:
+        known = format_noise(told)
+        print(f"the camera's noise is {format_noise(noise)}, which no network here has learned: {known} is taken")
     work = list_work(args.input, args.output, check_axes(args.axes))
     spare_sources(work)
     check_companions(work, args.uncertainty, args.samples)

@@ -33,7 +33,9 @@ def main() -> None:
         help=f"share of the images kept apart for validation ({default.validation_fraction})")  # fmt: skip
     add("--seed", type=int, default=default.seed, help="of shuffle, split and noise (%(default)s)")
     add("--shard-mib", type=int, default=default.shard_mib, help="largest shard (%(default)s)")
-    add("--noise", metavar="FAMILY:LEVEL", help="store the training tiles with this noise in them, such as gaussian:25")
+    add("--noise", metavar="FAMILY:LEVEL", help="store the training tiles with this noise in them, such as "
+        "gaussian:25; correlated, +blur:WIDTH or +blur:ACROSSxDOWN in pixels, +rows:SHARE and +columns:SHARE of the "
+        "variance, +channels:CORRELATION")  # fmt: skip
     add("--levels", metavar="FAMILY:LOWEST-HIGHEST",
         help="with --noise of ranges: parts of them, to leave out training images of other noise")  # fmt: skip
     add("--already-noisy", action="store_true", help="the images have the --noise: none is added, none are set apart")

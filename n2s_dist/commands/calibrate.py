@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,23 +40,25 @@ from n2s_dist.utils.files import path_option
 
 _BITS = (8, 10, 12, 14, 16)
 _CLIPPED = 0.02  # the share of values at 0 from which dark frames count as clipped
-_APART = 0.2  # pixels by which widths along rows and columns may differ without a word
+_APART = 0.1  # pixels by which widths along rows and columns may differ and count as one
 _MAX_POINTS = 64  # of a curve
+_PAIRS = ("red and green", "red and blue", "green and blue")
 
 
 @dataclass
 class Measured:
     """What frames said so far.
 
-    dark: the exposure without light. flats: those with, and the covariances of their noise. good: bool [H, W, C],
-    pixels that are not hot. highest, is_saturated: the highest value of all, and whether frames end in a spike of it.
+    dark: the exposure without light. flats: those with, the covariances of their noise and its correlations between
+    channels. good: bool [H, W, C], pixels that are not hot. highest, is_saturated: the highest value of all, and
+    whether frames end in a spike of it.
     steps: of values, an entry an exposure. word: what files say white is. dtype: of values.
     axes: of arrays, as the user names them.
     """
 
     dark: Exposure | None = None
     dark_noise: list[Covariance] = field(default_factory=list)
-    flats: list[tuple[Exposure, list[Covariance]]] = field(default_factory=list)
+    flats: list[tuple[Exposure, list[Covariance], list[list[float]]]] = field(default_factory=list)
     scene: FrameStatistics | None = None
     good: np.ndarray | None = None
     highest: float = -math.inf
@@ -114,7 +117,7 @@ class Measured:
     def read_flat(self, path: Path, black: float) -> None:
         flat = self.statistics(path, black)
         steady = steady_pixels(flat, self.good)
-        self.flats.append((flat_exposure(flat, steady), flat.covariances(steady)))
+        self.flats.append((flat_exposure(flat, steady), flat.covariances(steady), flat.channel_correlations(steady)))
 
     def white(self, said: float | None) -> tuple[float, str]:
         """What white is, and how that is known. Raises UserError where it is not."""
@@ -175,9 +178,10 @@ def calibrate(args: argparse.Namespace) -> Result:
     """From the frames that a command line names to a camera. Raises UserError for what can't be calibrated by."""
     measured = read_frames(args)
     white, reason = measured.white(args.white)
-    bright = [exposure.name for exposure, _ in measured.flats if not is_below(exposure, white)]
-    flats = [(exposure, noise) for exposure, noise in measured.flats if is_below(exposure, white)]
-    exposures, lit_noise = [exposure for exposure, _ in flats], [each for _, noise in flats for each in noise]
+    bright = [exposure.name for exposure, *_ in measured.flats if not is_below(exposure, white)]
+    flats = [flat for flat in measured.flats if is_below(flat[0], white)]
+    exposures, lit_noise = [exposure for exposure, *_ in flats], [each for _, noise, _ in flats for each in noise]
+    channels = [each for *_, correlations in flats for each in correlations]
     good = measured.good
     assert good is not None
     if measured.scene:
@@ -185,7 +189,9 @@ def calibrate(args: argparse.Namespace) -> Result:
     rounding = measured.step**2 / 12
     transfer = fit_line(exposures, measured.dark, args.black, rounding)
     if measured.scene:
-        lit_noise += scene_noise(measured.scene, good, white, transfer)
+        below, std = good & (measured.scene.most < white), scene_std(measured.scene, transfer)
+        lit_noise += measured.scene.covariances(below, std)
+        channels += measured.scene.channel_correlations(below, std)
     rows = measured.dark_noise or lit_noise
     row, column = (float(np.mean([getattr(each, name) for each in rows])) for name in ("row", "column"))
     row, column = (0.0, 0.0) if measured.scene and not measured.dark and not flats else (row, column)
@@ -201,19 +207,24 @@ def calibrate(args: argparse.Namespace) -> Result:
         column_noise=_rounded(math.sqrt(column)),
         step=measured.step,
         correlation_width=correlation.width,
-        **curve(exposures, measured.dark, transfer),
+        channel_correlations=_mean(channels) if np.any(channels) else None,
     )
+    camera = replace(camera, **two_widths(correlation), **curve(exposures, measured.dark, transfer))
     return Result(camera, transfer, correlation, exposures, bright, reason)
 
 
-def scene_noise(scene: FrameStatistics, good: np.ndarray, white: float, transfer: Transfer) -> list[Covariance]:
-    """Covariances of a scene's noise, divided by what the line says of each pixel."""
-    mean = scene.mean
-    std = np.sqrt(np.maximum(transfer.gain * (mean - transfer.black) + transfer.dark_variance, 1e-12))
-    return scene.covariances(good & (scene.most < white), std)
+def scene_std(scene: FrameStatistics, transfer: Transfer) -> np.ndarray:
+    """The standard deviation of each pixel of a scene, as the line has it."""
+    return np.sqrt(np.maximum(transfer.gain * (scene.mean - transfer.black) + transfer.dark_variance, 1e-12))
 
 
-def curve(exposures: list[Exposure], dark: Exposure | None, transfer: Transfer) -> dict[str, list[float]]:
+def two_widths(correlation: Correlation) -> dict[str, Any]:
+    """Those along rows and down columns, where they differ; else nothing."""
+    across, down = correlation.width_across, correlation.width_down
+    return {"width_across": across, "width_down": down} if abs(across - down) > _APART else {}
+
+
+def curve(exposures: list[Exposure], dark: Exposure | None, transfer: Transfer) -> dict[str, Any]:
     """Points of the noise level function, where no line fits it; else nothing."""
     if not transfer.bend:
         return {}
@@ -225,6 +236,10 @@ def curve(exposures: list[Exposure], dark: Exposure | None, transfer: Transfer) 
     kept = [kept[place] for place in np.unique(np.linspace(0, len(kept) - 1, _MAX_POINTS).astype(int))]
     stds = [_rounded(each.variance**0.5) for each in kept]
     return {"curve_values": [_rounded(each.level) for each in kept], "curve_std": stds}
+
+
+def _mean(triples: list[list[float]]) -> list[float]:
+    return [round(float(each), 4) for each in np.mean(triples, axis=0)]
 
 
 def _rounded(value: float) -> float:
@@ -243,14 +258,16 @@ def described(result: Result, out: Path) -> list[str]:
     lines = {"row": camera.row_noise, "column": camera.column_noise}
     common = "".join(f", {name} noise {value:.3g} ADU" for name, value in lines.items() if value)
     lags = ", ".join(f"{share:.3f} at {lag} px" for lag, share in zip(LAGS, correlation.lags, strict=True))
-    across, down = correlation.width_across, correlation.width_down
-    uneven = f" ({across:.2f} along rows, {down:.2f} along columns)" if abs(across - down) > _APART else ""
+    across, down = camera.width_across, camera.width_down
+    uneven = "" if down is None else f" ({across:.2f} along rows, {down:.2f} down columns)"
+    pairs = zip(camera.channel_correlations or (), _PAIRS, strict=False)
+    mixed = "".join(f", {each:.3f} between {names}" for each, names in pairs)
     return [
         f"black level   {camera.black_level:.2f} ADU{unknown}",
         f"gain          {camera.gain:.4g} ADU per electron, {1 / camera.gain:.4g} electrons per ADU "
         f"(exposures: {len(result.exposures)}{left_out}{bent})",
         f"read noise    {read}{common}",
-        f"correlation   width {camera.correlation_width:.2f} px{uneven}: {lags}",
+        f"correlation   width {camera.correlation_width:.2f} px{uneven}: {lags}{mixed}",
         f"white level   {camera.white_level:g} ADU ({result.white_reason}); on the 0-1 scale: "
         f"{format_noise(camera.noise())}",
         f"wrote {out}: name it as --noise camera:{out}",

@@ -38,19 +38,18 @@ def main() -> None:
     package("--license", metavar="SPDX", help="the package's license, such as MIT or CC-BY-4.0")
     args = parser.parse_args()
     check_options(args)
+    loaded = checkpoint.load(checkpoint.locate(args.network))
+    noise, white, black = on_scale_of(args.noise, args.white, args.black, loaded.model.serves)
+    text = format_noise(noise) if isinstance(noise, NoiseModel) else noise
     if args.format == "onnx":
-        loaded = checkpoint.load(checkpoint.locate(args.network))
-        said = export_onnx(loaded, choose_noise(loaded, args.noise), args.out)
+        said = export_onnx(loaded, choose_noise(loaded, text), args.out)
         inputs = f"noisy [1, {loaded.channels}, H, W] and level [{said['level']}]"
         print(f"wrote {args.out}: {inputs} to denoised, sides being multiples of {said['multiple']}")
         return
-    noise, white, black = on_scale_of(args.noise, args.white, args.black)
     scale = Scale(black or 0.0, 1.0 if white is None else white)
     if not scale.black < scale.white:
         raise UserError(f"--black is {scale.black:g} and --white {scale.white:g}: white has to be the higher one")
-    loaded = checkpoint.load(checkpoint.locate(args.network))
     told = Told(args.author or (), args.license, scale)
-    text = format_noise(noise) if isinstance(noise, NoiseModel) else noise
     print(f"wrote {args.out}: {export_bioimageio(loaded, choose_noise(loaded, text), args.out, told)}")
 
 

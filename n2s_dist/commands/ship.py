@@ -162,7 +162,9 @@ def is_mine(cell: dict[str, Any], name: str, run_dir: Path) -> bool:
 def limits(loaded: checkpoint.Loaded, harm: list[str]) -> str:
     """What the card says first: which noise, and what the network does that it must not."""
     width = loaded.model.noise.max_width
-    if width:
+    if any(each.is_patterned for each in loaded.model.noise.patterns):
+        noise = "Noise must have the stripes and the correlations of channels that it was trained on."
+    elif width:
         noise = f"Noise may be correlated over neighbors, up to a width of {width:g} pixels, but not into stripes."
     else:
         noise = (

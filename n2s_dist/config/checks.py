@@ -78,6 +78,11 @@ def check(config: "Config") -> None:
 def check_condition(config: "Config") -> None:
     """UserError where network.condition does not go with the noise or the coordinates."""
     noise, kind = parse_training_noise(config.noise), config.network.condition
+    if len(noise.patterns) > 1:
+        raise UserError(
+            f"no network is told of stripes and of correlated channels, and {config.noise} has several kinds: give all "
+            "its families the same +rows, +columns and +channels"
+        )
     if kind == "map" and config.ardae.coordinates == "image":
         raise UserError("network.condition map takes ardae.coordinates stable")
     if kind == "families" and not noise.is_single:
@@ -85,9 +90,10 @@ def check_condition(config: "Config") -> None:
             raise UserError(
                 f"network.condition families tells {', '.join(TOLD_FAMILIES)} apart: give map for {config.noise}"
             )
-        if noise.max_width:
+        if noise.is_correlated:
             raise UserError(f"network.condition families knows no correlation: give map for {config.noise}")
-    if config.ardae.hidden_width and (noise.is_single or not noise.max_width or kind != "map"):
+    is_blurred = noise.max_width > 0 and not any(each.is_patterned for each in noise.patterns)
+    if config.ardae.hidden_width and (noise.is_single or not is_blurred or kind != "map"):
         raise UserError(
             f"ardae.hidden_width is {config.ardae.hidden_width}: it takes network.condition map and correlated noise "
             "of several levels, such as gaussian:2-60+blur:0-1.5"

@@ -207,7 +207,8 @@ class Config:
     Args:
         run_dir: where checkpoints, metrics and the frozen configuration go; an existing run is continued
         noise: gaussian:SIGMA (sigma in 8-bit levels), poisson:ZETA, gamma:K, poisson-gaussian:ZETA:SIGMA or another
-            family; ranges of them, gaussian:5-55,gamma:20-200; each blurred, gaussian:5-55+blur:0-1.2 (width in pixels)
+            family; ranges of them, gaussian:5-55,gamma:20-200; each correlated, gaussian:5-55+blur:0-1.2 (width in
+            pixels; 0.3x1.2: along rows, down columns), +rows:SHARE, +columns:SHARE, +channels:CORRELATION
         method: ardae (Noise2Score), or a baseline: noise2void, sure or r2r (Recorrupted-to-Recorrupted), which see
             noisy pixels alone, noise2noise, which sees two noisy versions of each image, or supervised, which sees
             clean pixels

@@ -17,6 +17,7 @@ from n2s_dist.inference.posterior_samples import check_can_sample, check_wanted
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.base import UNKNOWN
 from n2s_dist.noise.calibration import calibration_of, on_scale_of
+from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.specification import format_noise, parse_cell_noise
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import path_option, path_text
@@ -108,7 +109,7 @@ def choose_cells(
 def _named_cells(args: argparse.Namespace, folders: list[Benchmark], denoisers: list[EvaluatedMethod]) -> list[Cell]:
     """Every method at every noise that is named, or was trained on, on every benchmark of its kind."""
     levels = LEVELS if args.level == "both" else (args.level or "known",)
-    written = [_of_photographs(noise, named_scale(args)) if args.noisy else noise for noise in args.noise]
+    written = [_camera_read(noise, args, denoisers) for noise in args.noise]
     noises = list(dict.fromkeys(map(parse_cell_noise, written))) or None
     return product_cells(folders, denoisers, noises, levels)
 
@@ -128,15 +129,19 @@ def named_scale(args: argparse.Namespace) -> NamedScale:
     return scale
 
 
-def _of_photographs(noise: str, scale: NamedScale) -> str:
-    """A calibrated camera's noise on the scale of noisy files; other text as it is.
+def _camera_read(noise: str, args: argparse.Namespace, denoisers: list[EvaluatedMethod]) -> str:
+    """A calibrated camera's noise on the scale of noisy files, or its own for clean ones; other text as it is.
 
     Where none is named it begins at 0: the camera's black level is still in photographs, and never was in clean images.
+    It is taken plainly where not all networks know it.
     """
-    camera = calibration_of(noise)
-    if camera is None:
+    if calibration_of(noise) is None:
         return noise
-    return format_noise(camera.noise(black=0) if scale == NO_SCALE else camera.noise(*scale))
+    scale = named_scale(args)
+    scale = NamedScale(None, 0) if args.noisy and scale == NO_SCALE else scale
+    models = [each.loaded.model for each in denoisers if each.loaded]
+    found, *_ = on_scale_of(noise, *scale, lambda found: all(model.serves(found) for model in models))
+    return format_noise(found) if isinstance(found, NoiseModel) else found
 
 
 def parser() -> argparse.ArgumentParser:

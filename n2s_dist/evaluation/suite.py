@@ -260,6 +260,8 @@ def _trained_on(denoiser: EvaluatedMethod) -> str:
 def _check(noise: str, level: str, source: Benchmark, denoiser: EvaluatedMethod) -> None:
     if ":" not in noise and (level == "known" or any(task.noisy is None for task in source.tasks)):
         raise UserError(f"--noise {noise} names no level: only photographs given by --noisy, with --level unknown, may")
+    if ":" in noise and source.channels == 1 and parse_noise(noise).is_of_color:
+        raise UserError(f"--noise {noise} is noise of color images, and those of {source.name} are gray")
     if denoiser.loaded is None:
         return
     trained = denoiser.loaded.model.noise

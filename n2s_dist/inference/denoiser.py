@@ -93,6 +93,10 @@ class Denoiser:
         """Of the images it takes: 1 (gray) or 3 (color)."""
         return self.loaded.channels
 
+    def serves(self, noise: NoiseModel) -> bool:
+        """Whether it can denoise such noise (ScoreModel.serves)."""
+        return self.loaded.model.serves(noise)
+
     def __call__(
         self,
         noisy: Any,
@@ -116,7 +120,8 @@ class Denoiser:
             Floats come back unclamped, integers rounded and clamped.
         noise: such as "gaussian:25" (sigma in 8-bit levels), "poisson:0.01" (zeta) or "gamma:50" (k), or
             noise.gaussian's Gaussian(25 / 255); "unknown" to estimate it, "gaussian" to estimate that family's level;
-            "camera:FILE.yaml" for a camera that n2s calibrate measured, whose white and black then hold as well.
+            "camera:FILE.yaml" for a camera that n2s calibrate measured, whose white and black then hold as well; of its
+            stripes and its correlations what the network knows.
             None takes what the network was trained on, or, if that is a range, an estimate.
         uncertainty: compute info.std as well, at five times the cost.
         ensemble: the mean over the 8 flips and transposes, at eight times the cost; for a symmetric network, over 4
@@ -136,7 +141,7 @@ class Denoiser:
         or Gamma noise is named, which has none, and for noise of a family that the network was not trained on.
         """
         wish = Wish(uncertainty, ensemble, progress, time.perf_counter(), samples, seed)
-        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels)
+        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels, self.serves)
         plane = arrays.one_plane(images)
         images = plane if plane and self.channels == 1 else images
         self._check_channels(images.channels)
@@ -234,11 +239,15 @@ def opened_with(
     black: float | None,
     chroma_subsampled: bool | None,
     repair_hot_pixels: bool,
+    serves: Callable[[NoiseModel], bool],
 ) -> tuple[arrays.ImageBatch, str | NoiseModel | None]:
-    """Images on the 0-1 scale, and their noise on that scale; see Denoiser.__call__. Raises UserError as that does."""
+    """Images on the 0-1 scale, and their noise on that scale; see Denoiser.__call__. Raises UserError as that does.
+
+    serves: whether a network does; a calibrated camera's noise that none serves is taken plainly.
+    """
     check_noise(noise)
     camera = calibration_of(noise)
-    noise, white, black = on_scale_of(noise, white, black)
+    noise, white, black = on_scale_of(noise, white, black, serves)
     try:
         return arrays.opened(noisy, white, black, chroma_subsampled, repair_hot_pixels), noise
     except AlreadyOnUnitScale as error:

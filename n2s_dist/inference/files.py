@@ -22,7 +22,7 @@ from n2s_dist.inference.network_choice import ShippedDenoiser
 from n2s_dist.inference.posterior_samples import STEPS
 from n2s_dist.inference.uncertainty import std_picture
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.specification import format_noise, format_training_noise
+from n2s_dist.noise.specification import field_title, format_noise, format_training_noise
 from n2s_dist.utils.errors import UserError
 from n2s_dist.utils.files import LONGEST_NAME, is_too_long
 
@@ -89,6 +89,7 @@ def _words(noise: NoiseModel) -> str:
         return format_noise(noise)
     stds = [255 * float(noise.std(float(x))) for x in np.linspace(0, 1, 65)]
     reach = f", correlated over {noise.width:.1f} pixels" if noise.width else ""
+    reach += field_title(noise.field.pattern)
     return f"noise of {min(stds):.1f} to {max(stds):.1f} levels of 255 by brightness{reach}"
 
 

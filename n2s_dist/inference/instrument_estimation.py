@@ -27,7 +27,7 @@ from n2s_dist.inference.pieces import Pieces
 from n2s_dist.inference.residuals import Residual, strengths
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.blurred import Blurred
+from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.utils.hashing import frozen_rng
@@ -159,7 +159,7 @@ class _Finder(NamedTuple):
     @property
     def start(self) -> NoiseModel:
         width = min(_START_WIDTH, self.model.noise.max_width)
-        return Blurred(_START, width) if self.is_gray and width else _START
+        return blurred(_START, width) if self.is_gray and width else _START
 
     def denoised(self, y: torch.Tensor, told: NoiseModel) -> np.ndarray:
         """Pieces [N, C, H, W] without noise that is told, float64."""

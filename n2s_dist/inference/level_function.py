@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.blurred import Blurred
+from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
@@ -73,7 +73,7 @@ class LevelFunction(NamedTuple):
             white = self._curve(grid)
         if white is None:
             white = min(formulas, key=lambda each: each.error).noise
-        return Blurred(white, round(self.width, 3)) if self.width >= LEAST_WIDTH else white
+        return blurred(white, round(self.width, 3)) if self.width >= LEAST_WIDTH else white
 
     def _curve(self, grid: np.ndarray) -> Curve:
         stds = np.minimum(np.sqrt(self.variance(np.tile(grid, (len(self.coefficients), 1)))), 1)

@@ -66,7 +66,7 @@ class ShippedDenoiser:
         Raises UserError also where no network for the image's channels is there.
         """
         wish = Wish(uncertainty, ensemble, progress, time.perf_counter(), samples, seed)
-        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels)
+        images, noise = opened_with(noisy, noise, white, black, chroma_subsampled, repair_hot_pixels, self.serves)
         return self.denoise_opened(images, noise, wish)
 
     def denoise_opened(self, images: arrays.ImageBatch, noise: str | NoiseModel | None, wish: Wish) -> tuple[Any, Info]:
@@ -100,6 +100,10 @@ class ShippedDenoiser:
     def candidates(self) -> list[Candidate]:
         """All that may be taken, sorted by name; loaded when first asked for."""
         return self._all()
+
+    def serves(self, noise: NoiseModel) -> bool:
+        """Whether one of the networks can denoise such noise."""
+        return any(each.denoiser.serves(noise) for each in self._all())
 
     def noises_of(
         self, images: arrays.ImageBatch, noise: str | NoiseModel | None

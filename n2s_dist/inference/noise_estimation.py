@@ -159,8 +159,8 @@ def known_noises(model: ScoreModel) -> list[NoiseModel]:
     """A noise of each family that the model was trained on."""
     if model.coordinates == "image":
         raise UserError("noise is estimated by a model in stable coordinates (ardae.coordinates: stable)")
-    known = [each.low for each in model.noise.ranges if not each.is_blurred]
-    if not known or (model.noise.max_width and model.condition_kind != "map"):
+    known = [each.low for each in model.noise.ranges if not each.is_correlated]
+    if not known or (model.noise.is_correlated and model.condition_kind != "map"):
         raise UserError("the strength of correlated noise can't be estimated: name it, such as gaussian:25+blur:0.7")
     return known
 

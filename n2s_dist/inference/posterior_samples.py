@@ -83,7 +83,7 @@ def weakest_known(model: ScoreModel, noise: NoiseModel) -> float:
 def _ranges(model: ScoreModel, noise: NoiseModel) -> list[NoiseRange]:
     alike = (noise.family, noise.alike.family, *noise.told_as)
     found = [each for each in model.noise.ranges if each.low.family in alike]
-    return [each for each in found if each.is_blurred == (noise.width > 0)] or found or list(model.noise.ranges)
+    return [each for each in found if each.is_correlated != noise.field.is_white] or found or list(model.noise.ranges)
 
 
 def check_wanted(samples: int, seed: int) -> None:

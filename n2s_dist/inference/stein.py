@@ -20,7 +20,6 @@ from torch import Tensor
 from n2s_dist.inference.pieces import Pieces
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.blurred import blur, kernel, radius
 from n2s_dist.noise.transforms import DARK, DIM
 from n2s_dist.utils.hashing import frozen_rng
 
@@ -40,13 +39,24 @@ def score_and_divergence(model: ScoreModel, y: Tensor, noise: NoiseModel) -> tup
     Of noise with covariance C the model gives g = C s_z, and v has that covariance: E[g^2 + v dg/dz v] is 0 as well.
     """
     z, condition = model.given(y, noise)
-    margin = radius(noise.width)
-    shape = (*z.shape[:2], *(side + 2 * margin for side in z.shape[2:]))
-    probe = torch.from_numpy(frozen_rng(_SEED, 0).integers(0, 2, shape, np.int8)).to(z) * 2 - 1
-    if noise.width:
-        probe = blur(probe, kernel(noise.width))
+    probe = _probe(noise, z.shape).to(z)
     score = model.unperturbed(z, condition)
     return score, probe * (model.unperturbed(z + _PROBE * probe, condition) - score) / _PROBE
+
+
+def _probe(noise: NoiseModel, shape: torch.Size) -> Tensor:
+    """Signs that are correlated as the noise is, [B, C, H, W]."""
+    rng, around = frozen_rng(_SEED, 0), 2 * noise.margin
+
+    def signs(*size: int) -> np.ndarray:
+        return rng.integers(0, 2, size, np.int8) * np.float32(2) - 1
+
+    *outer, height, width = shape
+    white = signs(*outer, height + around, width + around)
+    if noise.field.is_white:
+        return torch.from_numpy(white)
+    of_rows, of_columns = signs(*outer, height, 1), signs(*outer, 1, width)
+    return torch.from_numpy(noise.field.compose(noise.field.blurred(white), of_rows, of_columns))
 
 
 def ratio(model: ScoreModel, y: Tensor, noise: NoiseModel, counted: Tensor | None = None) -> tuple[float, Tensor]:
@@ -66,7 +76,7 @@ def _counted(values: Tensor, counted: Tensor | None) -> Tensor:
 def noised_again(denoised: Tensor, noise: NoiseModel, key: int = 1) -> Tensor:
     """A denoised image [B, C, H, W] with fresh noise on it."""
     clean, rng = denoised.clamp(0, 1).double().cpu().numpy(), frozen_rng(_SEED, key)
-    if noise.width:  # along which axes it is correlated matters
+    if not noise.field.is_white:  # along which axes it is correlated matters
         again = np.moveaxis(noise.corrupt(np.moveaxis(clean, 1, -1), rng), -1, 1)
     else:
         again = noise.corrupt(clean, rng)

@@ -10,7 +10,8 @@ so that the share (d x_hat_i / dz_i) / slope(x_hat_i) of each value's noise vari
 
 The diagonal is Hutchinson's: E[v * (J v)] = diag J for random signs v, with J v from a forward difference, the one way
 to it that costs no more than a denoising, in time and memory (torch.func.jvp took 3.5 times as long on a CPU).
-Where the noise is correlated, with K the root of its covariance, v is K times the signs: E[v * (J v)] = diag J K K^T.
+Where the noise is correlated, v has its covariance C, made of signs for pixels, rows and columns as the noise is of
+normal numbers: E[v * (J v)] = diag J C.
 
 Neighbours share what they have of the noise, so the shares are smoothed over space: four probes smoothed by two pixels
 come closer to the errors' true law than 36 bare ones, and then it makes no difference whether signs cover all pixels or
@@ -40,7 +41,7 @@ from n2s_dist.inference.tiling import TILE, Box, ReceptiveField
 from n2s_dist.models.image_batches import from_batch, to_batch
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.blurred import blur, kernel, radius
+from n2s_dist.noise.field import WHITE, Field
 from n2s_dist.utils import hashing
 
 PROBES = 4
@@ -85,19 +86,25 @@ def slope(noise: NoiseModel, x: Tensor) -> Tensor:
         return 1 / torch.autograd.grad(noise.stabilize(x).sum(), x)[0]  # the transform is elementwise
 
 
-def random_signs(box: Box, channels: int, probe: int, width: float = 0.0) -> np.ndarray:
+def random_signs(box: Box, channels: int, probe: int, field: Field = WHITE) -> np.ndarray:
     """+-1, float32 [h, w, channels], by each value's place in the image, so that tiles agree where they overlap.
 
-    width: of the noise's correlation in pixels, with which the signs are then blurred.
+    field: the noise's, which the signs are made into.
     """
-    around = radius(width)
-    rows = np.arange(box.top - around, box.bottom + around)[:, None, None]
-    columns = np.arange(box.left - around, box.right + around)[:, None]
-    words = hashing.hash64(hashing.STREAM_PROBE, probe, rows, columns)
-    signs = 1 - 2 * ((words >> np.arange(channels, dtype=np.uint64)) & np.uint64(1)).astype(np.float32)
-    if not width:
-        return signs
-    return blur(signs.transpose(2, 0, 1), kernel(width).astype(np.float32)).transpose(1, 2, 0)
+    around = field.reach
+    rows = np.arange(box.top - around, box.bottom + around)[:, None]
+    columns = np.arange(box.left - around, box.right + around)
+    inner = slice(around, -around or None)
+
+    def signs(*key: int | np.ndarray) -> np.ndarray:
+        words = hashing.hash64(*key)
+        shifts = np.arange(channels, dtype=np.uint64)[:, None, None]
+        return 1 - 2 * ((words >> shifts) & np.uint64(1)).astype(np.float32)
+
+    of_rows = signs(hashing.STREAM_LINES, probe, 0, rows[inner]) if field.rows else None
+    of_columns = signs(hashing.STREAM_LINES, probe, 1, columns[inner]) if field.columns else None
+    pixels = signs(hashing.STREAM_PROBE, probe, rows, columns)
+    return field.compose(field.blurred(pixels) if field.widths else pixels, of_rows, of_columns).transpose(1, 2, 0)
 
 
 @torch.no_grad()
@@ -121,7 +128,7 @@ def _of_box(
     size, device = noisy.shape[:2], next(model.parameters()).device
     smoothed = box.grown(_SMOOTHING_REACH, size)
     wide = ReceptiveField.of(model).around(smoothed, size)
-    signs = [to_batch(random_signs(wide, noisy.shape[2], probe, noise.width), device) for probe in range(probes)]
+    signs = [to_batch(random_signs(wide, noisy.shape[2], probe, noise.field), device) for probe in range(probes)]
     y = to_batch(wide.of_array(noisy), device)
     estimate, bare = remaining_share(model, y, noise, signs)
     smooth = smoothed.of_array(from_batch(bare)[0], wide)
@@ -134,8 +141,7 @@ def _of_box(
     risk = (estimate - y) ** 2 - of_noise + 2 * worth * bare
     kept = [box.of_array(from_batch(values)[0], wide) for values in (estimate, variance, risk, of_noise)]
     sums = [float(values.sum(dtype=np.float64)) for values in kept[1:]]
-    taps = kernel(noise.width)  # squares of correlated noise are correlated, and worth fewer
-    independent = kept[0].size / float(np.sum(np.correlate(taps, taps, "full") ** 2)) ** 2
+    independent = kept[0].size / noise.field.redundancy(noisy.shape)  # squares of what is alike are worth fewer
     return kept[0], kept[1], _Sums(independent, sums[1], sums[0], sums[2])
 
 

@@ -62,13 +62,15 @@ def crop_inputs(
     resample_noise: bool = False,
     windows: windowed_order.WindowedOrder | None = None,
     extra_view: ExtraView | None = None,
+    turned: bool = True,
 ) -> Iterator[tuple]:
     """What a pipeline needs for each batch of global positions; a pure function of (seed, position).
 
     Yields tiles (views, [H, W, C]), crop corners int32 [B, 2], flips left-right, up-down int32 [B],
     transpose bool [B] and, if noisy, noise keys along the crop's two sides uint32 [B, C, S, 1] and [B, C, 1, S],
     followed by those of a second noise where that is made beside the first.
-    `windows` takes the place of the whole set's shuffle.
+    `windows` takes the place of the whole set's shuffle. turned: whether crops are transposed, half of them: not where
+    rows of the noise are unlike columns.
     Order is worked out for many batches at a time, where NumPy's overhead per call no longer counts.
     """
     for block in order_blocks(positions):
@@ -79,6 +81,7 @@ def crop_inputs(
         places = samples.sizes.astype(np.uint64) - np.uint64(crop_size - 1)
         corners = (choice[:, :2] % places).astype(np.int32)
         left_right, up_down, transposed = flips = choice[:, 2:].T & np.uint64(1) == 1
+        transposed &= turned
 
         arrays = [corners, left_right.astype(np.int32), up_down.astype(np.int32), transposed.copy()]
         if noisy:

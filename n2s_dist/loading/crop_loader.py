@@ -46,8 +46,9 @@ class CropLoader:
 
     noise: added to clean tiles; None gives what the tiles hold, clean or noisy. extra_view: with each noisy crop the
     clean one, or one with a second noise, independent and as frozen as the first; batches are then [B, 2, C, S, S],
-    the usual one first. `positions` yields one int64 array a batch, all of one length; an endless one makes an
-    endless loader. Raises UserError when a tile is smaller than the crop.
+    the usual one first. turned: whether crops are transposed, as crop_inputs has it. `positions` yields one int64 array
+    a batch, all of one length; an endless one makes an endless loader. Raises UserError when a tile is smaller than the
+    crop.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class CropLoader:
         num_threads: int = 2,
         windows: windowed_order.WindowedOrder | None = None,
         extra_view: ExtraView | None = None,
+        turned: bool = True,
     ) -> None:
         check_crop_size(shards, crop_size)
         assert noise is not None or extra_view is None, "only clean tiles can give more than one noisy version"
@@ -75,6 +77,7 @@ class CropLoader:
         inputs = crop_inputs(
             shards, map(np.concatenate, batched(positions, together)), crop_size, seed,
             noisy=noise is not None, resample_noise=resample_noise, windows=windows, extra_view=extra_view,
+            turned=turned,
         )  # fmt: skip
         task = CropTask(together * batch_size, crop_size, noise, stored, extra_view, device, num_threads)
         self._crops = _crops_by(inputs, task)

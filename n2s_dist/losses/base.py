@@ -40,7 +40,7 @@ from n2s_dist.losses.r2r import RecorruptedToRecorrupted
 from n2s_dist.losses.supervised import Supervised
 from n2s_dist.losses.sure import Sure
 from n2s_dist.models.score_model import ScoreModel
-from n2s_dist.noise.blurred import Kernels
+from n2s_dist.noise.field import Kernels
 from n2s_dist.noise.specification import parse_training_noise
 from n2s_dist.utils import plugins
 from n2s_dist.utils.errors import UserError, nearest
@@ -97,7 +97,7 @@ def check_method(config: Config) -> None:
         for key in ("overstated", "hidden_width", "constant"):
             if value := getattr(config.ardae, key):
                 raise UserError(f"ardae.{key} is {value}: it takes {alone}")
-    if noise.max_width and loss.white_because:
+    if noise.is_correlated and loss.white_because:
         others = ", ".join(name for name, other in losses().items() if not other.white_because)
         raise UserError(
             f"method {loss.name} {loss.white_because}, and {config.noise} is correlated: give one of {others}"

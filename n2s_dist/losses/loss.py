@@ -17,7 +17,7 @@ from n2s_dist.losses.draws import perturbations
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.batch import NoiseBatch
-from n2s_dist.noise.blurred import Kernels
+from n2s_dist.noise.field import Kernels
 
 
 class Batch(NamedTuple):

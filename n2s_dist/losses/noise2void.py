@@ -11,7 +11,7 @@ from n2s_dist.losses.draws import draws_at_once, generators, philox_keys
 from n2s_dist.losses.loss import Batch, Loss
 from n2s_dist.losses.regression import single_noise, unit_variance
 from n2s_dist.models.score_model import ScoreModel
-from n2s_dist.noise.blurred import Kernels
+from n2s_dist.noise.field import Kernels
 from n2s_dist.noise.transfer import to_device
 
 # One pixel in 64 is masked, as in the paper, by a value of the 5 x 5 around it.

@@ -3,7 +3,9 @@
     families    1; which family it is, a plane each of gaussian, poisson and gamma; the level. A network of one noise
                 knows both, so it is given 1 and how many times as strong the noise is.
     map         1; the noise's standard deviation at every value, a plane a channel; the width of its correlation. It
-                needs no list of families.
+                needs no list of families. Of a kernel of two widths it is told one, NoiseModel.width.
+
+Neither tells of stripes and of correlations between channels: a network learns those that all its noise has.
 
 The kind is `network.condition` of a run's configuration, so it is part of a checkpoint. A level is told as the
 logarithm of the noise's standard deviation, on middle gray or at each value, over a usual one. `encode` makes a small

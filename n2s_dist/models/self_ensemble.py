@@ -23,10 +23,10 @@ class SelfEnsemble(ScoreModel):
 
         s_e(w) = 1/n sum over v of v^-1 s(v w)
 
-    A plain network's views are the eight flips and transposes g, so that s_e(g w) = g s_e(w). A symmetric network
-    (equivariance.py) gives the same for each of these. It does not commute with shifts, as it takes pixels two by two,
-    so its views are the four shifts that put the image's first pixel in each place of a square of two by two, as cycle
-    spinning does (Coifman & Donoho 1995).
+    A plain network's views are the eight flips and transposes g, so that s_e(g w) = g s_e(w), or the four flips where
+    rows of the noise are unlike columns. A symmetric network (equivariance.py) gives the same for each of these. It
+    does not commute with shifts, as it takes pixels two by two, so its views are the four shifts that put the image's
+    first pixel in each place of a square of two by two, as cycle spinning does (Coifman & Donoho 1995).
 
     The mean is of scores, not of denoised images: the AR-DAE loss is convex in the score, so s_e is on average no worse
     than s; and what is made of a score (Tweedie's formula, its derivative) needs no case of its own. For Gaussian
@@ -35,7 +35,8 @@ class SelfEnsemble(ScoreModel):
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model.network, model.noise, model.coordinates, model.condition_kind)
-        self.views = SHIFTS if symmetric_weights(model.network) else FLIPS
+        flips = FLIPS[:4] if model.noise.is_directional else FLIPS
+        self.views = SHIFTS if symmetric_weights(model.network) else flips
 
     def forward(self, w: Tensor, sigma_a: Tensor, condition: Tensor, excess: Tensor | None = None) -> Tensor:
         """The mean score at w; arguments as ScoreModel's."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2s_dist.noise.blurred import Blurred
+from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.transfer import to_device
@@ -42,7 +42,7 @@ class NoiseBatch:
         """The same with white noise in place of correlated noise where `hidden`, bool [B, 1, 1, 1], is true."""
 
         def hide(kind: NoiseModel) -> NoiseModel:
-            return kind.with_values(*kind.white.values, kind.width * ~hidden) if isinstance(kind, Blurred) else kind
+            return blurred(kind.white, kind.width * ~hidden) if kind.field.widths else kind
 
         return NoiseBatch(tuple(map(hide, self.kinds)), self.place)
 

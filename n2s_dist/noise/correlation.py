@@ -1,4 +1,4 @@
-"""How noise is correlated between pixels: along rows, along columns, and between neighbors.
+"""How noise is correlated: along rows, along columns, between neighbors, and between channels.
 
     n = blurred noise (width w) + one value for each row + one for each column
 
@@ -75,6 +75,19 @@ def _of_lines(field: np.ndarray, ones: np.ndarray) -> float:
     products = left * right
     found, error = products.mean(), products.std() / np.sqrt(height)
     return float(found) if found > _SURE * error else 0.0
+
+
+def channel_correlations(noise: np.ndarray, counted: np.ndarray) -> list[float]:
+    """Of red with green, red with blue and green with blue, of fields of noise of mean 0 [H, W, 3]; 0 where it can't be
+    told from that. counted: bool [H, W, 3], values that count.
+    """
+    found = []
+    for one, two in ((0, 1), (0, 2), (1, 2)):
+        both = counted[..., one] & counted[..., two]
+        first, second = noise[..., one][both], noise[..., two][both]
+        correlation = float((first * second).mean() / np.sqrt((first**2).mean() * (second**2).mean()))
+        found.append(correlation if abs(correlation) > max(_LEAST, _SURE / np.sqrt(both.sum())) else 0.0)
+    return found
 
 
 @cache

@@ -95,9 +95,13 @@ class Curve(NoiseModel):
         return type(self)(tuple((value, *(std * factor for std in stds)) for value, *stds in self.points))
 
     @property
+    def is_of_color(self) -> bool:  # type: ignore[override]
+        return len(self._channels) > 1
+
+    @property
     def is_stored_only(self) -> bool:  # type: ignore[override]
         """DALI's tables know no channels."""
-        return len(self._channels) > 1
+        return self.is_of_color
 
     # --- clean to noisy -------------------------------------------------------------------------------------
 

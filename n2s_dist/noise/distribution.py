@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from n2s_dist.noise.blurred import Kernels, radius
 from n2s_dist.noise.encoding import FLOAT16, Encoding
+from n2s_dist.noise.field import Field, Kernels
 from n2s_dist.noise.model import NoiseModel, Parameter
 from n2s_dist.utils import hashing
 
@@ -37,9 +37,9 @@ class NoiseRange:
         return self.low == self.high
 
     @property
-    def is_blurred(self) -> bool:
+    def is_correlated(self) -> bool:
         """Whether its noise may be correlated."""
-        return self.high.width > 0
+        return not self.high.field.is_white
 
     @property
     def breadth(self) -> float:
@@ -71,8 +71,9 @@ class NoiseRange:
 
     def holds(self, noise: NoiseModel) -> bool:
         """Whether a noise is of this family and within the ranges, ends included to rounding."""
-        own = noise.values if len(noise.values) == len(self.low.values) else (*noise.values, noise.width)
-        return self.is_of(noise) and len(own) == len(self.low.values) and all(
+        own = (*noise.white.values, *_widths(noise.field, len(self.low.field.widths)))
+        alike = self.is_of(noise) and noise.field.pattern.is_like(self.low.field.pattern)
+        return alike and len(own) == len(self.low.values) and all(
             each.write(value) == each.write(low) if low == high
             else low * (1 - _ROUNDING) <= value <= high * (1 + _ROUNDING)
             for value, (each, low, high) in zip(own, self.parameters(), strict=True)
@@ -86,6 +87,13 @@ class NoiseRange:
             for end in (low, high)
             if low < high
         )
+
+
+def _widths(field: Field, count: int) -> tuple[float, ...]:
+    """A kernel's widths as so many numbers; its own, which are more, where fewer don't tell them."""
+    if len(field.widths) > count and any(field.widths):
+        return field.widths
+    return field.ends[:count]
 
 
 @dataclass(frozen=True)
@@ -124,8 +132,28 @@ class NoiseDistribution:
 
     @property
     def max_width(self) -> float:
-        """The largest width of its noise's correlation in pixels; 0 for white noise."""
+        """The largest width of its noise's correlation in pixels, as networks are told it; 0 without blur."""
         return max(each.high.width for each in self.ranges)
+
+    @property
+    def is_correlated(self) -> bool:
+        """Whether some of its noise is."""
+        return any(each.is_correlated for each in self.ranges)
+
+    @property
+    def is_directional(self) -> bool:
+        """Whether rows and columns of some of its noise differ, so that images must not be turned."""
+        return any(each.high.field.is_directional for each in self.ranges)
+
+    @property
+    def is_of_color(self) -> bool:
+        """Whether gray images can't have it."""
+        return any(each.low.is_of_color for each in self.ranges)
+
+    @property
+    def patterns(self) -> set[Field]:
+        """Stripes and correlations of channels that its noises have, white ones included."""
+        return {each.low.field.pattern for each in self.ranges}
 
     @property
     def is_stored_only(self) -> bool:
@@ -197,12 +225,12 @@ class NoiseDistribution:
         return which, values
 
     def kernels(self, image_keys: np.ndarray, seed: int) -> Kernels | None:
-        """The correlation of each image's noise; None where all noise is white."""
-        if not self.max_width:
+        """The correlation of each image's noise, of one pattern; None where all noise is white."""
+        if not self.is_correlated:
             return None
         which, values = self.draw(image_keys, seed)
-        widths = [float(self.ranges[place].at(row).width) for place, row in zip(which, values, strict=True)]
-        return Kernels(np.array(widths), radius(self.max_width))
+        fields = [self.ranges[place].at(row).field for place, row in zip(which, values, strict=True)]
+        return Kernels.of(fields, max(each.high.field.reach for each in self.ranges))
 
     def of_image(self, image_key: int, seed: int) -> NoiseModel:
         """The noise of one image."""

@@ -72,7 +72,7 @@ class PixelBits:
 
     def __init__(self, down_keys: Any, across_keys: Any, math: ArrayMath) -> None:
         self.word = down_keys * across_keys
-        self._keys, self._math = (down_keys, across_keys), math
+        self.down_keys, self.across_keys, self._math = down_keys, across_keys, math
 
     def halves(self) -> tuple[Any, Any]:
         """Two independent words below 65536 a pixel: uint32 [C, H, W] each.
@@ -85,7 +85,7 @@ class PixelBits:
 
     def others(self) -> PixelBits:
         """Further words, independent of these: those of mixed keys."""
-        down, across = (self._mixed(key) for key in self._keys)
+        down, across = (self._mixed(key) for key in (self.down_keys, self.across_keys))
         return PixelBits(down, across, self._math)
 
     def _mixed(self, key: Any) -> Any:

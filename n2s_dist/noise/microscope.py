@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from n2s_dist.noise.blurred import WIDTH, Blurred
+from n2s_dist.noise.correlated import WIDTH, blurred
 from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.utils.hashing import STREAM_CAMERA, frozen_rng, name_key
@@ -74,12 +74,12 @@ class Microscope:
     def noise(self) -> NoiseModel:
         """Of each value, in ADU, without row noise and rounding."""
         white = PoissonGaussian(self.gain, self.read_noise, self.offset)
-        return Blurred(white, self.noise_blur) if self.noise_blur else white
+        return blurred(white, self.noise_blur) if self.noise_blur else white
 
     def signal(self, clean: np.ndarray, electrons: float | None = None) -> np.ndarray:
         """What pixels would have without noise: ADU, float64 [H, W]. clean: [H, W] in 0-1. electrons: None for own."""
-        blurred = gaussian_filter(clean.astype(float), self.optics_blur, mode="mirror") if self.optics_blur else clean
-        return self.offset + self.gain * (self.electrons if electrons is None else electrons) * blurred
+        soft = gaussian_filter(clean.astype(float), self.optics_blur, mode="mirror") if self.optics_blur else clean
+        return self.offset + self.gain * (self.electrons if electrons is None else electrons) * soft
 
     def hot_signal(self, shape: tuple[int, int], seed: int) -> np.ndarray:
         """What hot pixels add to the signal: ADU, float64 [H, W], mostly 0. The same in each frame of one seed."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from n2s_dist.noise.encoding import FLOAT16, Encoding
+from n2s_dist.noise.field import WHITE, Field
 from n2s_dist.utils.errors import UserError
 
 if TYPE_CHECKING:  # torch takes a second to import, and the text of a specification needs none of it
@@ -84,6 +85,7 @@ class NoiseModel(ABC):
         is_stored_only: whether the loader can't draw it, so that it is stored with the tiles
         is_nonnegative: whether noisy values are never below 0
         is_divisible: whether the mean of N noisy versions of an image has such noise again, of 1/sqrt(N) the deviation
+        is_of_color: whether only images of three channels have such noise
         paper_sigma_a: ends of the paper's annealing in natural coordinates; None where there are none
     """
 
@@ -95,9 +97,9 @@ class NoiseModel(ABC):
     is_stored_only: bool = False
     is_nonnegative: bool = False
     is_divisible: bool = False
+    is_of_color: bool = False
     paper_sigma_a: ClassVar[tuple[float, float] | None] = None
-    width = 0.0  # of the noise's correlation, in pixels; only noise/blurred.py has another
-    margin = 0  # pixels around a tile whose words its draw takes as well
+    field: Field = WHITE  # how pixels and channels are correlated; only noise/correlated.py has another
 
     # --- its parameters -------------------------------------------------------------------------------------
 
@@ -125,6 +127,16 @@ class NoiseModel(ABC):
     def white(self) -> NoiseModel:
         """The same without correlation between pixels."""
         return self
+
+    @property
+    def width(self) -> Any:
+        """Of the correlation between pixels, in pixels: the one that a network is told."""
+        return self.field.width
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a tile whose words its draw takes as well."""
+        return self.field.reach
 
     @property
     def alike(self) -> NoiseModel:

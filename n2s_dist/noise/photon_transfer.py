@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-from n2s_dist.noise.correlation import Covariance, measure_covariance
+from n2s_dist.noise.correlation import Covariance, channel_correlations, measure_covariance
 from n2s_dist.utils.errors import UserError
 
 _PAIRS = 4  # differences of two frames that are kept of each exposure
@@ -129,6 +129,11 @@ class FrameStatistics:
             for difference in self.differences
             for plane, good in zip(np.moveaxis(difference / std, -1, 0), np.moveaxis(counted, -1, 0), strict=True)
         ]
+
+    def channel_correlations(self, counted: np.ndarray, std: np.ndarray | float = 1.0) -> list[list[float]]:
+        """Of the noise in each difference of two color frames; nothing of gray ones. Arguments as of covariances."""
+        color = self.differences if counted.shape[-1] == 3 else []
+        return [channel_correlations(difference / std, counted) for difference in color]
 
 
 @dataclass(frozen=True)

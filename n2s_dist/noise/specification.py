@@ -2,21 +2,27 @@
 
     "gaussian:25", "poisson-gaussian:0.01:5", "gaussian:25+blur:0.7"                    a noise model
     "gaussian:5-55,poisson:0.005-0.1", "poisson-gaussian:0.002-0.05:1-20+blur:0-1.2"    what a network trains on
+    "gaussian:25+blur:0.3x1.2+rows:0.3+columns:0.1+channels:0.5"                        any family, correlated
     "camera:FILE.yaml"                                                    a file of n2s calibrate, on the camera's scale
 
 Nothing here imports torch: programs that never compute read such texts as well.
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from n2s_dist.noise.base import UNKNOWN, families
-from n2s_dist.noise.blurred import WIDTH, Blurred
 from n2s_dist.noise.calibration import CAMERA, calibration_of
+from n2s_dist.noise.correlated import WIDTH, Correlated
 from n2s_dist.noise.distribution import NoiseDistribution, NoiseRange
+from n2s_dist.noise.field import Field
 from n2s_dist.noise.model import NoiseModel, Parameter
 from n2s_dist.utils.errors import UserError
 
-_BLUR = "+blur:"
+_TERM = re.compile(r"\+(blur|rows|columns|channels):")  # of a field
+_SHARES = (Parameter("rows", 0, 1), Parameter("columns", 0, 1))
+_CHANNELS = Parameter("channels", -1, 1)
 _FILES = (".yaml", ".yml", f"{CAMERA}:")
 _RANGE = re.compile(r"([0-9.]+)-([0-9.]+)")
 
@@ -38,12 +44,13 @@ def format_noise(noise: NoiseModel) -> str:
 
 
 def parse_training_noise(text: str) -> NoiseDistribution:
-    """Read what parse_noise reads, or ranges: "gaussian:5-55,gamma:20-200". "+blur:LOW-HIGH" may follow a family.
+    """Read what parse_noise reads, or ranges: "gaussian:5-55,gamma:20-200". "+blur:LOW-HIGH" may follow a family, or
+    other terms of a field, which have no ranges.
 
     Raises UserError for another family, a value out of range, or a range that is none.
     """
     ranges = tuple(_parse_part(part.strip(), text) for part in text.split(","))
-    names = [(each.low.family, each.is_blurred) for each in ranges]
+    names = [(each.low.family, each.is_correlated) for each in ranges]
     if len(set(names)) < len(names):
         raise UserError(f"noise '{text}' names a family twice: give each one range, and one with +blur")
     return NoiseDistribution(ranges)
@@ -78,8 +85,14 @@ def noise_title(text: str) -> str:
     except UserError:  # results of a family that this program does not know
         return text
     written = [each.write(value) for each, value in zip(noise.parameters, noise.values, strict=True)]
-    blur = f", blurred by {WIDTH.write(noise.width)} px" if noise.width else ""
-    return noise.white.title.format(*written) + blur if noise.white.title else text
+    return noise.white.title.format(*written) + field_title(noise.field) if noise.white.title else text
+
+
+def field_title(field: Field) -> str:
+    """How reports go on where noise is correlated: ", blurred by 0.7 px"; nothing where it is not."""
+    blur = f"blurred by {_with_crosses(map(WIDTH.write, field.widths))} px" if any(field.widths) else ""
+    shares = [f"{each.write(100 * share)} % in {each.name}" for each in _SHARES if (share := getattr(field, each.name))]
+    return "".join(f", {words}" for words in (blur, *shares, "channels correlated" if field.channels else "") if words)
 
 
 def _name(text: str) -> str:
@@ -89,15 +102,16 @@ def _name(text: str) -> str:
 
 def _parse_part(part: str, text: str) -> NoiseRange:
     """One family. text: the whole, which errors name."""
-    main, _, width_text = part.partition(_BLUR)
+    main, *split = _TERM.split(part)
+    terms = dict(zip(split[::2], split[1::2], strict=True))
     name, _, values_text = main.partition(":")
     if name == CAMERA and values_text:
-        return _of_camera(main, _BLUR in part, text)
+        return _of_camera(main, terms, text)
     family, value_texts = families().get(_name(name)), values_text.split(":")
-    if family is None or (_BLUR in part and not width_text):
+    if family is None or 2 * len(terms) < len(split):
         raise UserError(f"noise '{text}' is not understood: {_usage()}")
     if family.text_form:
-        return _with_blur(_parse_text(family, values_text, text), width_text, part, text)
+        return _with_field(_parse_text(family, values_text, text), terms, part, text)
     left_out = family.parameters[len(value_texts) :]
     if len(value_texts) > len(family.parameters) or any(each.default is None for each in left_out):
         raise UserError(f"noise '{text}' is not understood: {_usage()}")
@@ -107,14 +121,15 @@ def _parse_part(part: str, text: str) -> NoiseRange:
     ]  # fmt: skip
     ends += [(each.default, each.default) for each in left_out if each.default is not None]
     low, high = (family(*values) for values in zip(*ends, strict=True))
-    return _with_blur(NoiseRange(low, high), width_text, part, text)
+    return _with_field(NoiseRange(low, high), terms, part, text)
 
 
-def _of_camera(main: str, is_blurred: bool, text: str) -> NoiseRange:
+def _of_camera(main: str, terms: dict[str, str], text: str) -> NoiseRange:
     """The noise of a calibrated camera, on the scale of its own black and white."""
-    if is_blurred:
+    if terms:
         raise UserError(
-            f"noise '{text}' has +blur, but the camera's file says how its noise is correlated: leave it out"
+            f"noise '{text}' has +{next(iter(terms))}, but the camera's file says how its noise is correlated: leave "
+            "it out"
         )
     camera = calibration_of(main)
     assert camera is not None
@@ -132,11 +147,32 @@ def _parse_text(family: type[NoiseModel], written: str, text: str) -> NoiseRange
     return NoiseRange(noise, noise)
 
 
-def _with_blur(white: NoiseRange, width_text: str, part: str, text: str) -> NoiseRange:
-    if not width_text:
-        return white
-    narrow, wide = _parse_range(WIDTH, width_text, part, text)
-    return NoiseRange(Blurred(white.low, narrow), Blurred(white.high, wide)) if wide else white
+def _with_field(white: NoiseRange, terms: dict[str, str], part: str, text: str) -> NoiseRange:
+    """The same, correlated as the terms of a field say, by their names."""
+    shares = {each.name: _parse_single(each, terms.get(each.name, "0"), part, text) for each in _SHARES}
+    channels = tuple(_parse_single(_CHANNELS, each, part, text) for each in terms.get("channels", "0").split(":"))
+    axes = [_parse_range(WIDTH, each, part, text) for each in terms.get("blur", "0").split("x")]
+    if len(channels) not in (1, 3) or len(axes) > 2:
+        raise UserError(f"noise '{text}' is not understood: {_usage()}")
+    if len(set(axes)) == 1 and axes[0][0] == axes[0][1]:
+        axes = axes[:1]  # as one number; two ranges are two numbers, though they are equal
+    narrow, wide = zip(*axes, strict=True)
+    try:
+        pattern = Field((), **shares, channels=channels * (3 // len(channels)) if any(channels) else ())
+    except ValueError as error:
+        raise UserError(f"noise '{text}' can't be: {error}") from None
+    low, high = (replace(pattern, widths=widths if any(wide) else ()) for widths in (narrow, wide))
+    return white if high.is_white else NoiseRange(Correlated(white.low, low), Correlated(white.high, high))
+
+
+def _parse_single(parameter: Parameter, value: str, part: str, text: str) -> float:
+    """What no network is told, so that it has no range."""
+    if _RANGE.fullmatch(value):
+        raise UserError(
+            f"noise '{text}' has a range of {parameter.name}, which no network is told: give one value, such as "
+            f"+{parameter.name}:0.3"
+        )
+    return _parse_range(parameter, value, part, text)[0]
 
 
 def _parse_range(parameter: Parameter, value: str, part: str, text: str) -> tuple[float, float]:
@@ -161,8 +197,9 @@ def _usage() -> str:
         for name, family in families().items()
     )
     return (
-        f"write {each}, or {CAMERA}:FILE.yaml; each value may be a range LOWEST-HIGHEST, and +blur:WIDTH may follow, "
-        "in pixels up to 8"
+        f"write {each}, or {CAMERA}:FILE.yaml; each value may be a range LOWEST-HIGHEST, and +blur:WIDTH or "
+        "+blur:ACROSSxDOWN may follow, in pixels up to 8, +rows:SHARE and +columns:SHARE of the variance, and "
+        "+channels:CORRELATION"
     )
 
 
@@ -171,11 +208,27 @@ def _format_part(part: NoiseRange) -> str:
         each.write(low) if low == high else f"{each.write(low)}-{each.write(high)}"
         for each, low, high in part.parameters()
     ]
-    blur = f"{_BLUR}{written.pop()}" if part.high.width else ""
+    field = part.high.field
+    plain = len(written) - len(field.widths)
+    blur = f"+blur:{_with_crosses(written[plain:])}" if field.widths else ""
+    del written[plain:]
     for each, low, high in list(part.parameters())[: len(written)][::-1]:
         if not low == high == each.default:
             break
         written.pop()
     if part.low.text_form:
         written = [part.low.to_text()]
-    return ":".join([part.low.family, *written]) + blur
+    return ":".join([part.low.family, *written]) + blur + "".join(_format_pattern(field))
+
+
+def _format_pattern(field: Field) -> Iterator[str]:
+    for each in _SHARES:
+        if share := getattr(field, each.name):
+            yield f"+{each.name}:{each.write(share)}"
+    if field.channels:
+        written = [_CHANNELS.write(value) for value in field.channels]
+        yield f"+channels:{':'.join(written if len(set(written)) > 1 else written[:1])}"
+
+
+def _with_crosses(widths: Iterable[str]) -> str:
+    return "x".join(widths)

@@ -24,7 +24,7 @@ from n2s_dist.losses.constant_areas import make_constant
 from n2s_dist.losses.loss import Batch
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.batch import NoiseBatch
-from n2s_dist.noise.blurred import Kernels
+from n2s_dist.noise.field import Kernels
 from n2s_dist.noise.transfer import to_device
 from n2s_dist.training.state import TrainState
 
@@ -39,7 +39,7 @@ def open_batches(run: TrainState) -> Iterator[Batch]:
     crops = CropLoader(
         run.shards, for_loader, run.micro_batch_size, config.data.crop_size, noise, config.seed,
         resample_noise=config.data.resample_noise, device=device, num_threads=config.data.num_threads,
-        windows=run.windows, extra_view=extra_view,
+        windows=run.windows, extra_view=extra_view, turned=not run.model.noise.is_directional,
     )  # fmt: skip
 
     def make(positions: np.ndarray, made: Tensor) -> Batch:

@@ -15,7 +15,10 @@ from n2s_dist.commands import build_shards
 from n2s_dist.commands.calibrate import main
 from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.noise.calibration import read_calibration
+from n2s_dist.noise.correlated import Correlated
+from n2s_dist.noise.field import Field
 from n2s_dist.noise.microscope import Microscope
+from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_noise, parse_noise
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.utils.errors import UserError
@@ -82,6 +85,29 @@ def test_row_noise_is_told_from_read_noise(calibrated):
     assert camera.row_noise == pytest.approx(3.0, rel=0.15) and camera.column_noise == 0
     assert "row noise" in lines[2]
     assert camera.dark_std**2 == pytest.approx(3.48**2 + 9 + 1 / 12, rel=0.1)
+
+
+@pytest.mark.parametrize("lit", ["flats", "scene"])
+def test_two_widths_and_correlated_channels_are_measured(cli, tmp_path, lit):
+    field = Field((0.45, 0.9), channels=(0.5, -0.2, 0.3))
+    noise, rng = Correlated(PoissonGaussian(2.0, 5.0, 100.0), field), np.random.default_rng(0)
+
+    def shoot_color(name: str, light: np.ndarray) -> Path:
+        frames = noise.corrupt(np.repeat(light[None, :, :, None], 3, axis=3).repeat(6, axis=0), rng)
+        tifffile.imwrite(tmp_path / name, np.rint(frames).astype(np.uint16), photometric="rgb")
+        return tmp_path / name
+
+    flats = [shoot_color(f"flat{level}.tif", 100.0 + level * EVEN) for level in (200, 2000)]
+    scene = shoot_color("scene.tif", 100 + 3000 * SCENE)
+    words = ["--flat", *flats] if lit == "flats" else ["--stack", scene]
+    words = ["--dark", shoot_color("dark.tif", 100 * EVEN), "--white", 4095, *words]
+    done = cli(main, *words, "--out", tmp_path / "camera.yaml")
+    assert done.code == 0, done.err
+    camera = read_calibration(tmp_path / "camera.yaml")
+    assert (camera.width_across, camera.width_down) == (pytest.approx(0.45, abs=0.06), pytest.approx(0.9, abs=0.06))
+    assert camera.channel_correlations == pytest.approx([0.5, -0.2, 0.3], abs=0.02)
+    assert camera.noise().field.widths == (camera.width_across, camera.width_down)
+    assert "down columns" in done.out and "between red and green" in done.out
 
 
 def test_saturated_flats_are_left_out_and_named(calibrated):

@@ -60,6 +60,8 @@ class BuildOptions:
             self._take_camera()
         if self.noise is not None:
             object.__setattr__(self, "noise", with_files_read(self.noise))
+            if self.gray and parse_training_noise(self.noise).is_of_color:
+                raise UserError(f"--noise {self.noise} is noise of color images: name another for gray ones")
         self.dtype("train")
         if self.already_noisy and not self._has_one_noise():
             raise UserError("--already-noisy takes --noise FAMILY:LEVEL: the one noise and level that the images have")

@@ -9,12 +9,13 @@ from n2s_dist.inference import stein
 from n2s_dist.inference.pieces import Pieces
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.blurred import Blurred, kernel
+from n2s_dist.noise.blurred import kernel
+from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.specification import parse_training_noise
 
 SIDE = 192
-NOISE = Blurred(Gaussian(0.1), 0.6)
+NOISE = blurred(Gaussian(0.1), 0.6)
 _ROWS = np.fft.fftfreq(SIDE)[:, None]
 _FREQUENCY = np.hypot(_ROWS, _ROWS.T)
 # Powers of clean images of each frequency: of fine texture, which noise hides, and of smooth ones.
@@ -58,7 +59,7 @@ def field(noise: NoiseModel, seed: int, clean_power: np.ndarray = TEXTURE) -> Pi
 
 
 @pytest.mark.parametrize("told", [1.0, 0.7, 1.5])
-@pytest.mark.parametrize("noise", [Gaussian(0.1), NOISE, Blurred(Gaussian(0.05), 1.2)], ids=["white", "0.6", "1.2"])
+@pytest.mark.parametrize("noise", [Gaussian(0.1), NOISE, blurred(Gaussian(0.05), 1.2)], ids=["white", "0.6", "1.2"])
 def test_the_ratio_has_its_closed_form_and_is_1_at_the_truth(noise, told):
     assumed = noise.scaled(told)
     found, _ = stein.ratio(Field(), field(noise, 1).pixels, assumed)
@@ -84,5 +85,5 @@ def test_correlated_noise_is_told_from_white_noise():
 
 
 def test_a_kernel_that_hardly_shows_is_never_sure():
-    narrow = Blurred(Gaussian(0.1), 0.3)
+    narrow = blurred(Gaussian(0.1), 0.3)
     assert not stein.is_correlated(Field(), field(narrow, 4), narrow)

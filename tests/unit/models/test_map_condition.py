@@ -9,7 +9,7 @@ import torch
 from n2s_dist.models.conditioning import make_conditioning
 from n2s_dist.models.score_model import build_score_model
 from n2s_dist.noise.batch import NoiseBatch
-from n2s_dist.noise.blurred import Blurred
+from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.model import NoiseModel
@@ -38,8 +38,8 @@ def test_the_std_at_z_is_the_slope_of_the_inverse_transform(noise):
 def test_scaled_noise_has_so_many_times_the_deviation(noise, factor):
     for x in (0.1, 0.7):
         assert noise.scaled(factor).std(x) == pytest.approx(factor * noise.std(x))
-    blurred = Blurred(noise, 0.7).scaled(factor)
-    assert blurred.width == 0.7 and blurred.std(0.5) == pytest.approx(factor * noise.std(0.5))
+    wide = blurred(noise, 0.7).scaled(factor)
+    assert wide.width == 0.7 and wide.std(0.5) == pytest.approx(factor * noise.std(0.5))
 
 
 def told(noise: NoiseModel | NoiseBatch, w: torch.Tensor, log_ratio: float = 0.0) -> torch.Tensor:
@@ -49,7 +49,7 @@ def told(noise: NoiseModel | NoiseBatch, w: torch.Tensor, log_ratio: float = 0.0
     return planes
 
 
-@pytest.mark.parametrize("noise", [*NOISES, Blurred(MIXED, 0.8)], ids=format_noise)
+@pytest.mark.parametrize("noise", [*NOISES, blurred(MIXED, 0.8)], ids=format_noise)
 def test_planes_are_one_the_local_strength_and_the_width(noise):
     y = torch.rand(2, 3, 5, 4) + 0.1
     one, level, width = told(noise, noise.stabilize(y), 0.3).split((1, 3, 1), dim=1)

@@ -16,8 +16,10 @@ from n2s_dist.losses.ardae import ardae_loss
 from n2s_dist.losses.draws import perturbations
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
-from n2s_dist.noise.blurred import Blurred, Kernels, coarse_strength, kernel, radius
+from n2s_dist.noise.blurred import coarse_strength, kernel, radius
+from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.distribution import NoiseDistribution
+from n2s_dist.noise.field import Field, Kernels
 from n2s_dist.noise.frozen import corrupt_tile
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
@@ -63,7 +65,7 @@ def test_kernels_have_unit_energy_and_a_gaussian_shape(width):
 @pytest.mark.parametrize("base", BASES, ids=format_noise)
 def test_frozen_noise_has_the_familys_strength_and_the_kernels_correlation(base, width):
     tile = np.full((400, 400, 1), 128, np.uint8)
-    noise = corrupt_tile(Blurred(base, width), tile, KEY, 0, 0, 0)[:, :, 0].astype(np.float64) - 128 / 255
+    noise = corrupt_tile(blurred(base, width), tile, KEY, 0, 0, 0)[:, :, 0].astype(np.float64) - 128 / 255
     assert noise.std() == pytest.approx(base.std(128 / 255), rel=0.02)
     for down, across in ((0, 1), (1, 0), (1, 1), (0, 2)):
         assert correlation(noise, down, across) == pytest.approx(law(width, down) * law(width, across), abs=0.02)
@@ -73,7 +75,7 @@ def test_frozen_noise_has_the_familys_strength_and_the_kernels_correlation(base,
 def test_over_many_pixels_it_is_as_strong_as_said(width):
     """A mean of white noise over k x k pixels has the deviation over k."""
     side = 32
-    field = Blurred(Gaussian(0.1), width) if width else Gaussian(0.1)
+    field = blurred(Gaussian(0.1), width) if width else Gaussian(0.1)
     noise = field.corrupt(np.full((64 * side, 64 * side, 1), 0.5), np.random.default_rng(0))[..., 0] - 0.5
     means = noise.reshape(64, side, 64, side).mean(axis=(1, 3))
     edge = 1 - autocorrelation_reach(width) / side  # what is blurred over a square's border is lost to it
@@ -89,15 +91,15 @@ def autocorrelation_reach(width: float) -> float:
 
 def test_channels_and_images_are_independent():
     tile = np.full((200, 200, 3), 128, np.uint8)
-    noise = corrupt_tile(Blurred(Gaussian(0.1), 0.7), tile, KEY, 0, 0, 0) - 128 / 255
-    other = corrupt_tile(Blurred(Gaussian(0.1), 0.7), tile, KEY + 1, 0, 0, 0) - 128 / 255
+    noise = corrupt_tile(blurred(Gaussian(0.1), 0.7), tile, KEY, 0, 0, 0) - 128 / 255
+    other = corrupt_tile(blurred(Gaussian(0.1), 0.7), tile, KEY + 1, 0, 0, 0) - 128 / 255
     for one, two in ((noise[..., 0], noise[..., 1]), (noise[..., 0], other[..., 0])):
         assert abs((one * two).mean()) / 0.01 < 0.03
 
 
 @pytest.mark.parametrize("base", BASES, ids=format_noise)
 def test_overlapping_tiles_agree_to_the_last_bit(base):
-    noise, image = Blurred(base, 0.9), np.random.default_rng(0).integers(0, 256, (90, 100, 3), dtype=np.uint8)
+    noise, image = blurred(base, 0.9), np.random.default_rng(0).integers(0, 256, (90, 100, 3), dtype=np.uint8)
     whole = corrupt_tile(noise, image, KEY, 0, 0, 7)
     for row, column in ((0, 0), (13, 29), (30, 37)):
         part = image[row : row + 60, column : column + 63]
@@ -107,14 +109,14 @@ def test_overlapping_tiles_agree_to_the_last_bit(base):
 
 def test_corrupt_is_of_the_same_law():
     clean = np.full((300, 300, 2), 0.5)
-    noise = (Blurred(Poisson(0.02), 0.8).corrupt(clean, np.random.default_rng(0)) - 0.5)[..., 1]
+    noise = (blurred(Poisson(0.02), 0.8).corrupt(clean, np.random.default_rng(0)) - 0.5)[..., 1]
     assert noise.std() == pytest.approx(0.1, rel=0.02)
     assert correlation(noise, 1, 0) == pytest.approx(law(0.8, 1), abs=0.02)
     assert correlation(noise, 0, 1) == pytest.approx(law(0.8, 1), abs=0.02)
 
 
 def test_text_goes_there_and_back():
-    assert parse_noise("gaussian:25+blur:0.7") == Blurred(Gaussian(25 / 255), 0.7)
+    assert parse_noise("gaussian:25+blur:0.7") == blurred(Gaussian(25 / 255), 0.7)
     assert parse_noise("gaussian:25+blur:0") == Gaussian(25 / 255)
     for text in ("gaussian:25+blur:0.7", "gaussian:5-55+blur:0-1.2", "gaussian:25+blur:0.5-1,poisson:0.01-0.1"):
         assert format_training_noise(parse_training_noise(text)) == text
@@ -124,17 +126,17 @@ def test_text_goes_there_and_back():
     white = parse_training_noise("gaussian:5-55").draw(np.arange(4000, dtype=np.uint64), 0)[1]
     np.testing.assert_array_equal(values[:, 0], white[:, 0])
     assert distribution.max_width == 1.2 and distribution.is_stored_only
-    assert distribution.holds(Gaussian(0.1)) and distribution.holds(Blurred(Gaussian(0.1), 1.0))
-    assert not distribution.holds(Blurred(Gaussian(0.1), 1.5)) and not parse_training_noise("gaussian:5-55").holds(
-        Blurred(Gaussian(0.1), 0.5)
+    assert distribution.holds(Gaussian(0.1)) and distribution.holds(blurred(Gaussian(0.1), 1.0))
+    assert not distribution.holds(blurred(Gaussian(0.1), 1.5)) and not parse_training_noise("gaussian:5-55").holds(
+        blurred(Gaussian(0.1), 0.5)
     )
 
 
 def test_a_family_may_have_a_white_and_a_blurred_range():
     both = parse_training_noise("gaussian:5-55,gaussian:5-55+blur:0.3-1.5")
     assert both.families == ("gaussian",) and both.specificity[0] == 2
-    assert both.holds(Gaussian(0.1)) and both.holds(Blurred(Gaussian(0.1), 0.5))
-    assert not both.holds(Blurred(Gaussian(0.1), 0.2)) and both.is_end(Blurred(Gaussian(0.1), 1.5))
+    assert both.holds(Gaussian(0.1)) and both.holds(blurred(Gaussian(0.1), 0.5))
+    assert not both.holds(blurred(Gaussian(0.1), 0.2)) and both.is_end(blurred(Gaussian(0.1), 1.5))
     assert both.contains(parse_training_noise("gaussian:20-30,gaussian:20-30+blur:0.3-1"))
     assert not both.contains(parse_training_noise("gaussian:20-30"))
     keys = np.arange(2000, dtype=np.uint64)
@@ -210,7 +212,7 @@ class Filter(nn.Module):
 @pytest.mark.parametrize(("colored", "low", "high"), [(True, 0.0, 0.1), (False, 1.0, 1e9)])
 def test_a_filter_trained_with_coloured_perturbations_denoises(colored, low, high):
     """On noise alone, of images that are black: the least loss removes it, or with white u makes it worse."""
-    noise = Blurred(Gaussian(0.1), 0.8)
+    noise = blurred(Gaussian(0.1), 0.8)
     model = ScoreModel(Filter(), NoiseDistribution.of(noise), "stable")
     clean = np.zeros((64, 32, 32, 1))
     y = torch.from_numpy(noise.corrupt(clean, np.random.default_rng(0))).float().permute(0, 3, 1, 2)
@@ -233,12 +235,12 @@ def test_a_filter_trained_with_coloured_perturbations_denoises(colored, low, hig
 
 
 def test_uncertainty_probes_have_the_noises_correlation():
-    signs = random_signs(Box(0, 0, 200, 220), 3, 0, 0.8).transpose(2, 0, 1).astype(np.float64)
+    signs = random_signs(Box(0, 0, 200, 220), 3, 0, Field((0.8,))).transpose(2, 0, 1).astype(np.float64)
     assert signs.std() == pytest.approx(1, abs=0.02) and correlation(signs, 1, 1) == pytest.approx(
         law(0.8, 1) ** 2, abs=0.02
     )
-    part = random_signs(Box(20, 30, 60, 90), 3, 0, 0.8)
-    np.testing.assert_array_equal(part, random_signs(Box(0, 0, 200, 220), 3, 0, 0.8)[20:60, 30:90])
+    part = random_signs(Box(20, 30, 60, 90), 3, 0, Field((0.8,)))
+    np.testing.assert_array_equal(part, random_signs(Box(0, 0, 200, 220), 3, 0, Field((0.8,)))[20:60, 30:90])
 
 
 # --- the way through training -------------------------------------------------------------------------------

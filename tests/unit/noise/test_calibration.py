@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from n2s_dist.noise.base import register
-from n2s_dist.noise.blurred import Blurred
 from n2s_dist.noise.calibration import Calibration, calibration_of, on_scale_of, read_calibration
+from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.curve import Curve
+from n2s_dist.noise.field import Field
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 from n2s_dist.noise.specification import format_noise, parse_cell_noise, parse_noise, parse_training_noise
@@ -45,8 +46,8 @@ def test_what_lines_have_in_common_and_rounding_are_noise():
 
 
 def test_a_width_blurs_and_points_make_a_curve():
-    blurred = dataclasses.replace(CAMERA, correlation_width=0.7).noise()
-    assert blurred == Blurred(CAMERA.noise(), 0.7) and format_noise(blurred).endswith("+blur:0.7")
+    wide = dataclasses.replace(CAMERA, correlation_width=0.7).noise()
+    assert wide == blurred(CAMERA.noise(), 0.7) and format_noise(wide).endswith("+blur:0.7")
     points = dataclasses.replace(CAMERA, curve_values=[100.5, 1000, 4000], curve_std=[3, 40, 50])
     curve = points.noise()
     assert isinstance(curve, Curve)
@@ -54,11 +55,39 @@ def test_a_width_blurs_and_points_make_a_curve():
         assert curve.std((value - 100.5) / 3994.5) * 3994.5 == pytest.approx(std)
 
 
+def test_what_was_measured_of_correlation_is_in_the_noise():
+    """Lines have the share that they have of the variance on middle gray; plainly they are read noise."""
+    whole = dataclasses.replace(CAMERA, row_noise=30.0, column_noise=20.0, correlation_width=0.6)
+    noise = whole.noise()
+    variance = (noise.std(0.5) * 3994.5) ** 2
+    assert noise.field.widths == (0.6,) and noise.field.channels == ()
+    assert (noise.field.rows, noise.field.columns) == pytest.approx((900 / variance, 400 / variance), rel=1e-5)
+    assert parse_noise(format_noise(noise)).field == noise.field
+    assert noise.white == whole.noise(plainly=True).white and whole.noise(plainly=True).field == Field((0.6,))
+    uneven = dataclasses.replace(whole, width_across=0.3, width_down=1.1, channel_correlations=[0.5, 0.2, 0.4])
+    assert uneven.noise().field == dataclasses.replace(noise.field, widths=(0.3, 1.1), channels=(0.5, 0.2, 0.4))
+    assert uneven.noise(plainly=True) == whole.noise(plainly=True)
+    assert dataclasses.replace(CAMERA, row_noise=0.5).noise().field == Field()  # a ten thousandth of the variance
+    points = dataclasses.replace(whole, curve_values=[100.5, 4000], curve_std=[60, 80])
+    assert points.noise().field.rows == pytest.approx(900 / (points.noise().std(0.5) * 3994.5) ** 2, rel=1e-5)
+
+
+def test_networks_that_do_not_serve_it_get_the_noise_plainly(tmp_path):
+    camera = dataclasses.replace(CAMERA, row_noise=30.0)
+    camera.write(tmp_path / "camera.yaml", [])
+    text = f"camera:{tmp_path / 'camera.yaml'}"
+    assert on_scale_of(text, None, None, lambda noise: bool(noise.field.rows))[0] == camera.noise()
+    assert on_scale_of(text, None, None, lambda noise: noise.field == Field())[0] == camera.noise(plainly=True)
+    assert parse_noise(text) == camera.noise() and BuildOptions(noise=text).noise == format_noise(camera.noise())
+
+
 def test_files_are_read_as_written(tmp_path, written):
     assert read_calibration(written) == CAMERA
     text = written.read_text()
     assert text.startswith("# for a test\nkind: calibration\n") and "gain: 2 # ADU per electron\n" in text
     curve = dataclasses.replace(CAMERA, correlation_width=0.5, curve_values=[100.5, 1000.0], curve_std=[3.0, 40.0])
+    assert "width_across" not in text and "channel_correlations" not in text
+    curve = dataclasses.replace(curve, width_across=0.25, width_down=1.0, channel_correlations=[0.5, -0.25, 0.125])
     curve.write(tmp_path / "deep/curve.yaml", [])
     assert read_calibration(tmp_path / "deep/curve.yaml") == curve
 
@@ -111,6 +140,10 @@ def test_images_that_are_noisy_already_have_whole_scales_and_the_same_noise(writ
         ({"read_noise": -1}, "0 or more"),
         ({"read_noise": 5000}, "within the camera's noise"),
         ({"correlation_width": 9}, "from 0 to 8"),
+        ({"width_across": 0.5}, "or both are missing"),
+        ({"width_across": 0.5, "width_down": 9}, "from 0 to 8"),
+        ({"channel_correlations": [0.5]}, "are three"),
+        ({"channel_correlations": [0.9, 0.9, -0.9]}, "no three channels"),
         ({"curve_values": [1, 2]}, "lists of one length"),
         ({"curve_values": [2, 1], "curve_std": [1, 1]}, "growing"),
         ({"curve_values": [1], "curve_std": [1]}, "2 to 64 points"),

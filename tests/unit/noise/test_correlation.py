@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from n2s_dist.noise.blurred import blur, kernel, radius
-from n2s_dist.noise.correlation import fit_width, measure_covariance
+from n2s_dist.noise.correlation import channel_correlations, fit_width, measure_covariance
 
 
 def blurred_noise(width: float, seed: int = 0, size: tuple[int, int] = (300, 320)) -> np.ndarray:
@@ -61,3 +61,11 @@ def test_unequal_widths_are_told_apart():
     along_rows = sum(tap * white[:, i : i + 320] for i, tap in enumerate(taps))
     found = fit_width([measured(along_rows)])
     assert found.width_across == pytest.approx(1.0, abs=0.05) and found.width_down == 0
+
+
+def test_correlations_of_channels_are_found_and_none_where_there_is_none():
+    mixed = np.linalg.cholesky([[1.0, 0.5, 0.0], [0.5, 1.0, -0.3], [0.0, -0.3, 1.0]])
+    field = np.random.default_rng(0).standard_normal((200, 210, 3)) @ mixed.T * [1.0, 5.0, 0.2]
+    counted = np.random.default_rng(1).random(field.shape) > 0.1
+    found = channel_correlations(np.where(counted, field, 1e6), counted)
+    assert found == pytest.approx([0.5, 0.0, -0.3], abs=0.02) and found[1] == 0

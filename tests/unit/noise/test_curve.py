@@ -10,7 +10,7 @@ from n2s_dist.inference.uncertainty import slope
 from n2s_dist.models import checkpoint
 from n2s_dist.models.conditioning import make_conditioning
 from n2s_dist.models.score_model import build_score_model
-from n2s_dist.noise.blurred import Blurred
+from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.frozen import corrupt_tile
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
@@ -63,11 +63,11 @@ def test_draws_have_its_law_and_channels_their_own():
     np.testing.assert_allclose(found.std((0, 1)), expected, rtol=0.02)
     again = noise.corrupt(tile / 255, np.random.default_rng(0)) - 128 / 255
     np.testing.assert_allclose(again.std((0, 1)), expected, rtol=0.02)
-    blurred = corrupt_tile(Blurred(noise, 0.7), tile, 1, 0, 0, 0) - 128 / 255
-    np.testing.assert_allclose(blurred.std((0, 1)), expected, rtol=0.03)
+    wide = corrupt_tile(blurred(noise, 0.7), tile, 1, 0, 0, 0) - 128 / 255
+    np.testing.assert_allclose(wide.std((0, 1)), expected, rtol=0.03)
     assert noise.is_stored_only and not CURVES[0].is_stored_only
-    blurred = corrupt_tile(Blurred(CURVES[0], 0.7), tile, 1, 0, 0, 0) - 128 / 255
-    assert blurred.std() == pytest.approx(CURVES[0].std(128 / 255), rel=0.02)
+    wide = corrupt_tile(blurred(CURVES[0], 0.7), tile, 1, 0, 0, 0) - 128 / 255
+    assert wide.std() == pytest.approx(CURVES[0].std(128 / 255), rel=0.02)
 
 
 def test_channels_are_transformed_by_their_own_curves():
