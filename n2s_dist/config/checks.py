@@ -58,7 +58,7 @@ def check(config: "Config") -> None:
         raise UserError(
             f"data.lanes is {data.lanes}: it must divide train.global_batch_size, which is {train.global_batch_size}"
         )
-    for key in ("ardae.overstated", "ardae.hidden_width", "ardae.constant"):
+    for key in ("ardae.overstated", "ardae.constant"):
         value = attrgetter(key)(config)
         if not 0 <= value <= 1:
             raise UserError(f"{key} is {value}: it must be a share of the crops, from 0 to 1")
@@ -92,9 +92,3 @@ def check_condition(config: "Config") -> None:
             )
         if noise.is_correlated:
             raise UserError(f"network.condition families knows no correlation: give map for {config.noise}")
-    is_blurred = noise.max_width > 0 and not any(each.is_patterned for each in noise.patterns)
-    if config.ardae.hidden_width and (noise.is_single or not is_blurred or kind != "map"):
-        raise UserError(
-            f"ardae.hidden_width is {config.ardae.hidden_width}: it takes network.condition map and correlated noise "
-            "of several levels, such as gaussian:2-60+blur:0-1.5"
-        )

@@ -62,9 +62,6 @@ class ArdaeConfig:
             best there; validation then is on such noise. Empty draws from all of it
         overstated: with whole_range, the share of crops that are told a higher level than they have, up to the one
             drawn, so that a level named too high does no harm
-        hidden_width: the share of crops whose noise, if it is correlated, is told as white: of the strength that it has
-            over many pixels, where it is strongest against its standard deviation. For noise that no kernel describes,
-            as cameras leave it in their JPEGs
         constant: the share of crops in which an area is made constant, clipped or a pattern: it has no noise, whatever
             level is told, and the network learns to leave it alone
     """
@@ -74,7 +71,6 @@ class ArdaeConfig:
     whole_range: bool = False
     focus: str = ""
     overstated: float = 0.0
-    hidden_width: float = 0.0
     constant: float = 0.0
 
 

@@ -24,7 +24,7 @@ from n2s_dist.models.self_ensemble import SelfEnsemble
 from n2s_dist.noise.base import NoiseModel
 
 # Settings that came later, at the values that networks trained before had: results of these are found as they are.
-_LATER = (("condition", "families"), ("overstated", 0.0), ("hidden_width", 0.0), ("constant", 0.0))
+_LATER = (("condition", "families"), ("overstated", 0.0), ("constant", 0.0))
 
 
 class DenoisedFile(NamedTuple):

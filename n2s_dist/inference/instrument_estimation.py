@@ -41,6 +41,7 @@ _OVERSTATED = 1.4  # how many times the standard deviation that was found is tol
 _ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
 _UNEVEN, _TEXTURE = 0.5, 12 / 255  # what is less even and of no more than this standard deviation is texture
 _SURE = 0.62  # what is as even as this is noise
+_NEARLY_SURE = 0.65  # what is as even as this may be correlated noise, if the score says so (stein.py)
 _FINE = 0.62  # of the strength at a scale of 2 pixels, at 1 pixel: sure noise with less is correlated
 _SURER, _NARROW = 0.72, 0.72  # the same of more even noise, for narrow kernels: those of 0.5 pixels have 0.66
 _ENOUGH = 128  # side of the pieces in pixels: smaller ones hold too few coarse squares
@@ -55,7 +56,8 @@ class Estimate(NamedTuple):
 
     low, high: the brightness that it was found at. is_even: it is noise, not texture. is_correlated: it is surely
     noise, and correlated over pixels. is_worth_a_test: it is even, and of a gray image with squares enough, whose noise
-    is as a sensor made it: what is likelier can be asked of a score. coarse: its standard deviation at a scale of 8
+    is as a sensor made it: what is likelier can be asked of a score. may_be_correlated: and it is even enough for noise
+    that is correlated, which texture resembles. coarse: its standard deviation at a scale of 8
     pixels. calm: what the calmest places of a color image show.
     """
 
@@ -65,6 +67,7 @@ class Estimate(NamedTuple):
     is_even: bool
     is_correlated: bool
     is_worth_a_test: bool
+    may_be_correlated: bool
     coarse: float
     calm: CalmStrengths | None
 
@@ -132,7 +135,8 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     correlated = found.evenness >= _SURE and is_large and found.relative[0] < fine
     coarse = float(np.sqrt(function.variance_of(clean)[counted].mean())) * strengths(function.width)[-1]
     worth = bool(is_even and is_large and finder.is_gray)
-    return Estimate(function, low, high, is_even, bool(correlated), worth, coarse, calm)
+    may_be = worth and found.evenness >= _NEARLY_SURE
+    return Estimate(function, low, high, is_even, bool(correlated), worth, may_be, coarse, calm)
 
 
 def _fit(found: Residual, variance: np.ndarray) -> np.ndarray:

@@ -106,7 +106,8 @@ def checked_noise(
     if not found.is_worth_a_test:
         return plain
     formula = noise_of_all(model, [found], formula=True)
-    if formula.width and model.serves(formula) and is_correlated(model, large, formula):
+    is_candidate = found.may_be_correlated and formula.width and model.serves(formula)
+    if is_candidate and is_correlated(model, large, formula):
         return noise_of_all(model, [found]).scaled(_SAFETY)
     return _likelier(model, large, formula, plain)
 

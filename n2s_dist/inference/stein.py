@@ -28,7 +28,7 @@ _SEED = 0x6C6576656C
 _PROBE = 0.05  # step of finite differences, in noise standard deviations
 _ROUNDS = 3  # of corrections: they end within a hundredth of where more would
 _MIN_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
-_TELLS = 0.15  # of a variance, in logarithms: kernels narrower than 0.45 pixels show less, no more than chance does
+_TELLS = 0.25  # of a variance, in logarithms: kernels narrower than 0.45 pixels show less, as texture does
 _LIKE_CORRELATED = 0.72  # of the way from what white noise shows to what correlated noise does, in logarithms
 
 

@@ -74,11 +74,6 @@ def is_overstated(seed: int, positions: np.ndarray, share: float) -> np.ndarray:
     return _share(seed, positions, 3) < share
 
 
-def is_width_hidden(seed: int, positions: np.ndarray, share: float) -> np.ndarray:
-    """Which samples are told that their noise is white, whatever it is: bool [B]."""
-    return _share(seed, positions, 5) < share
-
-
 def part_of_raise(seed: int, positions: np.ndarray) -> np.ndarray:
     """How much of its raise, in logarithms, an overstated sample gets, uniform on [0, 1): float64 [B]."""
     return _share(seed, positions, 4)

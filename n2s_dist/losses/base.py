@@ -94,7 +94,7 @@ def check_method(config: Config) -> None:
             )
         if config.ardae.coordinates == "image":
             raise UserError(f"ardae.coordinates image is for {alone}: give stable for method {loss.name}")
-        for key in ("overstated", "hidden_width", "constant"):
+        for key in ("overstated", "constant"):
             if value := getattr(config.ardae, key):
                 raise UserError(f"ardae.{key} is {value}: it takes {alone}")
     if noise.is_correlated and loss.white_because:

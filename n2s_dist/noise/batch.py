@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.model import NoiseModel
 from n2s_dist.noise.transfer import to_device
@@ -37,14 +36,6 @@ class NoiseBatch:
         """One noise for a batch of any size."""
         kind = noise.with_values(*(_column(np.array([value]), device) for value in noise.values))
         return NoiseBatch((kind,), torch.zeros(1, 1, 1, 1, dtype=torch.int64, device=device))
-
-    def hide_width(self, hidden: Tensor) -> NoiseBatch:
-        """The same with white noise in place of correlated noise where `hidden`, bool [B, 1, 1, 1], is true."""
-
-        def hide(kind: NoiseModel) -> NoiseModel:
-            return blurred(kind.white, kind.width * ~hidden) if kind.field.widths else kind
-
-        return NoiseBatch(tuple(map(hide, self.kinds)), self.place)
 
     def choose(self, ask: Callable[[NoiseModel], Tensor]) -> Tensor:
         """What each image's own noise answers. ask: from a noise at tensors to a tensor that broadcasts."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from n2s_dist.noise.blurred import blur, coarse_strength, kernel, radius
+from n2s_dist.noise.blurred import blur, kernel, radius
 from n2s_dist.utils.errors import UserError
 
 if TYPE_CHECKING:  # torch takes a second to import, and the text of a specification needs none of it
@@ -183,11 +183,6 @@ class Kernels(NamedTuple):
         (pattern,) = {each.pattern for each in fields}
         across, down = np.array([each.ends for each in fields], float).T
         return Kernels(across, reach, None if np.array_equal(across, down) else down, pattern)
-
-    def coarse_strengths(self) -> np.ndarray:
-        """coarse_strength of each, float64 [B]."""
-        down = self.widths if self.down is None else self.down
-        return np.array([coarse_strength(*map(float, each)) for each in zip(self.widths, down, strict=True)])
 
     def blurred(self, white: Tensor) -> Tensor:
         """Each sample of w, [B, C, H + 2 reach, W + 2 reach], with its own kernel: [B, C, H, W]."""

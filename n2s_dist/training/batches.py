@@ -13,7 +13,6 @@ from n2s_dist.loading.prefetch import bring_ahead, run_ahead
 from n2s_dist.losses.ardae import (
     excesses,
     is_overstated,
-    is_width_hidden,
     part_of_raise,
     raised,
     share_of_range,
@@ -22,9 +21,6 @@ from n2s_dist.losses.ardae import (
 from n2s_dist.losses.base import draw
 from n2s_dist.losses.constant_areas import make_constant
 from n2s_dist.losses.loss import Batch
-from n2s_dist.noise.base import NoiseModel
-from n2s_dist.noise.batch import NoiseBatch
-from n2s_dist.noise.field import Kernels
 from n2s_dist.noise.transfer import to_device
 from n2s_dist.training.state import TrainState
 
@@ -45,36 +41,20 @@ def open_batches(run: TrainState) -> Iterator[Batch]:
     def make(positions: np.ndarray, made: Tensor) -> Batch:
         # One noise for all needs no look at the images.
         keys = np.zeros(len(positions), np.uint64) if run.model.noise.is_single else run.image_keys(positions)
-        kernels = run.model.noise.kernels(keys, run.shards.manifest.seed)
         if extra_view:
             noisy, aux = made.unbind(1)
         else:
+            kernels = run.model.noise.kernels(keys, run.shards.manifest.seed)
             noisy, aux = made, draw(config.method, config.seed, positions, made.shape, device, kernels)
-        told, sigma_a, excess = told_noise(run, positions, keys, kernels)
+        scales, excess = perturbation_scales(run, positions, keys)
+        sigma_a = to_device(scales, device, torch.float32).view(-1, 1, 1, 1)
         noiseless = None
         if config.ardae.constant:
             noisy, noiseless = make_constant(noisy, config.seed, positions, config.ardae.constant)
-        return Batch(positions, noisy, told, aux, sigma_a, excess, noiseless)
+        told = to_device(excess, device, torch.float32).view(-1, 1, 1, 1) if config.ardae.overstated else None
+        return Batch(positions, noisy, run.noise_of(keys), aux, sigma_a, told, noiseless)
 
     return run_ahead(make(positions, made) for made, positions in zip(crops, for_loss, strict=False))
-
-
-def told_noise(
-    run: TrainState, positions: np.ndarray, image_keys: np.ndarray, kernels: Kernels | None
-) -> tuple[NoiseModel | NoiseBatch, Tensor, Tensor | None]:
-    """What the network is told of the crops at some global positions, of images with these keys and kernels.
-
-    Returns the noise, sigma_a and the excess as losses/loss.py's Batch has them.
-    """
-    ardae, device, noise = run.config.ardae, run.ranks.device, run.noise_of(image_keys)
-    sigma_a, excess = perturbation_scales(run, positions, image_keys)
-    if ardae.hidden_width:
-        assert kernels and isinstance(noise, NoiseBatch), "config/checks.py lets no other noise through"
-        hidden = is_width_hidden(run.config.seed, positions, ardae.hidden_width)
-        excess = np.where(hidden, excess * kernels.coarse_strengths(), excess)
-        noise = noise.hide_width(to_device(hidden, device).view(-1, 1, 1, 1))
-    scales, told = (to_device(each, device, torch.float32).view(-1, 1, 1, 1) for each in (sigma_a, excess))
-    return noise, scales, told if ardae.overstated or ardae.hidden_width else None
 
 
 def perturbation_scales(

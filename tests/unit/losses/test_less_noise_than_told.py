@@ -1,27 +1,19 @@
 """Images with less noise than the network is told: what training makes of them, against closed forms."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from n2s_dist.losses.ardae import Ardae, ardae_loss, excesses, is_overstated, part_of_raise, raised
+from n2s_dist.losses.ardae import ardae_loss, excesses, is_overstated, part_of_raise, raised
 from n2s_dist.losses.constant_areas import make_constant
-from n2s_dist.models.conditioning import make_conditioning
 from n2s_dist.models.score_model import ScoreModel
-from n2s_dist.noise.batch import NoiseBatch
-from n2s_dist.noise.blurred import coarse_strength
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gaussian import Gaussian
-from n2s_dist.noise.specification import parse_training_noise
-from n2s_dist.training.batches import told_noise
 from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
 
 POSITIONS = np.arange(400)
-BOTH = "gaussian:2-60,poisson-gaussian:0.005-0.1:1-30+blur:0.2-3"
 
 
 class Scale(nn.Module):
@@ -105,55 +97,9 @@ def test_areas_become_constant_where_the_mask_says_and_nowhere_else():
     assert torch.equal(make_constant(noisy, 5, POSITIONS, 0.0)[0], noisy)
 
 
-def told(share: float) -> tuple[NoiseBatch, np.ndarray, Tensor, Tensor]:
-    """What told_noise says of POSITIONS, each an image of its own, and the widths that their noise has."""
-    options = [f"--ardae.hidden_width={share}"] if share else []
-    config = read_config(
-        [f"--noise={BOTH}", "--ardae.whole_range=true", "--ardae.overstated=0.3", "--network.condition=map", *options]
-    )
-    noise, keys, device = parse_training_noise(BOTH), POSITIONS.astype(np.uint64), torch.device("cpu")
-    run = SimpleNamespace(
-        config=config,
-        loss=Ardae(),
-        model=SimpleNamespace(noise=noise),
-        ranks=SimpleNamespace(device=device),
-        shards=SimpleNamespace(manifest=SimpleNamespace(seed=3)),
-        noise_of=lambda keys: NoiseBatch.of_images(noise, keys, 3, device),
-    )
-    kernels = noise.kernels(keys, 3)
-    batch, sigma_a, excess = told_noise(run, POSITIONS, keys, kernels)
-    return batch, kernels.widths, sigma_a, excess
-
-
-def test_correlated_noise_whose_width_is_hidden_is_told_as_white_and_as_strong_over_many_pixels():
-    plain, widths, sigma_a, excess = told(0.0)
-    hiding, _, same_sigma_a, told_excess = told(0.5)
-    assert torch.equal(sigma_a, same_sigma_a)
-    conditioning = make_conditioning("map", parse_training_noise(BOTH))
-    device, image = torch.device("cpu"), torch.full((len(POSITIONS), 1, 1, 1), 3.0)
-
-    def planes(batch: NoiseBatch, excess: Tensor) -> np.ndarray:
-        shown = conditioning.planes(image, conditioning.encode(batch, device), torch.log(excess))
-        return shown.flatten(1).double().numpy().T
-
-    (_, level, width), (_, told_level, told_width) = planes(plain, excess), planes(hiding, told_excess)
-    np.testing.assert_allclose(width, widths, rtol=1e-6)
-    hidden = told_width != width
-    assert (told_width[hidden] == 0).all() and 0.4 < hidden[widths > 0].mean() < 0.6
-    strength = np.array(
-        [coarse_strength(each) if is_hidden else 1.0 for each, is_hidden in zip(widths, hidden, strict=True)]
-    )
-    assert strength.max() > 5
-    np.testing.assert_allclose(told_level, level + np.log(strength), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (
-            ["--ardae.hidden_width=0.2", "--noise=gaussian:5-55,poisson:0.01-0.1", "--network.condition=map"],
-            r"ardae\.hidden_width is 0\.2: it takes network\.condition map and correlated noise",
-        ),
         (["--ardae.overstated=0.3"], r"ardae\.overstated is 0\.3: it takes ardae\.whole_range true"),
         (["--ardae.constant=2"], r"ardae\.constant is 2\.0: it must be a share"),
         (["--ardae.constant=0.2", "--method=sure"], r"ardae\.constant is 0\.2: it takes method ardae"),

@@ -151,10 +151,6 @@ def test_a_map_tells_one_width_of_two():
     planes = model.conditioning.planes(w, model.conditioning.encode(batch, CPU), torch.zeros(6, 1, 1, 1))
     expected = [model.noise.of_image(key, 0).width for key in range(6)]
     np.testing.assert_allclose(planes[:, -1, 0, 0], expected, rtol=1e-5)
-    hidden = torch.tensor([True, False] * 3).view(-1, 1, 1, 1)
-    told = model.conditioning.encode(batch.hide_width(hidden), CPU)
-    planes = model.conditioning.planes(w, told, torch.zeros(6, 1, 1, 1))
-    np.testing.assert_allclose(planes[:, -1, 0, 0], np.where(hidden.flatten(), 0, expected), rtol=1e-5)
 
 
 def test_what_no_network_is_told_has_to_be_the_same_everywhere():
@@ -162,9 +158,6 @@ def test_what_no_network_is_told_has_to_be_the_same_everywhere():
         read_config(["--noise=gaussian:5-55,gaussian:5-55+rows:0.3", "--network.condition=map"])
     with pytest.raises(UserError, match=r"families knows no correlation: give map for gaussian:5-55\+rows:0.3"):
         read_config(["--noise=gaussian:5-55+rows:0.3"])
-    striped = "--noise=gaussian:2-60+blur:0-1.5+rows:0.2"
-    with pytest.raises(UserError, match=r"hidden_width is 0.3: it takes"):
-        read_config([striped, "--network.condition=map", "--ardae.hidden_width=0.3"])
     with pytest.raises(UserError, match=r"method noise2void .*gaussian:25\+rows:0.3 is correlated"):
         read_config(["--noise=gaussian:25+rows:0.3", "--method=noise2void"])
 

@@ -8,7 +8,7 @@ from support.fields import covariance
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import random_signs
 from n2s_dist.losses.draws import perturbations
-from n2s_dist.noise.blurred import radius
+from n2s_dist.noise.blurred import coarse_strength, radius
 from n2s_dist.noise.correlated import Correlated
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.field import Field, Kernels
@@ -133,8 +133,7 @@ def test_what_it_is_is_said():
 
 @pytest.mark.parametrize("ends", [(0.0, 1.2), (0.2, 0.9), (0.5, 1.0), (1.5, 3.0)])
 def test_the_width_that_is_told_is_as_strong_over_many_pixels(ends):
-    across, down = Kernels.of([Field(ends)], 12), Kernels.of([Field((Field(ends).width,))], 12)
-    assert across.coarse_strengths() == pytest.approx(down.coarse_strengths(), rel=0.15)
+    assert coarse_strength(*ends) == pytest.approx(coarse_strength(Field(ends).width), rel=0.15)
 
 
 @each_field
