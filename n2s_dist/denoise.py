@@ -84,10 +84,11 @@ def main() -> None:
         parse_cell_noise(args.noise)  # what can't be understood is refused before anything is read
     noise, white, black = on_scale_of(args.noise, args.white, args.black)
     denoise = load_denoiser(args.checkpoint, tile=args.tile)
-    told, *_ = on_scale_of(args.noise, white, black, denoise.serves)
-    if isinstance(noise, NoiseModel) and isinstance(told, NoiseModel) and told != noise:
-        known = format_noise(told)
-        print(f"the camera's noise is {format_noise(noise)}, which no network here has learned: {known} is taken")
+    if isinstance(noise, NoiseModel):  # of a camera's file
+        told, *_ = on_scale_of(args.noise, white, black, denoise.serves)
+        if isinstance(told, NoiseModel) and told != noise:
+            known = format_noise(told)
+            print(f"the camera's noise is {format_noise(noise)}, which no network here has learned: {known} is taken")
     work = list_work(args.input, args.output, check_axes(args.axes))
     spare_sources(work)
     check_companions(work, args.uncertainty, args.samples)
