@@ -14,7 +14,7 @@ WAYS: dict[str, Callable[[], object]] = {
     "run": lambda: subprocess.run(["true"], check=True),
     "popen": lambda: os.popen("true"),
     "system": lambda: os.system("true"),
-    "fork": lambda: os.fork(),  # noqa: PLW0108  looked up now, and not before it is replaced
+    "fork": lambda: os.fork(),  # looked up when it is called, and not before
     "posix_spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
     "process": lambda: multiprocessing.get_context("fork").Process(target=print).start(),
     "forkserver": lambda: multiprocessing.get_context("forkserver").Process(target=print).start(),
