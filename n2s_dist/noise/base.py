@@ -32,7 +32,7 @@ def register(family: type[NoiseModel]) -> type[NoiseModel]:
     name = family.family
     if not name.replace("-", "").isalnum() or not name[0].isalpha():
         raise UserError(f"noise family '{name}': a name has letters, digits and hyphens and begins with a letter")
-    if _FAMILIES.setdefault(name, family) is not family or name in (UNKNOWN, CAMERA):
+    if name in (UNKNOWN, CAMERA) or _FAMILIES.setdefault(name, family) is not family:
         raise UserError(f"noise family '{name}' is there already: give yours another name")
     return family
 
