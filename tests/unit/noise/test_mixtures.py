@@ -126,14 +126,14 @@ def test_the_score_hears_its_condition():
 def stored(tmp_path_factory, photographs):
     folder = tmp_path_factory.mktemp("several") / "shards"
     build_shards(
-        [str(photographs)], str(folder), BuildOptions(tile_size=128, validation_fraction=0.3, noise=TEXT), workers=1
+        [str(photographs)], str(folder), BuildOptions(tile_size=64, validation_fraction=0.3, noise=TEXT), workers=1
     )
     return folder
 
 
 def test_tiles_are_stored_with_their_images_own_noise(stored, photographs, tmp_path):
     """And are what the loader's noise makes of the clean ones, to a float16's rounding."""
-    options = BuildOptions(tile_size=128, validation_fraction=0.3)
+    options = BuildOptions(tile_size=64, validation_fraction=0.3)
     build_shards([str(photographs)], str(tmp_path / "clean"), options, workers=1)
     noisy, clean = ShardSet(stored), ShardSet(tmp_path / "clean")
     assert noisy.noise == TEXT and noisy.split.dtype == "float16"
@@ -169,9 +169,13 @@ def test_a_focus_is_a_part_of_each_range(focus):
 
 def test_validation_is_at_the_levels_of_the_focus(stored, tmp_path):
     options = ["--noise=gaussian:5-55", "--ardae.whole_range=true"]
-    model = build_score_model(read_config([*options, "--network.widths=[8,16]"]), 3).eval()
+    model = build_score_model(read_config([*options, "--network.widths=[4,8]", "--network.blocks=1"]), 3).eval()
     tiles, found = ShardSet(stored, "validation"), []
     for aim in ("gaussian:22-22.1", "gaussian:5-55", "gaussian:50"):
-        found.append(validate("ardae", model, tiles, 4, 0, Ranks(), parse_training_noise(aim))[0]["val_psnr_noisy_db"])
+        found.append(
+            validate("ardae", model, tiles, 8, 0, Ranks(num_threads=1), parse_training_noise(aim))[0][
+                "val_psnr_noisy_db"
+            ]
+        )
     assert abs(found[0] - 20 * np.log10(255 / 22)) < 0.1 and abs(found[2] - 20 * np.log10(255 / 50)) < 0.1
     assert abs(found[1] - found[0]) > 0.5
