@@ -153,10 +153,12 @@ def _alias(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     What rounding takes from one slot is given to the next, so errors do not add up.
     """
-    share = probability * (len(probability) / probability.sum())
-    keep, partner = np.full(share.shape, _KEEP_STEPS), np.arange(share.size)
-    poor = [slot for slot in range(share.size) if share[slot] < 1]
-    rich = [slot for slot in range(share.size) if share[slot] >= 1]
+    share = (
+        probability * (len(probability) / probability.sum())
+    ).tolist()  # numbers of Python's are quicker one by one
+    keep, partner = [_KEEP_STEPS] * len(share), list(range(len(share)))
+    poor = [slot for slot in partner if share[slot] < 1]
+    rich = [slot for slot in partner if share[slot] >= 1]
     carry = 0.0
     while poor and rich:
         slot, donor = poor.pop(), rich[-1]
@@ -166,7 +168,7 @@ def _alias(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         share[donor] -= 1 - keep[slot] / _KEEP_STEPS
         if share[donor] < 1:
             poor.append(rich.pop())
-    return keep, partner
+    return np.array(keep), np.array(partner)
 
 
 def draw_counts(zeta: float, clean: Any, bits: PixelBits, arrays: ArrayMath, black: float = 0.0) -> Any:

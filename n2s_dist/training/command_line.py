@@ -10,6 +10,7 @@ import re
 import sys
 from argparse import HelpFormatter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -57,14 +58,21 @@ class _Parser(ArgumentParser):
 
 
 def parser() -> ArgumentParser:
+    """Kept: it takes longer to make than to use."""
+    kind: Any = config_class()  # a class can be a key, which type[Any] does not tell mypy
+    return _parser_of(kind, program_name("python -m n2s_dist.train"))
+
+
+@cache
+def _parser_of(kind: Any, name: str) -> ArgumentParser:
     out = _Parser(
-        prog=program_name("python -m n2s_dist.train"),
+        prog=name,
         description="Train a score network on noisy images alone, by the AR-DAE loss, or a baseline to compare with.",
         exit_on_error=False,
         default_env=False,
     )
     out.add_argument("--config", action=ActionConfigFile, help="YAML file; later options override it")
-    out.add_class_arguments(config_class())
+    out.add_class_arguments(kind)
     return out
 
 
@@ -84,12 +92,12 @@ def read_config(arguments: list[str] | None = None) -> Config:
 def _config_of(items: list[Setting | str]) -> Config:
     """The configuration of a command line's settings and other words."""
     words = [item if isinstance(item, str) else f"--{item.key}={_checked(item)}" for item in items]
-    reader = parser()  # which takes longer to make than to use
+    reader = parser()
     try:
         parsed = reader.parse_args(words)
     except ArgumentError as error:
         raise UserError(_refusal(str(error), [item for item in items if isinstance(item, Setting)])) from None
-    settings = json.loads(reader.dump(parsed, format="json"))
+    settings = parsed.as_dict()
     settings["network"] = _network_section(settings["network"], [item for item in items if isinstance(item, Setting)])
     config = resolved(from_dict({**settings, "noise": with_files_read(settings["noise"])}, "the command line"))
     check_method(config)

@@ -3,6 +3,8 @@
 import re
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -41,6 +43,22 @@ class Server(ThreadingHTTPServer):
     def next_fault(self, path: str):
         faults = self.faults[path]
         return (faults[0] if self.forever and len(faults) == 1 else faults.pop(0)) if faults else None
+
+
+@contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[Server]:
+    """A server with these files, until the end of the block."""
+    server = Server()
+    server.files |= files
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.release.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,13 +1,13 @@
-"""Unit tests start no program and train nothing: where they need a trained network, a stored one will do."""
+"""Unit tests start no program and run no training: where they need a trained network, a stored one will do."""
 
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from support.evaluated_run import evaluate_run
+from support.no_programs import nothing_is_started
 from support.paths import ROOT
-
-_FOR_OTHERS = {"undisturbed", "fleet", "run_module", "run_training"}
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +23,8 @@ def evaluated(trained, photographs, tmp_path_factory) -> Path:
     return evaluate_run(trained, photographs, tmp_path_factory)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts ranks or programs of the training stack belongs elsewhere."""
-    here = [item for item in items if Path(__file__).parent in item.path.parents]
-    found = [item.nodeid for item in here if _FOR_OTHERS & set(getattr(item, "fixturenames", ()))]
-    if found:
-        raise pytest.UsageError(f"no unit tests, so move them to tests/integration: {', '.join(found)}")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Around each unit test with all of its fixtures; pytest asks this folder about its own tests alone."""
+    with nothing_is_started():
+        return (yield)

@@ -1,23 +1,16 @@
-"""Fetching data sets from a real server that breaks in many ways, with real kills of the real program."""
+"""Fetching data sets from a real server that breaks in many ways."""
 
 import errno
 import fcntl
 import hashlib
 import re
-import signal
-import subprocess
-import sys
-import threading
-import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support.archives import IMAGES, contents, png, tarred, zipped
-from support.faulty_server import Handler, Server
-from support.paths import ROOT
-from support.patience import HANG_SEC
+from support.faulty_server import Handler, serving
 
 from n2s_dist.commands import fetch as command_module
 from n2s_dist.datasets import download
@@ -38,15 +31,8 @@ def sha256(content: bytes) -> str:
 
 @pytest.fixture
 def server():
-    server = Server()
-    server.files["set.zip"] = ZIP
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.release.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving({"set.zip": ZIP}) as server:
+        yield server
 
 
 @pytest.fixture
@@ -319,52 +305,7 @@ def test_a_page_instead_of_an_image_gives_way_to_the_next_mirror(server, describ
     assert "can't be decoded" in refusal("tiny", out / "again")
 
 
-# --- kills, disks, other processes ------------------------------------------------------------------
-
-
-@pytest.fixture
-def command(tmp_path, environment):
-    """Start the real program, from a checkout that holds the descriptions in tmp_path/shards."""
-    for name in ("n2s_dist", "tools", "setup.cfg"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    started = []
-
-    def start(*arguments: str) -> subprocess.Popen:
-        words = [sys.executable, tmp_path / "tools/fetch_data.py", *arguments]
-        process = subprocess.Popen(
-            words, cwd=tmp_path, env={**environment, "PYTHONPATH": str(tmp_path)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_until(happened) -> None:
-    deadline = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_the_same_command_goes_on_after_sigkill(server, describe, command, tmp_path):
-    describe(server.url("set.zip"), sha256=sha256(ZIP))
-    server.faults["set.zip"] = [("wait", 2000)]
-    part = tmp_path / "data/.tiny.download/archive.part"
-    process = command("tiny")
-    wait_until(lambda: part.exists() and part.stat().st_size == 2000)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not (tmp_path / "data/tiny").exists()
-    process = command("tiny")
-    output, errors = process.communicate(timeout=HANG_SEC)
-    assert process.returncode == 0 and "data/tiny: 3 images; licence: words" in output and "Traceback" not in errors
-    assert contents(tmp_path / "data/tiny") == IMAGES and not list((tmp_path / "data").glob(".*"))
-    assert [served.range for served in server.log] == [None, "bytes=2000-"]
-    assert sum(served.sent for served in server.log) == len(ZIP)
+# --- interruptions, disks, other processes ----------------------------------------------------------
 
 
 def test_images_that_are_whole_are_not_fetched_again(server, describe, out):

@@ -1,14 +1,11 @@
-"""Baselines' losses: on Gaussian fields, where the best linear denoiser of each kind is known; and in real training.
+"""Baselines' losses: on Gaussian fields, where the best linear denoiser of each kind is known.
 
 Clean x is white noise blurred on a torus, so E[x_p x_q] = r(p - q) is known exactly, and y = x + sigma n has
 c(p - q) = r(p - q) + sigma^2 [p = q]. A linear filter h with 3 x 3 taps at offsets i sees v_i = y_{p+i}; the error
 E (h . v - t)^2 of predicting t is h A h - 2 h b + E t^2 with A = E v v^T, b = E v t, least for A h = b.
 """
 
-import json
 import math
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,19 +13,15 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from n2s_dist import train as training
 from n2s_dist.losses.base import draw, loss_of, method_loss, table_key
 from n2s_dist.losses.loss import Batch
 from n2s_dist.losses.noise2void import blind_spots
-from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.noise.distribution import NoiseDistribution
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
 from n2s_dist.noise.specification import format_noise
-from n2s_dist.shards.build.builder import build_shards
-from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.training.command_line import read_config
 from n2s_dist.training.telemetry import flops_per_sample
 from n2s_dist.utils.errors import UserError
@@ -266,44 +259,7 @@ def test_a_network_without_room_for_blind_spots_still_has_a_loss():
     assert method_loss("noise2void", model, model, batch).tolist() == [0, 0]
 
 
-# --- through the real program -----------------------------------------------------------------------------------
-
-
-def gain_db(run_dir: Path) -> float:
-    """What the last validation found: PSNR of the denoised over that of the noisy tiles."""
-    row = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
-    return row["val_psnr_db"] - row["val_psnr_noisy_db"]
-
-
-@pytest.mark.usefixtures("cpu")
-@pytest.mark.parametrize("method", BASELINES)
-def test_a_short_run_denoises_and_goes_on_bit_for_bit(tiny, cli, tmp_path, method):
-    """Images it never saw, against their noisy versions; and again from its last checkpoint but one, its end lost."""
-    run_dir = tmp_path / "run"
-    plan = ["--train.total_samples=480", "--train.checkpoint_every_samples=400", "--train.validate_every_samples=9999"]
-    arguments = [*tiny, *plan, f"--method={method}", "--train.validation_tiles=9", "--run_dir", run_dir]
-    assert cli(training.main, *arguments).code == 0
-    last = checkpoint.locate(run_dir)
-    weights, about = (last / "model.safetensors").read_bytes(), checkpoint.load(last)
-    assert (last.name, about.config.method) == ("samples-000000480", method)
-    assert gain_db(run_dir) > (0.6 if method == "noise2void" else 1.5)
-
-    shutil.rmtree(last)
-    done = cli(training.main, *arguments)
-    assert done.code == 0 and "going on from" in done.out
-    assert (last / "model.safetensors").read_bytes() == weights
-
-
-@pytest.mark.usefixtures("cpu")
-def test_tiles_with_their_noise_in_them_are_refused_where_more_is_asked_for(tiny, cli, photographs, tmp_path):
-    stored = tmp_path / "stored"
-    options = BuildOptions(tile_size=64, noise="gaussian:25", validation_fraction=0)
-    build_shards([str(photographs)], stored, options, workers=1)
-    arguments = [*tiny, f"--data.shards={stored}", "--run_dir", tmp_path / "run", "--train.total_samples=8"]
-    for method, extra_view in (("supervised", "clean pixels"), ("noise2noise", "a second noisy version")):
-        line = cli(training.main, *arguments, f"--method={method}").error(2)
-        assert f"method {method} sees {extra_view}" in line and str(stored) in line and "--noise" in line
-    assert cli(training.main, *arguments, "--method=noise2void").code == 0
+# --- what each takes ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", BASELINES)

@@ -1,15 +1,11 @@
 """Correlated noise: its law, its draws in tiles, perturbations with its correlation, and why they must have it."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from n2s_dist import train as training
-from n2s_dist.inference.denoiser import Denoiser, choose_noise
-from n2s_dist.inference.noise_estimation import estimate_noise
+from n2s_dist.inference.denoiser import choose_noise
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import random_signs
 from n2s_dist.losses.ardae import ardae_loss
@@ -243,7 +239,7 @@ def test_uncertainty_probes_have_the_noises_correlation():
     np.testing.assert_array_equal(part, random_signs(Box(0, 0, 200, 220), 3, 0, Field((0.8,)))[20:60, 30:90])
 
 
-# --- the way through training -------------------------------------------------------------------------------
+# --- on the way to training ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -263,34 +259,6 @@ def test_tiles_hold_their_images_own_noise(stored):
         shards[i].image: parse_training_noise(TEXT).of_image(shards[i].image_key, 0).width for i in range(len(shards))
     }
     assert len(set(widths.values())) == len(widths)
-
-
-@pytest.mark.usefixtures("cpu")
-def test_training_learns_and_denoises_named_noise(stored, tiny, tmp_path, cli, photographs):
-    options = [f"--noise={TEXT}", f"--run_dir={tmp_path / 'run'}", f"--data.shards={stored}", "--network.condition=map"]
-    options += ["--train.total_samples=1600", "--train.log_every_samples=160", "--optimizer.learning_rate=3e-3"]
-    options += ["--ardae.whole_range=true"]
-    done = cli(training.main, *tiny, *options)
-    assert done.code == 0, done.err
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[-1] < 0.97 * losses[0]
-    loaded = checkpoint.load(checkpoint.locate(tmp_path / "run"))
-    clean = ShardSet(stored, "validation")[0].tile / 255.0
-    denoise = Denoiser(loaded)
-    noise = parse_noise("gaussian:25+blur:0.7")
-    noisy = noise.corrupt(clean, np.random.default_rng(0)).astype(np.float32)
-    estimate, info = denoise(noisy, noise="gaussian:25+blur:0.7", uncertainty=True)
-    assert info.noise == noise and np.square(estimate - clean).mean() < 0.9 * np.square(noisy - clean).mean()
-    assert 0.6 < np.square(info.std).mean() / np.square(estimate - clean).mean() < 1.6
-    with pytest.raises(UserError, match="strength of correlated noise can't be estimated"):
-        estimate_noise(loaded.model, noisy)
-
-
-def test_the_loader_does_not_draw_it(shards, tiny, cli, tmp_path):
-    options = ["--noise=gaussian:25+blur:0.7", f"--run_dir={tmp_path / 'run'}"]
-    error = cli(training.main, *tiny, *options).error()
-    assert "holds clean tiles, and gaussian:25+blur:0.7 is stored with the tiles: build them with" in error
 
 
 @pytest.mark.parametrize("method", ["supervised", "noise2noise", "noise2void"])

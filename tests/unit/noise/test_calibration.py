@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from n2s_dist.noise.base import register
+from n2s_dist.noise.base import families, register
 from n2s_dist.noise.calibration import Calibration, calibration_of, on_scale_of, read_calibration
 from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.curve import Curve
@@ -188,6 +188,7 @@ def test_a_black_above_the_camera_s_is_refused():
 def test_no_family_takes_the_name_of_files():
     with pytest.raises(UserError, match="'camera' is there already"):
         register(type("Other", (Gaussian,), {"family": "camera"}))
+    assert "camera" not in families()
 
 
 @pytest.mark.parametrize("name", ["flat\udcfc", "über", "two\nlines: 3"])

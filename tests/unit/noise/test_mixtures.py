@@ -1,6 +1,5 @@
-"""Noise of several families and levels: who gets which, what a network is told, and the way through training."""
+"""Noise of several families and levels: who gets which, what a network is told, and what validation measures."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,6 @@ from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
 from n2s_dist.training.command_line import read_config
-from n2s_dist.training.loop import train
 from n2s_dist.training.validation import validate
 from n2s_dist.utils.errors import UserError
 
@@ -128,14 +126,14 @@ def test_the_score_hears_its_condition():
 def stored(tmp_path_factory, photographs):
     folder = tmp_path_factory.mktemp("several") / "shards"
     build_shards(
-        [str(photographs)], str(folder), BuildOptions(tile_size=128, validation_fraction=0.3, noise=TEXT), workers=1
+        [str(photographs)], str(folder), BuildOptions(tile_size=64, validation_fraction=0.3, noise=TEXT), workers=1
     )
     return folder
 
 
 def test_tiles_are_stored_with_their_images_own_noise(stored, photographs, tmp_path):
     """And are what the loader's noise makes of the clean ones, to a float16's rounding."""
-    options = BuildOptions(tile_size=128, validation_fraction=0.3)
+    options = BuildOptions(tile_size=64, validation_fraction=0.3)
     build_shards([str(photographs)], str(tmp_path / "clean"), options, workers=1)
     noisy, clean = ShardSet(stored), ShardSet(tmp_path / "clean")
     assert noisy.noise == TEXT and noisy.split.dtype == "float16"
@@ -151,32 +149,9 @@ def test_tiles_are_stored_with_their_images_own_noise(stored, photographs, tmp_p
 FOCUS = "gaussian:22-28,poisson:0.03-0.07,gamma:40-60"
 
 
-@pytest.mark.parametrize("law", [[], ["whole_range=true"], ["whole_range=true", f"focus={FOCUS}"]])
-def test_training_on_several_noises_learns_and_denoises_each(stored, tmp_path, law):
-    options = [f"--noise={TEXT}", f"--run_dir={tmp_path / 'run'}", f"--data.shards={stored}", "--data.crop_size=32"]
-    options += ["--network.widths=[8,16]", "--network.blocks=1", "--optimizer.learning_rate=3e-3"]
-    options += ["--train.total_samples=1600", "--train.log_every_samples=160", "--train.checkpoint_every_samples=1600"]
-    options += [*(f"--ardae.{part}" for part in law), "--train.num_threads=1", "--tracking.wandb=false"]
-    train(read_config(options))
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[-1] < 0.97 * losses[0]
-    model = checkpoint.load(checkpoint.locate(tmp_path / "run")).model
-    clean = ShardSet(stored, "validation")[0].tile[:64, :64] / 255.0
-    for noise in (Gaussian(25 / 255), Poisson(0.05), Gamma(50)):
-        noisy = noise.corrupt(clean, np.random.default_rng(0))
-        y = torch.from_numpy(noisy.astype(np.float32)).permute(2, 0, 1)[None]
-        with torch.no_grad():
-            estimate = model.denoise(y, noise)[0].permute(1, 2, 0).numpy()
-        assert np.square(estimate - clean).mean() < 0.8 * np.square(noisy - clean).mean()
-
-
-def test_clean_tiles_and_the_papers_law_are_refused(shards, tmp_path):
-    options = [f"--noise={TEXT}", f"--run_dir={tmp_path}", f"--data.shards={shards}", "--tracking.wandb=false"]
-    with pytest.raises(UserError, match=r"n2s build-shards --noise gaussian:5-55"):
-        train(read_config(options))
+def test_the_papers_law_and_one_level_are_refused():
     with pytest.raises(UserError, match="one noise level"):
-        read_config([*options, "--ardae.coordinates=image"])
+        read_config([f"--noise={TEXT}", "--ardae.coordinates=image"])
     with pytest.raises(UserError, match=r"ardae\.whole_range takes a noise of several levels"):
         read_config(["--noise=gaussian:25", "--ardae.whole_range=true"])
 
@@ -194,9 +169,13 @@ def test_a_focus_is_a_part_of_each_range(focus):
 
 def test_validation_is_at_the_levels_of_the_focus(stored, tmp_path):
     options = ["--noise=gaussian:5-55", "--ardae.whole_range=true"]
-    model = build_score_model(read_config([*options, "--network.widths=[8,16]"]), 3).eval()
+    model = build_score_model(read_config([*options, "--network.widths=[4,8]", "--network.blocks=1"]), 3).eval()
     tiles, found = ShardSet(stored, "validation"), []
     for aim in ("gaussian:22-22.1", "gaussian:5-55", "gaussian:50"):
-        found.append(validate("ardae", model, tiles, 4, 0, Ranks(), parse_training_noise(aim))[0]["val_psnr_noisy_db"])
+        found.append(
+            validate("ardae", model, tiles, 8, 0, Ranks(num_threads=1), parse_training_noise(aim))[0][
+                "val_psnr_noisy_db"
+            ]
+        )
     assert abs(found[0] - 20 * np.log10(255 / 22)) < 0.1 and abs(found[2] - 20 * np.log10(255 / 50)) < 0.1
     assert abs(found[1] - found[0]) > 0.5

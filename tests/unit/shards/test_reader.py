@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 import webdataset
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
-from wds2idx import IndexCreator
 
 from n2s_dist.shards import reader, tar_format
 from n2s_dist.shards.build.builder import build_shards
@@ -70,12 +68,6 @@ def test_tarfile_reads_what_the_shard_set_reads(folder, split):
         assert sample.image_key == hashing.name_key(text["image"])
 
 
-@pytest.mark.skipif(not shutil.which("tar"), reason="no tar program")
-def test_the_tar_program_finds_nothing_to_say(folder):
-    done = subprocess.run(["tar", "tf", folder / "train-000000.tar"], capture_output=True, text=True, check=True)
-    assert len(done.stdout.split()) == 2 * len(ShardSet(folder)) and not done.stderr
-
-
 def test_plain_webdataset_reads_the_same_pixels(folder):
     samples = list(webdataset.WebDataset(str(folder / "train-000000.tar"), shardshuffle=False).decode())
     expected = read_all(folder)
@@ -99,14 +91,6 @@ def test_dali_reads_the_same_pixels_through_the_index(folder):
         np.testing.assert_array_equal(np.load(io.BytesIO(npy.at(index).tobytes())), sample.tile)
         described = json.loads(text.at(index).tobytes())
         assert (described["image"], described["row"], described["column"]) == about(sample)
-
-
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_the_index_is_what_dalis_own_program_writes(folder, split, tmp_path):
-    tar = folder / f"{split}-000000.tar"
-    with IndexCreator(str(tar), str(tmp_path / "reference.idx"), verbose=False) as creator:
-        creator.create_index()
-    assert tar.with_suffix(".idx").read_bytes() == (tmp_path / "reference.idx").read_bytes()
 
 
 def test_sizes_and_offsets_known_beforehand_are_those_of_a_tar():

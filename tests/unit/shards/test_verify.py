@@ -1,10 +1,8 @@
 """Checking shards: every damage is found and its place named; repair gives the first bytes back; tars of others."""
 
 import io
-import json
 import os
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -156,26 +154,6 @@ def test_shards_of_webdatasets_own_writer_can_be_read(tmp_path, kind):
         else:
             np.testing.assert_array_equal(opened[index].tile, image)
     assert len({opened[index].image_key for index in range(7)}) == 7  # each has noise of its own
-
-
-@pytest.mark.skipif(not shutil.which("tar"), reason="no tar program")
-@pytest.mark.parametrize("form", ["gnu", "pax", "ustar"])
-def test_shards_of_the_tar_program_can_be_read(tmp_path, form):
-    images, folder = photographs(5), tmp_path / "files"
-    folder.mkdir()
-    for number, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{number:03d}{'a' * 60}.png")
-        (folder / f"{number:03d}{'a' * 60}.json").write_text(
-            json.dumps({"image": f"{number}.png", "row": 2, "column": 3})
-        )
-    (tmp_path / "shards").mkdir()
-    command = ["tar", "--sort=name", f"--format={form}", "-C", tmp_path, "-cf", tmp_path / "shards/a.tar", "./files"]
-    subprocess.run(command, check=True)
-    verify.write_index(tmp_path / "shards")
-    opened = ShardSet(tmp_path / "shards")
-    for index, image in enumerate(images):
-        np.testing.assert_array_equal(opened[index].tile, image)
-        assert opened[index][1:] == (f"{index}.png", opened[index].image_key, 2, 3)
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -4,8 +4,6 @@ import json
 import math
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 import wandb
 from support import sample_results
-from support.patience import HANG_SEC
+from support.fake_wandb import Wandb, begin
 
 from n2s_dist.config.schema import Config
 from n2s_dist.metrics.base import BUILT_IN
@@ -109,63 +107,6 @@ def test_other_ranks_write_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_wandb_without_a_key_goes_offline_and_keeps_its_id(tmp_path, environment):
-    """In a process without key, home or terminal: nothing may be asked. Two starts share one id; a second joins it."""
-    program = """
-import pathlib, sys
-import numpy as np
-from n2s_dist.config.schema import Config
-from n2s_dist.reporting.examples import caption, choose, strip
-from n2s_dist.training.tracking import open_tracker
-run_dir = pathlib.Path(sys.argv[1])
-for samples_seen in (0, 40):
-    tracker = open_tracker(Config(), run_dir, samples_seen, is_main=True)
-    tracker.log(samples_seen + 40, {"loss": 1.0})
-    tracker.picture(samples_seen + 40, "validation", np.zeros((2, 2, 3), np.uint8))
-    tracker.close()
-    print("id", (run_dir / "wandb_id").read_text().strip())
-"""
-    home, run_dir = tmp_path / "home", tmp_path / "run"
-    home.mkdir()
-    run_dir.mkdir()
-    bare = {k: v for k, v in environment.items() if not k.startswith(("WANDB_", "NETRC", "XDG_"))} | {"HOME": str(home)}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(run_dir)],
-        env=bare, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG_SEC, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "wandb is offline" in done.stdout and "(1)" not in done.stdout + done.stderr  # no numbered choices
-    ids = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("id ")}
-    assert len(ids) == 1 and ids != {""}
-    runs = sorted(path.name for path in (run_dir / "wandb").glob("offline-run-*"))
-    assert runs and all(next(iter(ids)) in name for name in runs)
-    assert [row["samples_seen"] for row in rows(run_dir)] == [40, 80]
-    assert not (tmp_path / "wandb").exists()
-
-
-class Wandb:
-    """Stands in for wandb: knows what runs were begun, and fails as it is told to."""
-
-    def __init__(self, monkeypatch, fails: int = 0, error: Exception | None = None) -> None:
-        self.begun, self.fails, self.error = [], fails, error or ValueError("Run ID cannot be empty\nsecond line")
-        monkeypatch.setattr(wandb, "init", self.init)
-        monkeypatch.setattr(wandb, "teardown", self.teardown)
-        monkeypatch.delenv("WANDB_MODE", raising=False)
-
-    def init(self, **given):
-        self.begun.append({key: given[key] for key in ("id", "group", "mode", "resume", "job_type")})
-        if len(self.begun) <= self.fails:
-            raise self.error
-        return SimpleNamespace(define_metric=lambda *_, **__: None, finish=lambda: None)
-
-    def teardown(self) -> None:
-        raise ConnectionError("no service")
-
-
-def begin(run_dir: Path, samples_seen: int) -> None:
-    open_tracker(Config(), run_dir, samples_seen, is_main=True).close()
-
-
 def test_parts_of_a_run_that_were_logged_offline_do_not_replace_each_other(tmp_path, monkeypatch):
     """`wandb sync` uploads a run from its first line on, over what its id has there."""
     made = Wandb(monkeypatch)
@@ -185,6 +126,7 @@ def test_parts_of_a_run_that_were_logged_offline_do_not_replace_each_other(tmp_p
 @pytest.mark.parametrize("content", ["", "\n", "\0\0\0\0", "a b", "x" * 100])
 def test_an_id_that_a_full_disk_spoilt_is_made_anew(tmp_path, monkeypatch, content):
     made = Wandb(monkeypatch)
+    monkeypatch.setattr(tracking, "_wandb_mode", lambda: "offline")
     (tmp_path / "wandb_id").write_text(content)
     for _ in range(2):
         begin(tmp_path, 0)
@@ -218,56 +160,6 @@ def test_an_address_of_no_server_is_named_and_the_run_is_offline(tmp_path, monke
     assert [run["mode"] for run in made.begun] == ["offline"]
     if address != "http://[::1":
         assert f"WANDB_BASE_URL {address}" in capsys.readouterr().out
-
-
-def test_a_run_begins_with_wandb_itself_whatever_address_and_service_the_environment_names(tmp_path, environment):
-    """A process for each, since wandb reads its environment once."""
-    program = """
-import os, pathlib, sys
-import wandb
-from n2s_dist.config.schema import Config
-from n2s_dist.training.tracking import open_tracker
-bad = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "nonsense"}
-dead = {"WANDB_SERVICE": "3-99999-unix-/nowhere/socket"}
-for number, variables in enumerate([bad, dead]):
-    sys.stdout.flush()
-    if not (child := os.fork()):
-        os.environ.update(variables)
-        run_dir = pathlib.Path(sys.argv[1], str(number))
-        run_dir.mkdir()
-        tracker = open_tracker(Config(), run_dir, 0, is_main=True)
-        tracker.log(40, {"loss": 1.0})
-        tracker.close()
-        sys.exit()
-    assert os.waitpid(child, 0)[1] == 0
-"""
-    inherited = {k: v for k, v in environment.items() if not k.startswith(("WANDB_", "NETRC", "XDG_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], env=inherited | {"HOME": str(tmp_path)}, cwd=tmp_path,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG_SEC, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if line.startswith("wandb online: ")]
-    assert "with WANDB_BASE_URL nonsense (" in said[0] and "wandb can't be set up (" in said[1]
-    assert len(said) == 2 and "/nowhere/socket" in said[1] and done.stdout.count("wandb is offline") == 2
-    for number in range(2):
-        assert [row["samples_seen"] for row in rows(tmp_path / str(number))] == [40]
-        assert list((tmp_path / str(number) / "wandb").glob("offline-run-*"))
-
-
-def test_without_a_home_wandb_keeps_its_files_in_the_run(tmp_path, monkeypatch):
-    made = Wandb(monkeypatch)
-
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    for kind in ("CONFIG", "CACHE", "DATA"):
-        monkeypatch.setenv(f"WANDB_{kind}_DIR", "")  # so that it is unset again afterwards
-        monkeypatch.delenv(f"WANDB_{kind}_DIR")
-    monkeypatch.setattr(Path, "home", homeless)
-    begin(tmp_path, 0)
-    assert [run["mode"] for run in made.begun] == ["offline"]
-    assert os.environ["WANDB_CONFIG_DIR"] == str(tmp_path / "wandb")
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import ctypes
 import errno
 import fcntl
-import socket
-import subprocess
 import sys
 
 import pytest
@@ -50,29 +48,6 @@ def test_a_lock_on_a_file_that_was_replaced_is_none(tmp_path, monkeypatch):
             assert lock is None
     with try_lock(path) as lock:
         assert lock
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from n2s_dist.utils.locks import alone_in
-with alone_in(Path(sys.argv[1])):
-    print("in", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_one_process_is_alone_in_a_folder_until_it_ends(tmp_path):
-    folder = tmp_path / "run"
-    with subprocess.Popen([sys.executable, "-c", HOLDER, folder], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "in\n"
-        words = f"process {process.pid} on {socket.gethostname()} works in {folder}: wait for it"
-        with pytest.raises(UserError, match=words), alone_in(folder):
-            pass
-        process.kill()
-    with alone_in(folder):
-        (folder / "found").touch()
-    assert [path.name for path in folder.iterdir()] == ["found"]
 
 
 def test_a_holder_elsewhere_gets_time_to_go(kind, tmp_path):

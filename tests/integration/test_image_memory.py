@@ -1,9 +1,10 @@
-"""Memory while stacks are denoised or cut into tiles: bounded by their images, not by the file.
+"""Memory while images are denoised or cut into tiles: their own, and not that of the file that they are in.
 
 In a process of its own a small stack of each format is gone through, then one of four times as many images. The peak of
 the process's memory may then have risen by some images, but not by what the files have more.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -86,3 +87,28 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, environment, c
     assert (MANY - FEW) * PAGE_MIB == 3 * BOUND_MIB
     peaks = peaks_mib(environment, code, small + large)
     assert peaks[-1] - peaks[len(names) - 1] < BOUND_MIB, dict(zip(names * 2, peaks, strict=True))
+
+
+IMAGE = """
+import json, resource, sys
+import numpy as np
+import torch
+from n2s_dist import load_denoiser
+torch.set_num_threads(1)
+denoise = load_denoiser(sys.argv[1], tile=256)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+denoise(np.zeros((400, 400, 3), np.uint8))  # several tiles: what the network itself takes
+before = peak()
+found, _ = denoise(np.zeros((1200, 1200, 3), np.uint8))
+print(json.dumps([before, peak(), found.nbytes]))
+"""
+
+
+def test_memory_is_the_images_own(environment):
+    """At most 36 bytes a pixel of a color image: 40 megapixels then take 1.4 GB and what the network takes."""
+    network = ROOT / "tests/data/written_before/runs/gaussian25"
+    done = subprocess.run(
+        [sys.executable, "-c", IMAGE, str(network)], env=environment, capture_output=True, text=True, check=True
+    )
+    before, after, size = json.loads(done.stdout)
+    assert size == 3 * 1_440_000 and (after - before) / 1_440_000 < 36

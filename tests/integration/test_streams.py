@@ -82,7 +82,10 @@ def test_streams_are_guarded_as_soon_as_training_is_asked_for(environment, tmp_p
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'torch':\n"
-        "            import os; open(os.environ['SEEN'], 'w').write(os.readlink('/proc/self/fd/2'))\n"
+        "            import os\n"
+        "            with open(os.environ['SEEN'], 'w') as file:\n"
+        "                file.write(os.readlink('/proc/self/fd/2'))\n"
+        "            os._exit(0)  # which saves the seconds\n"
         "sys.meta_path.insert(0, Finder())\n"
     )
     given = environment | {
