@@ -155,7 +155,7 @@ def _alias(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     share = (
         probability * (len(probability) / probability.sum())
-    ).tolist()  # numbers of Python's are quicker one by one
+    ).tolist()  # Python's numbers are quicker one by one
     keep, partner = [_KEEP_STEPS] * len(share), list(range(len(share)))
     poor = [slot for slot in partner if share[slot] < 1]
     rich = [slot for slot in partner if share[slot] >= 1]
