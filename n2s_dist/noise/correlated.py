@@ -60,6 +60,9 @@ class Correlated(NoiseModel):
         count = len(self.base.parameters)
         return type(self)(self.base.with_values(*values[:count]), replace(self.field, widths=values[count:]))
 
+    def scaled(self, factor: Any) -> Self:
+        return replace(self, base=self.base.scaled(factor))
+
     @property
     def white(self) -> NoiseModel:
         return self.base

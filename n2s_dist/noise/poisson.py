@@ -153,9 +153,7 @@ def _alias(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     What rounding takes from one slot is given to the next, so errors do not add up.
     """
-    share = (
-        probability * (len(probability) / probability.sum())
-    ).tolist()  # Python's numbers are quicker one by one
+    share = (probability * (len(probability) / probability.sum())).tolist()  # Python's numbers are quicker one by one
     keep, partner = [_KEEP_STEPS] * len(share), list(range(len(share)))
     poor = [slot for slot in partner if share[slot] < 1]
     rich = [slot for slot in partner if share[slot] >= 1]

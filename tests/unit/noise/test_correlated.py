@@ -256,3 +256,14 @@ def test_a_linear_network_learns_the_wiener_filter(field, shape):
 
 def test_blurred_is_a_field_of_one_width():
     assert blurred(Poisson(0.02), 0.7) == parse_noise("poisson:0.02+blur:0.7")
+
+
+@pytest.mark.parametrize(
+    "text", ["gaussian:25+blur:0.7", "poisson-gaussian:0.01:5+rows:0.2", "curve:0=0.05_1=0.1+blur:0.7"]
+)
+def test_noise_of_half_the_strength_keeps_its_field(text):
+    whole = parse_noise(text)
+    half = whole.scaled(0.5)
+    assert half.field == whole.field
+    for x in (0.2, 0.7):
+        assert float(half.std(x)) == pytest.approx(0.5 * float(whole.std(x)))
