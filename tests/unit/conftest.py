@@ -9,6 +9,8 @@ from support.evaluated_run import evaluate_run
 from support.no_programs import nothing_is_started
 from support.paths import ROOT
 
+from n2s_dist.inference.network_choice import ShippedDenoiser
+
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
@@ -21,6 +23,12 @@ def trained(tmp_path_factory) -> Path:
 def evaluated(trained, photographs, tmp_path_factory) -> Path:
     """evaluate_run of this run, not of the one that other tests train."""
     return evaluate_run(trained, photographs, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def shipped() -> ShippedDenoiser:
+    """All shipped networks on the CPU: to load them takes a third of a second."""
+    return ShippedDenoiser("cpu")
 
 
 @pytest.hookimpl(wrapper=True)
