@@ -1,5 +1,6 @@
 """The Python API: every kind of image in and out, what is refused and how, batches and tiles."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -295,14 +296,14 @@ def test_a_trained_network_is_loaded(trained, color):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels, monkeypatch):
-    denoise, noisy = load_denoiser(), np.resize(color, (40, 36, channels)) * 0.3 + 0.2
-    kind = {1: "gray", 3: "color"}[channels]
+def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(shipped, color, channels, monkeypatch):
+    noisy = np.resize(color, (40, 36, channels)) * 0.3 + 0.2
+    kind, named = {1: "gray", 3: "color"}[channels], functools.cache(load_denoiser)
 
     def check(given, noise, network):
-        found, info = denoise(given, noise)
+        found, info = shipped(given, noise)
         assert str(info.network.path) == f"{network}-{kind}"
-        close(found, load_denoiser(f"{network}-{kind}")(given, noise)[0])
+        close(found, named(f"{network}-{kind}")(given, noise)[0])
         return info
 
     for noise in ("gaussian:20", Gaussian(20 / 255)):
@@ -322,9 +323,9 @@ def test_of_the_shipped_networks_the_one_for_the_noise_is_taken(color, channels,
     monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
     monkeypatch.setattr("n2s_dist.inference.network_choice.checked_noise", lambda _, image, plain, *more: plain)
     assert check(noisy, "gaussian", "gaussian").estimated and asked == [1, 1]  # who estimates: one of one family
-    found, info = denoise(noisy)
+    found, info = shipped(noisy)
     assert info.estimated and str(info.network.path) == f"gaussian-{kind}" and asked[2:] == [3]
-    close(found, load_denoiser(f"gaussian-{kind}")(noisy, Gaussian(0.12))[0])
+    close(found, named(f"gaussian-{kind}")(noisy, Gaussian(0.12))[0])
     bright = np.stack([noisy, noisy + 0.5])
     assert check(bright, None, "universal").noise == [Gaussian(0.12), Poisson(0.05)]
 

@@ -33,7 +33,7 @@ class Blocks(ScoreModel):
         return self.strength * (F.interpolate(F.avg_pool2d(w, SIDE), scale_factor=SIDE) - w)
 
 
-def noisy_blocks(text: str, channels: int = 1, seed: int = 1, side: int = 320) -> np.ndarray:
+def noisy_blocks(text: str, channels: int = 1, seed: int = 1, side: int = 224) -> np.ndarray:
     values = np.random.default_rng(0).uniform(0.05, 0.95, (side // SIDE, side // SIDE, channels))
     clean = values.repeat(SIDE, axis=0).repeat(SIDE, axis=1)
     return parse_noise(text).corrupt(clean, np.random.default_rng(seed)).astype(np.float32)
@@ -46,7 +46,7 @@ def noisy_blocks(text: str, channels: int = 1, seed: int = 1, side: int = 320) -
 def test_strength_at_each_brightness_and_width_of_flat_blocks(text, strength):
     """Also where the score has the wrong strength."""
     truth = parse_noise(text)
-    found = noise_of(Blocks(strength), noisy_blocks(text))
+    found = noise_of(Blocks(strength), noisy_blocks(text, side=320))
     assert found.width == pytest.approx(truth.width, abs=0.1)
     for x in (0.2, 0.5, 0.8):  # a block's mean takes some of coarse noise
         assert float(np.max(found.std(x))) == pytest.approx(float(truth.std(x)), rel=0.07)
@@ -58,13 +58,13 @@ def noise_of(model: ScoreModel, image: np.ndarray) -> NoiseModel:
 
 def test_channels_have_curves_of_their_own():
     text = "curve:0=0.02:0.04:0.03_1=0.08:0.04:0.06"
-    found = noise_of(Blocks(), noisy_blocks(text, channels=3))
+    found = noise_of(Blocks(), noisy_blocks(text, channels=3, side=320))
     x = np.full((1, 1, 3), 0.5)
     np.testing.assert_allclose(found.std(x), parse_noise(text).std(x), rtol=0.06)
 
 
 def test_several_images_of_one_instrument_have_one_noise():
-    pieces = [_pieces(noisy_blocks("poisson-gaussian:0.02:8", seed=seed)) for seed in (1, 2, 3)]
+    pieces = [_pieces(noisy_blocks("poisson-gaussian:0.02:8", seed=seed, side=256)) for seed in (1, 2, 3)]
     found = noise_of_all(Blocks(), [find_level_function(Blocks(), each) for each in pieces])
     assert found.family == "poisson-gaussian"
     x = np.linspace(0.1, 0.9, 9)
@@ -137,8 +137,8 @@ class Texture(Blocks):
 def test_texture_everywhere_is_not_taken_for_strong_noise():
     """Half of the image is covered with stripes of 40 levels, in noise of 2: what is taken away is not even."""
     rng = np.random.default_rng(0)
-    clean = np.full((320, 320, 1), 0.5)
-    clean[:, ::4] += 20 / 255 * (rng.uniform(size=(320, 80, 1)) < np.linspace(0, 1, 320)[:, None, None])
+    clean = np.full((224, 224, 1), 0.5)
+    clean[:, ::4] += 20 / 255 * (rng.uniform(size=(224, 56, 1)) < np.linspace(0, 1, 224)[:, None, None])
     noisy = parse_noise("gaussian:2").corrupt(clean, rng).astype(np.float32)
     assert not find_level_function(Texture(), _pieces(noisy)).is_even
     assert checked_noise(Texture(), noisy, parse_noise("gaussian:5"), True) == parse_noise("gaussian:5")

@@ -206,7 +206,7 @@ def test_the_program_measures_errors_and_families(cli, load_tool, trained, photo
 
 def test_the_program_measures_what_naming_nothing_costs(cli, load_tool, photographs, tmp_path):
     tool, out = load_tool("measure_estimates"), tmp_path / "figures.json"
-    words = (f"--images={photographs}", "--count=1", "--crop=96", f"--json={out}")
+    words = (f"--images={photographs}", "--count=1", "--crop=64", f"--json={out}")
     assert cli(tool.main, *words, "--noise", "poisson-gaussian:0.02:5+blur:0.7").code == 0
     (row,) = json.loads(out.read_text())
     assert row["named_db"] > row["white_db"] > row["noisy_db"]  # white noise is told too little of this

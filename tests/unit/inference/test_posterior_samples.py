@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from n2s_dist.inference import arrays, posterior_samples
 from n2s_dist.inference.denoiser import Denoiser
-from n2s_dist.inference.network_choice import load_denoiser
 from n2s_dist.inference.posterior_samples import draw_samples, factors, weakest_known
 from n2s_dist.inference.tiling import denoise_whole
 from n2s_dist.models import checkpoint
@@ -300,10 +299,9 @@ def test_what_is_refused(monkeypatch):
         denoiser()(np.full((100, 100, 3), 0.5, np.float32), noise="poisson:0.05", samples=100)
 
 
-def test_of_the_shipped_networks_one_of_all_levels_is_taken(few_steps):
+def test_of_the_shipped_networks_one_of_all_levels_is_taken(few_steps, shipped):
     """gaussian25-gray is the narrowest, and knows no weaker noise."""
     noisy = frozen_rng(1).random((16, 16)).astype(np.float32)
-    denoise = load_denoiser()
-    assert denoise(noisy, noise="gaussian:25")[1].network.path.name == "gaussian25-gray"
-    assert denoise(noisy, noise="gaussian:25", samples=1)[1].network.path.name == "gaussian-gray"
-    assert denoise(noisy, noise="gaussian:20+blur:0.7", samples=1)[1].network.path.name == "instrument-gray"
+    assert shipped(noisy, noise="gaussian:25")[1].network.path.name == "gaussian25-gray"
+    assert shipped(noisy, noise="gaussian:25", samples=1)[1].network.path.name == "gaussian-gray"
+    assert shipped(noisy, noise="gaussian:20+blur:0.7", samples=1)[1].network.path.name == "instrument-gray"
