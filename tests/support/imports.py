@@ -46,13 +46,16 @@ def folder_of(name: str) -> str:
     return first if (ROOT / PACKAGE / first / "__init__.py").is_file() else ""
 
 
-def imports_of(module: str) -> Iterator[Import]:
+@cache
+def imports_of(module: str) -> list[Import]:
     """All imports, those within functions and for type checkers as well, by full names."""
+    found = []
     for node in ast.walk(_trees()[module]):
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, node.lineno) for alias in node.names)
+            found += [Import(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield from (Import(f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+            found += [Import(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
 
 
 def public_classes() -> Iterator[tuple[str, str]]:

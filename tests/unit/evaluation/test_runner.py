@@ -45,10 +45,10 @@ def benchmark(photographs) -> Benchmark:
 # --- figures ----------------------------------------------------------------------------------------------
 
 
-def test_psnr_and_ssim_of_100_random_pairs_are_scikit_images(run, tmp_path):
+def test_psnr_and_ssim_of_random_pairs_are_scikit_images(run, tmp_path):
     """Gray and color pairs as files; the denoiser blurs a little, as any function of the noisy image may."""
     rng = np.random.default_rng(0)
-    for number in range(100):
+    for number in range(40):
         height, width = rng.integers(11, 60, 2)
         top, left = rng.integers(0, 200, 2)
         clean = skimage.data.astronaut()[top : top + height, left : left + width, : (1, 3)[number % 2]]
@@ -59,7 +59,7 @@ def test_psnr_and_ssim_of_100_random_pairs_are_scikit_images(run, tmp_path):
     source = Benchmark.open("pairs", tmp_path / "clean", tmp_path / "noisy", "float")
     spy = Spy(lambda noisy: (noisy + np.roll(noisy, 1, axis=0)) * np.float32(0.52))  # here and there above 1
     (results,) = run([cell(source, spy.as_method())])["cells"]
-    assert results["num_images"] == 100 and len({(row["height"], row["width"]) for row in results["images"]}) > 90
+    assert results["num_images"] == 40 and len({(row["height"], row["width"]) for row in results["images"]}) > 36
     for row in results["images"]:
         clean, noisy = (np.asarray(Image.open(tmp_path / kind / row["name"])) / 255 for kind in ("clean", "noisy"))
         estimate = np.clip(spy.answer(noisy.astype(np.float32)), 0, 1).astype(np.float64)
