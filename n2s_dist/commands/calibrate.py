@@ -189,7 +189,7 @@ def calibrate(args: argparse.Namespace) -> Result:
     rounding = measured.step**2 / 12
     transfer = fit_line(exposures, measured.dark, args.black, rounding)
     if measured.scene:
-        below, std = good & (measured.scene.most < white), scene_std(measured.scene, transfer)
+        below, std = good & (measured.scene.most < white), transfer.std(measured.scene.mean)
         lit_noise += measured.scene.covariances(below, std)
         channels += measured.scene.channel_correlations(below, std)
     rows = measured.dark_noise or lit_noise
@@ -211,11 +211,6 @@ def calibrate(args: argparse.Namespace) -> Result:
     )
     camera = replace(camera, **two_widths(correlation), **curve(exposures, measured.dark, transfer))
     return Result(camera, transfer, correlation, exposures, bright, reason)
-
-
-def scene_std(scene: FrameStatistics, transfer: Transfer) -> np.ndarray:
-    """The standard deviation of each pixel of a scene, as the line has it."""
-    return np.sqrt(np.maximum(transfer.gain * (scene.mean - transfer.black) + transfer.dark_variance, 1e-12))
 
 
 def two_widths(correlation: Correlation) -> dict[str, Any]:

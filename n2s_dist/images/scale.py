@@ -36,6 +36,11 @@ class Scale(NamedTuple):
     def span(self) -> float:
         return self.white - self.black
 
+    @staticmethod
+    def of_bits(significant: int, stored: int) -> "Scale | None":
+        """By the bits of a value that count, of those that it has; None where all of them do, or nothing is said."""
+        return Scale(0, 2**significant - 1) if 1 < significant < stored else None
+
     def to_unit(self, values: np.ndarray) -> np.ndarray:
         """Values of any type on the 0-1 scale, which they may exceed: float64; floats stay of their type."""
         # As integers, values below black would wrap around.

@@ -83,8 +83,7 @@ def scale_of(stored: Any) -> Scale | None:
     if 8 < bits < 16:
         return Scale(0, 2**bits - 1)
     if found := re.search(r'SignificantBits="(\d+)"', stored.description if stored.is_ome else ""):
-        significant = int(found[1])
-        return Scale(0, 2**significant - 1) if 1 < significant < bits else None
+        return Scale.of_bits(int(found[1]), bits)
     for code in _MAXIMA:
         if code in stored.tags:
             highest = int(np.max(stored.tags[code].value))

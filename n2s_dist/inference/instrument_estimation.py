@@ -57,8 +57,8 @@ class Estimate(NamedTuple):
     low, high: the brightness that it was found at. is_even: it is noise, not texture. is_correlated: it is surely
     noise, and correlated over pixels. is_worth_a_test: it is even, and of a gray image with squares enough, whose noise
     is as a sensor made it: what is likelier can be asked of a score. may_be_correlated: and it is even enough for noise
-    that is correlated, which texture resembles. coarse: its standard deviation at a scale of 8
-    pixels. calm: what the calmest places of a color image show.
+    that is correlated, which texture resembles. coarse: its standard deviation at a scale of 8 pixels. calm: what the
+    calmest places of a color image show.
     """
 
     function: LevelFunction

@@ -86,7 +86,7 @@ class ShippedDenoiser:
         def for_all(those: list[Denoiser], fits: Callable[[Denoiser, NoiseModel], bool]) -> list[Denoiser]:
             return [each for each in those if all(fits(each, noise) for noise in noises)]
 
-        able = for_all(whole, lambda each, noise: each.loaded.model.serves(noise))
+        able = for_all(whole, Denoiser.serves)
         able.sort(key=lambda each: max(_strangeness(each, noise) for noise in noises))
         ranked = chain(
             for_all(self._whole(offered) if only_whole else offered, lambda each, noise: each.loaded.is_for(noise)),
@@ -103,7 +103,7 @@ class ShippedDenoiser:
 
     def serves(self, noise: NoiseModel) -> bool:
         """Whether one of the networks can denoise such noise."""
-        return any(each.denoiser.serves(noise) for each in self._all())
+        return any(each.denoiser.serves(noise) for each in self.candidates)
 
     def noises_of(
         self, images: arrays.ImageBatch, noise: str | NoiseModel | None
@@ -144,7 +144,7 @@ class ShippedDenoiser:
         family = named.family if isinstance(named, NoiseModel) else named or ""
         if isinstance(named, NoiseModel):
             whole = self._whole(self._networks(channels))
-            whole = [each for each in whole if each.loaded.model.serves(named)] or whole
+            whole = [each for each in whole if each.serves(named)] or whole
         else:
             whole = self._whole(self._networks(channels, with_withdrawn=False))
         trained = (each for each in whole if family in each.loaded.model.noise.families)
@@ -168,9 +168,9 @@ def _knows_alike(network: Denoiser, noise: NoiseModel) -> bool:
 
     Of a curve a map tells more than a level does.
     """
-    model = network.loaded.model
-    stds = [float(np.max(end.std(0.5))) for each in model.noise.ranges for end in (each.low, each.high)]
-    is_known = model.serves(noise) and not noise.text_form
+    ranges = network.loaded.model.noise.ranges
+    stds = [float(np.max(end.std(0.5))) for each in ranges for end in (each.low, each.high)]
+    is_known = network.serves(noise) and not noise.text_form
     return is_known and min(stds) <= float(np.max(noise.std(0.5))) <= max(stds)
 
 

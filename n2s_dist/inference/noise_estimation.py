@@ -16,7 +16,7 @@ import numpy as np
 from n2s_dist.distributed.precision import full_precision
 from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
 from n2s_dist.inference.pieces import PIECE_SIDE, Pieces, choose_pieces
-from n2s_dist.inference.stein import is_correlated, noised_again, objective, ratio, rescaled, secant
+from n2s_dist.inference.stein import find_strength, is_correlated, objective, rescaled
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_training_noise
@@ -178,6 +178,7 @@ def level_range(model: ScoreModel, noise: NoiseModel) -> tuple[float, float]:
 def choose_pieces_for(
     model: ScoreModel, noisy: np.ndarray, missing: np.ndarray | None = None, side: int = PIECE_SIDE
 ) -> Pieces:
+    """Pieces of an image on the model's device. noisy, missing: as of estimate_noise. side: of pieces, in pixels."""
     device = next(model.parameters()).device
     pixels, counted = choose_pieces(noisy, missing, side)
     return Pieces(pixels.to(device), None if counted is None else counted.to(device))
@@ -185,15 +186,9 @@ def choose_pieces_for(
 
 def _correct(model: ScoreModel, pieces: Pieces, noise: NoiseModel, rounds: int) -> NoiseModel:
     """Move the level until y is as noisy to the score as its own denoised version with that noise put on."""
+    ends = np.log(level_range(model, noise))
+    start = float(np.clip(math.log(noise.level), *ends))
     power = noise.parameters[0].power
-    y, counted = pieces
-    low, high = np.log(level_range(model, noise))
-    place, before = float(np.clip(math.log(noise.level), low, high)), None
-    for _ in range(rounds):
-        noise = noise.with_values(math.exp(place))
-        found, denoised = ratio(model, y, noise, counted)
-        expected, _ = ratio(model, noised_again(denoised, noise), noise, counted)
-        missing = power * math.log(expected / found)
-        step = secant(place, missing, before)
-        place, before = float(np.clip(place + step, low, high)), (place, missing)
-    return noise.with_values(math.exp(place))
+    return find_strength(
+        model, pieces, lambda place: noise.with_values(math.exp(place)), start, tuple(ends), power, rounds
+    )

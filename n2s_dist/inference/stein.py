@@ -12,6 +12,7 @@ one, up to a constant that all models share, if all are written in the same coor
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -83,29 +84,46 @@ def noised_again(denoised: Tensor, noise: NoiseModel, key: int = 1) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(again, np.float32)).to(denoised)
 
 
+def apparent_variance(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> tuple[float, Tensor]:
+    """Logarithm of how many times as large as assumed an image's noise seems, by variance, and the denoised image.
+
+    A trained network's ratio is not exactly 1 at the truth: the image's own is compared with that of the denoised image
+    with fresh noise of what is assumed.
+    """
+    found, denoised = ratio(model, pieces.pixels, noise, pieces.counted)
+    expected, _ = ratio(model, noised_again(denoised, noise), noise, pieces.counted)
+    return math.log(expected / found), denoised
+
+
+def find_strength(
+    model: ScoreModel,
+    pieces: Pieces,
+    noise_at: Callable[[float], NoiseModel],
+    start: float = 0.0,
+    ends: tuple[float, float] = (-math.inf, math.inf),
+    power: float = 0.5,
+    rounds: int = _ROUNDS,
+) -> NoiseModel:
+    """The noise of a row of them that is as strong as an image's.
+
+    noise_at: by a logarithm, from `start` on and within `ends`; exp of that grows as the variance to this power. The
+    first step takes the ratio to grow as the assumed variance does; later ones know how it did grow, which on fine
+    texture is slower (secants).
+    """
+    place, before = start, None
+    for _ in range(rounds):
+        variance, _ = apparent_variance(model, pieces, noise_at(place))
+        missing, slope = power * variance, 1.0
+        if before is not None and place != before[0]:
+            slope = min(max((before[1] - missing) / (place - before[0]), _MIN_SLOPE), 1 / _MIN_SLOPE)
+        before = place, missing
+        place = float(np.clip(place + missing / slope, *ends))
+    return noise_at(place)
+
+
 def rescaled(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> NoiseModel:
     """A noise with the strength that Stein's identity finds, and its own course over brightness and its own width."""
-    place, before = 0.0, None
-    for _ in range(_ROUNDS):
-        scaled = noise.scaled(math.exp(place))
-        found, denoised = ratio(model, pieces.pixels, scaled, pieces.counted)
-        expected, _ = ratio(model, noised_again(denoised, scaled), scaled, pieces.counted)
-        missing = 0.5 * math.log(expected / found)
-        step = secant(place, missing, before)
-        place, before = place + step, (place, missing)
-    return noise.scaled(math.exp(place))
-
-
-def secant(place: float, missing: float, before: tuple[float, float] | None) -> float:
-    """The next step of a search in logarithms. before: the last place, and what was missing there.
-
-    The first step takes the ratio to grow as the assumed variance does; later ones know how it did grow, which on fine
-    texture is slower.
-    """
-    slope = 1.0
-    if before is not None and place != before[0]:
-        slope = min(max((before[1] - missing) / (place - before[0]), _MIN_SLOPE), 1 / _MIN_SLOPE)
-    return missing / slope
+    return find_strength(model, pieces, lambda place: noise.scaled(math.exp(place)))
 
 
 def is_correlated(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> bool:
@@ -121,13 +139,9 @@ def is_correlated(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> bool:
 
 def _apparent_excess(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> tuple[float, Tensor]:
     """Logarithm of how much stronger noise seems as it is than as white noise, by variance, and the denoised image."""
-    apparent, images = [], []
-    for assumed in (noise, noise.white):
-        found, denoised = ratio(model, pieces.pixels, assumed, pieces.counted)
-        expected, _ = ratio(model, noised_again(denoised, assumed), assumed, pieces.counted)
-        apparent.append(math.log(expected / found))
-        images.append(denoised)
-    return apparent[0] - apparent[1], images[0]
+    own, denoised = apparent_variance(model, pieces, noise)
+    as_white, _ = apparent_variance(model, pieces, noise.white)
+    return own - as_white, denoised
 
 
 def objective(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> float:

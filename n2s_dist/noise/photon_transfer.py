@@ -164,6 +164,10 @@ class Transfer:
     black_is_known: bool
     bend: float
 
+    def std(self, level: np.ndarray) -> np.ndarray:
+        """The standard deviation of pixels at these levels, in ADU."""
+        return np.sqrt(np.maximum(self.gain * (level - self.black) + self.dark_variance, 1e-12))
+
 
 def _size(frame: np.ndarray) -> str:
     return f"{frame.shape[1]} x {frame.shape[0]}" + (" in color" if frame.shape[2] > 1 else "")

@@ -10,14 +10,7 @@ from torch import Tensor
 from n2s_dist.loading import sample_order
 from n2s_dist.loading.crop_loader import CropLoader
 from n2s_dist.loading.prefetch import bring_ahead, run_ahead
-from n2s_dist.losses.ardae import (
-    excesses,
-    is_overstated,
-    part_of_raise,
-    raised,
-    share_of_range,
-    sigma_a_law,
-)
+from n2s_dist.losses.ardae import excesses, is_overstated, part_of_raise, raised, share_of_range, sigma_a_law
 from n2s_dist.losses.base import draw
 from n2s_dist.losses.constant_areas import make_constant
 from n2s_dist.losses.loss import Batch

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.archives import contents
+from support.damage import cut_in_the_middle
 from support.forked_ranks import Start
 from support.inline_pool import one_worker_inline
 from support.patience import HANG_SEC
@@ -28,8 +29,7 @@ WORDS = ["--tile-size", "64", "--validation-fraction", "0.1", "--shard-mib", "1"
 def source(random_images) -> Path:
     """Forty images that take a while to decode; 2.png is cut off in the middle."""
     folder = random_images(40, 200, 260)
-    data = (folder / "2.png").read_bytes()
-    (folder / "2.png").write_bytes(data[: len(data) // 2])
+    cut_in_the_middle(folder / "2.png")
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.archives import contents
+from support.damage import cut_in_the_middle
 from support.paths import ROOT
 
 from n2s_dist.commands import build_shards as program
@@ -27,8 +28,7 @@ def source(random_images) -> Path:
 def damaged(source, tmp_path) -> Path:
     """A copy, of which 7.png is cut off in its middle."""
     folder = Path(shutil.copytree(source, tmp_path / "source"))
-    data = (folder / "7.png").read_bytes()
-    (folder / "7.png").write_bytes(data[: len(data) // 2])
+    cut_in_the_middle(folder / "7.png")
     return folder
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.archives import contents
+from support.damage import cut_in_the_middle
 from support.paths import ROOT
 from support.patience import HANG_SEC
 
@@ -19,8 +20,7 @@ from support.patience import HANG_SEC
 def many(random_images) -> Path:
     """Sixty images that take a while to decode, one of them damaged."""
     folder = random_images(60, 300, 300)
-    data = (folder / "33.png").read_bytes()
-    (folder / "33.png").write_bytes(data[: len(data) // 2])
+    cut_in_the_middle(folder / "33.png")
     return folder
 
 

@@ -137,7 +137,7 @@ class _Said(NamedTuple):
     bits: int
 
     def scale(self, dtype: np.dtype) -> Scale | None:
-        return Scale(0, 2**self.bits - 1) if dtype.kind == "u" and 1 < self.bits < 8 * dtype.itemsize else None
+        return Scale.of_bits(self.bits, 8 * dtype.itemsize) if dtype.kind == "u" else None
 
 
 def _said(metadata: str) -> _Said:

@@ -119,8 +119,7 @@ def _scale(images: list[Any], dtype: np.dtype) -> Scale | None:
         for image in images
         for channel in image.xml_element.findall(f"{_DESCRIPTION}/Channels/ChannelDescription")
     ]
-    most = max(bits, default=0)
-    return Scale(0, 2**most - 1) if dtype.kind == "u" and 1 < most < 8 * dtype.itemsize else None
+    return Scale.of_bits(max(bits, default=0), 8 * dtype.itemsize) if dtype.kind == "u" else None
 
 
 def reader(stream: BinaryIO, path: Path, contents: Contents) -> Callable[[int], DecodedImage]:

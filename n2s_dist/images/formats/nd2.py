@@ -55,7 +55,7 @@ def probe(stream: BinaryIO, path: Path) -> Contents | None:
         channels=channels,
         dtype=dtype,
         images=series.images,
-        scale=Scale(0, 2**bits - 1) if dtype.kind == "u" and 1 < bits < 8 * dtype.itemsize else None,
+        scale=Scale.of_bits(bits, 8 * dtype.itemsize) if dtype.kind == "u" else None,
         is_lossy=said.compressionType == "lossy",
         form=(file, sizes.get("C", 1)),
         notes=(f"the last {left} of its {axes['T'] + left} times lack frames, and are left out",) if left else (),

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 from support.archives import png, tarred, zipped
+from support.damage import cut_in_the_middle
 from support.deep_png import write_16_bit_png
 
 from n2s_dist.images import files
@@ -174,8 +175,7 @@ def test_size_needs_the_header_alone(tmp_path, name):
     """Reading sizes decodes nothing: it is done for every image before the first shard is written."""
     pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / name)
-    data = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    cut_in_the_middle(tmp_path / name)
     assert image_size(the_image(tmp_path)) == (200, 300)
 
 

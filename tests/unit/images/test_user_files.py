@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from support.damage import cut_in_the_middle
 from support.deep_png import write_16_bit_png
 
 from n2s_dist.images.decoded import Contents, DecodedImage
@@ -128,8 +129,7 @@ def test_other_pixel_types_are_read_as_they_are(tmp_path, dtype):
 @pytest.mark.parametrize("deep", [False, True])
 def test_broken_files_are_refused_by_name(tmp_path, deep):
     write_picture(tmp_path / "a.png", DecodedImage(channels(3, np.uint16 if deep else np.uint8), None))
-    data = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
+    cut_in_the_middle(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png can't be decoded"):
         read(tmp_path / "a.png")
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from support.exact_training import train_to_the_least
 from torch import nn
 
 from n2s_dist.inference.denoiser import choose_noise
 from n2s_dist.inference.tiling import Box
 from n2s_dist.inference.uncertainty import random_signs
-from n2s_dist.losses.ardae import ardae_loss
 from n2s_dist.losses.draws import perturbations
 from n2s_dist.models import checkpoint
 from n2s_dist.models.score_model import ScoreModel, build_score_model
@@ -215,16 +215,8 @@ def test_a_filter_trained_with_coloured_perturbations_denoises(colored, low, hig
     kernels = Kernels(np.full(64, 0.8), radius(0.8)) if colored else None
     u = perturbations(0, np.arange(64), y.shape, CPU, kernels)
     sigma_a = torch.full((64, 1, 1, 1), 0.2)
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=60, line_search_fn="strong_wolfe")
     w, condition = model.given(y, noise)
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = ardae_loss(model, w, u, sigma_a, condition).mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    train_to_the_least(model, w, u, sigma_a, condition, max_iter=60)
     with torch.no_grad():
         left = float(model.denoise(y, noise).square().mean() / 0.1**2)
     assert low <= left < high

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from support.exact_training import train_to_the_least
 from support.fields import covariance
 from torch import nn
 
-from n2s_dist.losses.ardae import ardae_loss
 from n2s_dist.losses.draws import perturbations
 from n2s_dist.models.score_model import ScoreModel, build_score_model
 from n2s_dist.models.self_ensemble import FLIPS, SelfEnsemble
@@ -234,15 +234,7 @@ def test_a_linear_network_learns_the_wiener_filter(field, shape):
         _, y = images(1.0)
         w, condition = model.given(y, noise)
         u, sigma_a = perturbations(0, np.arange(count), y.shape, CPU, kernels), torch.ones(count, 1, 1, 1)
-        optimizer = torch.optim.LBFGS(model.parameters(), max_iter=20, history_size=20, line_search_fn="strong_wolfe")
-
-        def closure() -> torch.Tensor:
-            optimizer.zero_grad()
-            loss = ardae_loss(model, w, u, sigma_a, condition).mean()
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
+        train_to_the_least(model, w, u, sigma_a, condition, max_iter=20, history_size=20)
         clean, y = images(0.5**0.5)
         with torch.no_grad():
             return float(np.square(model.denoise(y, noise).numpy() - clean).mean() / sigma**2)

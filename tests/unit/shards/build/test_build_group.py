@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.damage import cut_in_the_middle
 
 from n2s_dist.shards.build import staging
 from n2s_dist.shards.build.build_group import BuildGroup
@@ -22,8 +23,7 @@ OPTIONS = BuildOptions(tile_size=64, validation_fraction=0.1, shard_mib=1)
 def source(random_images) -> Path:
     """Forty images; 2.png is cut off in the middle."""
     folder = random_images(40, 70, 80)
-    data = (folder / "2.png").read_bytes()
-    (folder / "2.png").write_bytes(data[: len(data) // 2])
+    cut_in_the_middle(folder / "2.png")
     return folder
 
 

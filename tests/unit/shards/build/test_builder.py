@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.archives import contents
+from support.damage import cut_in_the_middle
 
 from n2s_dist.shards import reader
 from n2s_dist.shards.build import builder, collection, plan, staging, tiles
@@ -350,8 +351,7 @@ def test_a_tar_builds_the_same_tars_as_its_folder(source, built, tmp_path):
 def break_images(folder: Path) -> dict[str, np.ndarray]:
     """Damage two images, one in its header, one in its pixels; returns what is left to build from."""
     (folder / "image2.png").write_bytes(b"not an image")
-    data = (folder / "image7.png").read_bytes()
-    (folder / "image7.png").write_bytes(data[: len(data) // 2])
+    cut_in_the_middle(folder / "image7.png")
     return {"image2.png": None, "image7.png": None}
 
 
