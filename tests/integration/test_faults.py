@@ -15,14 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 from support.forked_ranks import INTERRUPTED, TOTAL_SAMPLES
-from support.patience import HANG_SEC
+from support.patience import HANG_SEC, SOON_SEC
 
 from n2s_dist import train as training
 from n2s_dist.distributed import consistency
 from n2s_dist.models import checkpoint
 from n2s_dist.utils.errors import RunFailed
-
-SOON_SEC = 60  # bounds what takes a second or two on a machine that has nothing else to do
 
 
 @pytest.fixture

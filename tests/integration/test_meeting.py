@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.forked_ranks import Start
+from support.patience import SOON_SEC
 
 import n2s_dist
 from n2s_dist.distributed import meeting
 from n2s_dist.models import checkpoint
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
-
-SOON_SEC = 60  # bounds what takes a second or two on a machine that has nothing else to do
 
 
 def refused(ranks, tmp_path: Path, code: int = 2) -> str:

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from support.patience import HANG_SEC
+from support.patience import HANG_SEC, SOON_SEC
 from support.servers import failing_server, nginx
 
 from n2s_dist import train as training
@@ -527,7 +527,7 @@ def test_closing_ends_fetching_and_waiting_at_once(server, folder, names, tmp_pa
     for store, thread in zip(stores, threads, strict=True):
         store.close()
         thread.join(10)
-    assert len(ended) == 2 and time.monotonic() - begin < 5
+    assert len(ended) == 2 and time.monotonic() - begin < SOON_SEC
 
 
 # --- room -------------------------------------------------------------------------------------------------
