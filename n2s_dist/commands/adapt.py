@@ -25,7 +25,7 @@ from n2s_dist.config.schema import ArdaeConfig, Config, DataConfig, OptimizerCon
 from n2s_dist.images.axes import AXES_HELP, check_axes
 from n2s_dist.images.files import KINDS, is_image
 from n2s_dist.inference.denoiser import is_negligible
-from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
+from n2s_dist.inference.instrument_estimation import find_noise, noise_of_all
 from n2s_dist.inference.own_images import CROP, Images, choose_images, choose_unclipped, held_out_crops
 from n2s_dist.inference.pieces import Pieces
 from n2s_dist.losses.ardae import ardae_loss
@@ -113,7 +113,7 @@ def check_network(network: checkpoint.Loaded, images: Images, name: str) -> None
 
 def estimate(model: ScoreModel, parts: list[Pieces]) -> NoiseModel:
     """One noise of all training images, from parts of some of them."""
-    return noise_of_all(model, [find_level_function(model, part) for part in tqdm(parts, "noise", leave=False)])
+    return noise_of_all(model, [find_noise(model, part) for part in tqdm(parts, "noise", leave=False)])
 
 
 def build(images: Images, folder: Path, out: Path, noise: NoiseModel, white: float | None, black: float | None) -> None:

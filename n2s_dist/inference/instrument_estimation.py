@@ -2,11 +2,15 @@
 
     noisy ──► pieces ──► denoised as if the noise were stronger than it is ──► what was taken from flat areas, by
               brightness and scale (residuals.py) ──► the next guess, and so on
+                                          └──► gray: a start for what the score says (indirect_inference.py)
 
 For a network that is told maps. Told too much, it takes all noise from a flat area and leaves what is not flat (it has
 been trained so: ardae.overstated), so what it takes there is the noise itself, however it came about. Told too little,
 it would leave the coarse part of correlated noise and never find it. How much the network takes of known noise is
 measured as well, on the denoised pieces with noise of the guess, and divided out (indirect inference).
+
+The noise of gray images is a sensor's, of one kernel, and a score tells it from texture. A camera's colors went through
+demosaicing and JPEG, which no noise that a network is told describes; for them flat areas have the last word.
 
 A kernel that is wider than the noise's costs decibels, one that is narrower next to nothing, as long as the density at
 coarse scales is right. A camera's noise has a kernel in each channel and JPEG's on top: the width that color networks
@@ -22,6 +26,7 @@ import torch
 from n2s_dist.distributed.precision import full_precision
 from n2s_dist.inference import residuals
 from n2s_dist.inference.camera_jpegs import CalmStrengths, calm_strengths
+from n2s_dist.inference.indirect_inference import fit_noise
 from n2s_dist.inference.level_function import LEAST_WIDTH, LevelFunction, fit_variance
 from n2s_dist.inference.pieces import Pieces
 from n2s_dist.inference.residuals import Residual, strengths
@@ -41,13 +46,15 @@ _OVERSTATED = 1.4  # how many times the standard deviation that was found is tol
 _ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
 _UNEVEN, _TEXTURE = 0.5, 12 / 255  # what is less even and of no more than this standard deviation is texture
 _SURE = 0.62  # what is as even as this is noise
-_NEARLY_SURE = 0.65  # what is as even as this may be correlated noise, if the score says so (stein.py)
 _FINE = 0.62  # of the strength at a scale of 2 pixels, at 1 pixel: sure noise with less is correlated
 _SURER, _NARROW = 0.72, 0.72  # the same of more even noise, for narrow kernels: those of 0.5 pixels have 0.66
 _ENOUGH = 128  # side of the pieces in pixels: smaller ones hold too few coarse squares
 _KERNEL_HOLDS = 0.55  # of a level by the calmest places: where more is found, a Gaussian kernel holds
 _AGREEMENT = 0.25  # of two standard deviations, in logarithms
 _MOST_CORRECTION = 1.12  # of a standard deviation, by what the network takes of known noise
+_FEWEST = 8192  # pixels for a score to be asked
+_ALIKE = 0.1  # relative error of a variance below which a simpler formula is taken, if a score has found it
+_SAFETY = 1.05  # times what flat areas show: told 5 % too little costs up to 0.5 dB, 5 % too much next to nothing
 _SEED = 0x696E7374
 
 
@@ -55,10 +62,8 @@ class Estimate(NamedTuple):
     """What was found in one image.
 
     low, high: the brightness that it was found at. is_even: it is noise, not texture. is_correlated: it is surely
-    noise, and correlated over pixels. is_worth_a_test: it is even, and of a gray image with squares enough, whose noise
-    is as a sensor made it: what is likelier can be asked of a score. may_be_correlated: and it is even enough for noise
-    that is correlated, which texture resembles. coarse: its standard deviation at a scale of 8 pixels. calm: what the
-    calmest places of a color image show.
+    noise, and correlated over pixels. is_by_score: a score has said so, not flat areas alone. coarse: its standard
+    deviation at a scale of 8 pixels. calm: what the calmest places of a color image show.
     """
 
     function: LevelFunction
@@ -66,8 +71,7 @@ class Estimate(NamedTuple):
     high: float
     is_even: bool
     is_correlated: bool
-    is_worth_a_test: bool
-    may_be_correlated: bool
+    is_by_score: bool
     coarse: float
     calm: CalmStrengths | None
 
@@ -101,17 +105,38 @@ def noise_of_all(model: ScoreModel, found: list[Estimate], formula: bool = False
     width = float(np.median([each.function.width for each in found]))
     low, high = min(each.low for each in found), max(each.high for each in found)
     families = [each for each in model.families if not formula or each != Curve.family]
-    return LevelFunction(coefficients, width).noise(families, low, high)
+    function = LevelFunction(coefficients, width)
+    if all(each.is_by_score for each in found):
+        return function.noise(families, low, high, _ALIKE)
+    return function.noise(families, low, high)
+
+
+def noise_to_tell(model: ScoreModel, found: Estimate, formula: bool = False) -> NoiseModel:
+    """What was found in an image, with a margin where it is of flat areas. formula: as of noise_of_all."""
+    noise = noise_of_all(model, [found], formula)
+    return noise if found.is_by_score else noise.scaled(_SAFETY)
+
+
+def find_noise(model: ScoreModel, pieces: Pieces) -> Estimate:
+    """The strength at each brightness and the correlation of the noise of an image that `pieces` stand for.
+
+    model: one that is told maps. Deterministic. Costs 5 passes over the pieces; of gray images 21, or 29. Widths stay
+    within what the model was trained on.
+    """
+    found = find_level_function(model, pieces)
+    counted = pieces.pixels.numel() if pieces.counted is None else int(pieces.counted.sum())
+    if pieces.pixels.shape[1] > 1 or counted < _FEWEST or not found.is_even:
+        return found
+    function = fit_noise(model, pieces, found.function, (found.low, found.high))
+    if function is None:
+        return found._replace(is_even=False, is_correlated=False)
+    return found._replace(function=function, is_correlated=function.width > 0, is_by_score=True)
 
 
 @full_precision
 @torch.no_grad()
 def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
-    """The strength at each brightness and the correlation of the noise of an image that `pieces` stand for.
-
-    model: one that is told maps. Deterministic. Costs 5 passes over the pieces. Widths stay within what the model was
-    trained on.
-    """
+    """As find_noise, by flat areas alone."""
     noisy = pieces.pixels.cpu().numpy().astype(np.float64)
     counted = np.ones(noisy.shape, bool) if pieces.counted is None else pieces.counted.cpu().numpy()
     finder = _Finder(model, counted, noisy.shape[1] == 1)
@@ -131,12 +156,9 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     strongest = float(np.sqrt(function.variance(np.full((len(function.coefficients), 1), high)).max()))
     is_even = found.evenness >= _UNEVEN or strongest > _TEXTURE
     fine = _FINE if found.evenness < _SURER else _NARROW
-    is_large = min(noisy.shape[-2:]) >= _ENOUGH
-    correlated = found.evenness >= _SURE and is_large and found.relative[0] < fine
+    correlated = found.evenness >= _SURE and min(noisy.shape[-2:]) >= _ENOUGH and found.relative[0] < fine
     coarse = float(np.sqrt(function.variance_of(clean)[counted].mean())) * strengths(function.width)[-1]
-    worth = bool(is_even and is_large and finder.is_gray)
-    may_be = worth and found.evenness >= _NEARLY_SURE
-    return Estimate(function, low, high, is_even, bool(correlated), worth, may_be, coarse, calm)
+    return Estimate(function, low, high, is_even, bool(correlated), False, coarse, calm)
 
 
 def _fit(found: Residual, variance: np.ndarray) -> np.ndarray:

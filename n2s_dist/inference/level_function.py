@@ -53,14 +53,14 @@ class LevelFunction(NamedTuple):
 
     def variance(self, x: np.ndarray) -> np.ndarray:
         """v at brightnesses [C, ...] of each channel."""
-        found = [_basis(values) @ own for values, own in zip(x, self.coefficients, strict=True)]
+        found = [bernstein(values) @ own for values, own in zip(x, self.coefficients, strict=True)]
         return np.maximum(np.stack(found), _LEAST_STD**2)
 
     def variance_of(self, images: np.ndarray) -> np.ndarray:
         """v at each value of images [N, C, H, W]."""
         return np.moveaxis(self.variance(np.moveaxis(images, 1, 0)), 0, 1)
 
-    def noise(self, able: Collection[str], low: float = 0.0, high: float = 1.0) -> NoiseModel:
+    def noise(self, able: Collection[str], low: float = 0.0, high: float = 1.0, alike: float = _ALIKE) -> NoiseModel:
         """The simplest noise that agrees with it between two brightnesses, of families among `able`.
 
         Where none of these agrees, the one that comes nearest. Beyond the two a curve stays as it is there: a parabola
@@ -68,7 +68,7 @@ class LevelFunction(NamedTuple):
         """
         grid = np.linspace(max(low, 0), min(max(high, low + 0.05), 1), _CURVE_POINTS)
         formulas = [each for each in self._formulas(grid) if each.noise.family in able]
-        white = next((each.noise for each in formulas if each.error < _ALIKE), None)
+        white = next((each.noise for each in formulas if each.error < alike), None)
         if white is None and Curve.family in able:
             white = self._curve(grid)
         if white is None:
@@ -91,7 +91,7 @@ class LevelFunction(NamedTuple):
                 yield _Formula(make(*map(float, found)), float(error))
 
 
-def _basis(x: np.ndarray) -> np.ndarray:
+def bernstein(x: np.ndarray) -> np.ndarray:
     """Bernstein's polynomials of degree 2 at values, which are held within [0, 1]: [..., 3]."""
     x = np.clip(x, 0, 1)
     return np.stack([(1 - x) ** 2, 2 * x * (1 - x), x**2], axis=-1)
@@ -123,8 +123,8 @@ def fit_variance(x: np.ndarray, variance: np.ndarray, count: np.ndarray, ridge: 
         expected, coefficients = own, np.full(3, constant)
         for _ in range(4):
             data, drawn = np.sqrt(weight) / expected, pull / np.maximum(coefficients, constant)
-            rows = np.concatenate([_basis(own_x) * data[:, None], np.diag(drawn)])
+            rows = np.concatenate([bernstein(own_x) * data[:, None], np.diag(drawn)])
             coefficients, _ = nnls(rows, np.concatenate([own * data, drawn * constant]))
-            expected = np.maximum(_basis(own_x) @ coefficients, 0.2 * own)
+            expected = np.maximum(bernstein(own_x) @ coefficients, 0.2 * own)
         found.append(coefficients)
     return np.stack(found)

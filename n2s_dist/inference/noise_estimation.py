@@ -14,9 +14,9 @@ import math
 import numpy as np
 
 from n2s_dist.distributed.precision import full_precision
-from n2s_dist.inference.instrument_estimation import find_level_function, noise_of_all
+from n2s_dist.inference.instrument_estimation import find_noise, noise_to_tell
 from n2s_dist.inference.pieces import PIECE_SIDE, Pieces, choose_pieces
-from n2s_dist.inference.stein import find_strength, is_correlated, objective, rescaled
+from n2s_dist.inference.stein import find_strength, objective
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_training_noise
@@ -27,7 +27,6 @@ SMALLEST_SIDE = 32  # in pixels
 _CORRECTIONS = 3  # of the level: they end within a hundredth of where more would
 _LARGE_PIECES = 160  # side in pixels: what is found for each brightness takes more of them
 _NOT_OF_ONE_LEVEL = ("poisson-gaussian", "curve")
-_SAFETY = 1.05  # times a standard deviation: told 5 % too little costs up to 0.5 dB, 5 % too much next to nothing
 _CLEARLY = 0.01  # of an objective: as far do estimates of the same noise differ
 _OF_LUMA = 2.0  # standard deviations: color_from_luma
 
@@ -43,7 +42,7 @@ def estimate_noise(
     Deterministic; costs as much as denoising at most 450,000 pixels, or a million where the family is unknown. A level
     out of the range that the model was trained on comes back as that range's nearest end. Where the family is unknown,
     a model that is told maps (models/conditioning.py) estimates strength at each brightness and correlation instead
-    (instrument_estimation.py), and is told a twentieth more than that.
+    (instrument_estimation.py).
 
     Raises UserError for an image too small or with values that are not finite, for a family that the model was not
     trained on, and for a model in image coordinates, whose score is of one level alone.
@@ -58,12 +57,12 @@ def estimate_noise(
         raise UserError("the image has values that are not finite: its noise can't be estimated")
     candidates = known_noises(model)
     if model.condition_kind == "map" and family in (None, *_NOT_OF_ONE_LEVEL):
-        found = find_level_function(model, choose_pieces_for(model, noisy, missing, _LARGE_PIECES))
+        found = find_noise(model, choose_pieces_for(model, noisy, missing, _LARGE_PIECES))
         white = [each for each in candidates if each.constant_std is not None]
         if white and family is None and found.of_camera_jpeg is not None:
             return _white(model, white[0], found.of_camera_jpeg)
         if found.is_even or family is not None or not white:
-            return noise_of_all(model, [found]).scaled(_SAFETY)
+            return noise_to_tell(model, found)
         candidates = white  # texture everywhere: only the weakest noise is sure to do no harm
     if family is not None:
         candidates = [each for each in candidates if each.family == family]
@@ -85,53 +84,40 @@ def checked_noise(
 ) -> NoiseModel:
     """An image's noise by a model that is told maps, where that is surely noise and no texture; else `plain`.
 
-    plain: white noise that another model estimated. holds: whether it may hold if noise is white; if it does not, white
-    noise of a formula is estimated, and where Stein's identity finds another strength of it, Gaussian noise. White
-    noise that was found in flat areas takes its place where it is the likelier by the model's score. What a camera's
+    plain: white noise that another model estimated. holds: whether it may hold if noise is white. White noise of a gray
+    image is what the model's score finds, where that is likelier. In color `plain` stays, if it may hold; else white
+    noise of a formula is estimated, and where flat areas show other strength of it, Gaussian noise. What a camera's
     own denoising left of noise comes as strong Gaussian noise (camera_jpegs.py). noisy, missing: as of estimate_noise.
-    Costs as much as denoising at most 1,200,000 pixels, or 1,600,000.
+    Costs as much as denoising at most 1,200,000 pixels; 3,400,000 in gray.
     """
     large = choose_pieces_for(model, noisy, missing, _LARGE_PIECES)
-    found = find_level_function(model, large)
+    found = find_noise(model, large)
     white = next((each for each in known_noises(model) if each.constant_std is not None), None)
     if white is not None and found.of_camera_jpeg is not None:
         return _white(model, white, found.of_camera_jpeg)
     if found.is_correlated:
-        return noise_of_all(model, [found]).scaled(_SAFETY)
+        return noise_to_tell(model, found)
+    if found.is_by_score:
+        return _likelier(model, large, noise_to_tell(model, found), plain, holds)
     if not holds and white is not None:
         pieces = choose_pieces_for(model, noisy, missing)
         plain = _correct(model, pieces, white.first_guess(pieces.squares()), _CORRECTIONS)
         if found.agrees_with(plain, pieces.pixels.cpu().numpy()):
-            return noise_of_all(model, [found], formula=True).scaled(_SAFETY)
-    if not found.is_worth_a_test:
-        return plain
-    formula = noise_of_all(model, [found], formula=True)
-    is_candidate = found.may_be_correlated and formula.width and model.serves(formula)
-    if is_candidate and is_correlated(model, large, formula):
-        return noise_of_all(model, [found]).scaled(_SAFETY)
-    return _likelier(model, large, formula, plain)
+            return noise_to_tell(model, found, formula=True)
+    return plain
 
 
-def _likelier(model: ScoreModel, pieces: Pieces, found: NoiseModel, plain: NoiseModel) -> NoiseModel:
-    """White noise that was found in flat areas, or `plain`, unless Hyvarinen's objective is clearly less for the other.
+def _likelier(model: ScoreModel, pieces: Pieces, found: NoiseModel, plain: NoiseModel, holds: bool) -> NoiseModel:
+    """White noise that a score found, or `plain`, unless Hyvarinen's objective is clearly less for the other.
 
-    Flat areas show how strength changes with brightness, which one number does not. Faint texture adds to it, which
-    Stein's identity takes off; but it takes off the coarse part of correlated noise as well, so it comes second. Of
-    correlated noise the objective says nothing: where it is not sure, it is taken for white. Families that the model
-    does not serve are not compared.
+    holds: whether `plain` may be taken. It is, too, where the model does not serve both, which then can't be compared.
     """
-    white = found.white
-    if not (model.serves(white) and model.serves(plain)):
+    if not holds:
+        return found
+    if not (model.serves(found) and model.serves(plain)):
         return plain
     others = objective(model, pieces, plain)
-
-    def is_likelier(noise: NoiseModel) -> bool:
-        return objective(model, pieces, noise) < others - _CLEARLY * abs(others)
-
-    if not found.width and is_likelier(found):
-        return found.scaled(_SAFETY)
-    corrected = rescaled(model, pieces, white)
-    return corrected if is_likelier(corrected) else plain
+    return found if objective(model, pieces, found) < others - _CLEARLY * abs(others) else plain
 
 
 def _white(model: ScoreModel, white: NoiseModel, std: float) -> NoiseModel:

@@ -27,10 +27,7 @@ from n2s_dist.utils.hashing import frozen_rng
 _SEED = 0x6C6576656C
 
 _PROBE = 0.05  # step of finite differences, in noise standard deviations
-_ROUNDS = 3  # of corrections: they end within a hundredth of where more would
 _MIN_SLOPE = 0.4  # of a secant, so that a step is at most 2.5 times what the ratio alone would have it be
-_TELLS = 0.25  # of a variance, in logarithms: kernels narrower than 0.45 pixels show less, as texture does
-_LIKE_CORRELATED = 0.72  # of the way from what white noise shows to what correlated noise does, in logarithms
 
 
 @torch.no_grad()
@@ -84,64 +81,40 @@ def noised_again(denoised: Tensor, noise: NoiseModel, key: int = 1) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(again, np.float32)).to(denoised)
 
 
-def apparent_variance(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> tuple[float, Tensor]:
-    """Logarithm of how many times as large as assumed an image's noise seems, by variance, and the denoised image.
-
-    A trained network's ratio is not exactly 1 at the truth: the image's own is compared with that of the denoised image
-    with fresh noise of what is assumed.
-    """
-    found, denoised = ratio(model, pieces.pixels, noise, pieces.counted)
-    expected, _ = ratio(model, noised_again(denoised, noise), noise, pieces.counted)
-    return math.log(expected / found), denoised
-
-
 def find_strength(
     model: ScoreModel,
     pieces: Pieces,
     noise_at: Callable[[float], NoiseModel],
-    start: float = 0.0,
-    ends: tuple[float, float] = (-math.inf, math.inf),
-    power: float = 0.5,
-    rounds: int = _ROUNDS,
+    start: float,
+    ends: tuple[float, float],
+    power: float,
+    rounds: int,
 ) -> NoiseModel:
     """The noise of a row of them that is as strong as an image's.
 
     noise_at: by a logarithm, from `start` on and within `ends`; exp of that grows as the variance to this power. The
     first step takes the ratio to grow as the assumed variance does; later ones know how it did grow, which on fine
-    texture is slower (secants).
+    texture is slower.
     """
     place, before = start, None
     for _ in range(rounds):
-        variance, _ = apparent_variance(model, pieces, noise_at(place))
-        missing, slope = power * variance, 1.0
-        if before is not None and place != before[0]:
-            slope = min(max((before[1] - missing) / (place - before[0]), _MIN_SLOPE), 1 / _MIN_SLOPE)
-        before = place, missing
-        place = float(np.clip(place + missing / slope, *ends))
+        noise = noise_at(place)
+        found, denoised = ratio(model, pieces.pixels, noise, pieces.counted)
+        expected, _ = ratio(model, noised_again(denoised, noise), noise, pieces.counted)
+        missing = power * math.log(expected / found)
+        step = secant_step(place, missing, before)
+        place, before = float(np.clip(place + step, *ends)), (place, missing)
     return noise_at(place)
 
 
-def rescaled(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> NoiseModel:
-    """A noise with the strength that Stein's identity finds, and its own course over brightness and its own width."""
-    return find_strength(model, pieces, lambda place: noise.scaled(math.exp(place)))
-
-
-def is_correlated(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> bool:
-    """Whether an image has the correlated noise that was found in it, rather than white noise and faint texture.
-
-    Taken for white, correlated noise seems weaker to Stein's identity than taken for what it is. How much weaker is
-    measured on the denoised image with such noise; white noise seems hardly so.
-    """
-    here, denoised = _apparent_excess(model, pieces, noise)
-    there, _ = _apparent_excess(model, Pieces(noised_again(denoised, noise, key=2), pieces.counted), noise)
-    return there > _TELLS and here > _LIKE_CORRELATED * there
-
-
-def _apparent_excess(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> tuple[float, Tensor]:
-    """Logarithm of how much stronger noise seems as it is than as white noise, by variance, and the denoised image."""
-    own, denoised = apparent_variance(model, pieces, noise)
-    as_white, _ = apparent_variance(model, pieces, noise.white)
-    return own - as_white, denoised
+def secant_step(
+    place: float, missing: float, before: tuple[float, float] | None, least_slope: float = _MIN_SLOPE
+) -> float:
+    """The next step of a search. before: the last place, and what was missing there; None takes a slope of 1."""
+    slope = 1.0
+    if before is not None and place != before[0]:
+        slope = min(max((before[1] - missing) / (place - before[0]), least_slope), 1 / least_slope)
+    return missing / slope
 
 
 def objective(model: ScoreModel, pieces: Pieces, noise: NoiseModel) -> float:
