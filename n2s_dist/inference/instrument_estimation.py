@@ -2,7 +2,7 @@
 
     noisy ──► pieces ──► denoised as if the noise were stronger than it is ──► what was taken from flat areas, by
               brightness and scale (residuals.py) ──► the next guess, and so on
-                                          └──► gray: a start for what the score says (indirect_inference.py)
+                                          └──► gray, and even: what the score says (indirect_inference.py)
 
 For a network that is told maps. Told too much, it takes all noise from a flat area and leaves what is not flat (it has
 been trained so: ardae.overstated), so what it takes there is the noise itself, however it came about. Told too little,
@@ -120,17 +120,17 @@ def noise_to_tell(model: ScoreModel, found: Estimate, formula: bool = False) -> 
 def find_noise(model: ScoreModel, pieces: Pieces) -> Estimate:
     """The strength at each brightness and the correlation of the noise of an image that `pieces` stand for.
 
-    model: one that is told maps. Deterministic. Costs 5 passes over the pieces; of gray images 21, or 29. Widths stay
+    model: one that is told maps. Deterministic. Costs 5 passes over the pieces; of gray images 29 or more. Widths stay
     within what the model was trained on.
     """
     found = find_level_function(model, pieces)
     counted = pieces.pixels.numel() if pieces.counted is None else int(pieces.counted.sum())
     if pieces.pixels.shape[1] > 1 or counted < _FEWEST or not found.is_even:
         return found
-    function = fit_noise(model, pieces, found.function, (found.low, found.high))
-    if function is None:
+    fit = fit_noise(model, pieces)
+    if fit is None:
         return found._replace(is_even=False, is_correlated=False)
-    return found._replace(function=function, is_correlated=function.width > 0, is_by_score=True)
+    return found._replace(**fit._asdict(), is_correlated=fit.function.width > 0, is_by_score=True)
 
 
 @full_precision

@@ -79,8 +79,7 @@ def _pieces(image: np.ndarray) -> Pieces:
 def test_what_no_curve_of_a_sensor_fits_is_no_noise():
     """It is strong and weak by turns over brightness, as texture may be."""
     pieces = _pieces(noisy_blocks("curve:0=0.02_0.2=0.12_0.4=0.02_0.6=0.12_0.8=0.02_1=0.12", side=320))
-    start = find_level_function(Blocks(), pieces).function
-    assert fit_noise(Blocks(), pieces, start, (0.05, 0.95)) is None
+    assert fit_noise(Blocks(), pieces) is None
     found = find_noise(Blocks(), pieces)
     assert not (found.is_even or found.is_correlated or found.is_by_score)
 
