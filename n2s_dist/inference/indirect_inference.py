@@ -40,7 +40,6 @@ _NARROWEST = 0.47  # in pixels: white noise shows less, if late where there is m
 _MIN_SLOPE = 0.3  # of a secant over correlations, so that a step is at most 3.3 times what is missing
 _FEWEST = 200  # pixels in a bin of brightness
 _MOST = 8.0  # times a variance, in one round
-_STRAIGHT = 0.08  # relative error of variances, root of the mean square, below which they lie on a line
 _APART = 0.3  # root of the mean square, of a variance in logarithms, in the last round: texture was seen with 0.5
 _WIDTHS = np.linspace(0.01, 2.5, 250)
 _CORRELATIONS = np.array([autocorrelation(float(width), [1])[0] for width in _WIDTHS])
@@ -76,9 +75,9 @@ class Fit(NamedTuple):
 def fit_noise(model: ScoreModel, pieces: Pieces) -> Fit | None:
     """The strength at each brightness, and the width, of the noise of gray pieces; None where no such noise fits.
 
-    model: one that is told maps, of white and of correlated noise. Strength is a line over brightness, as a sensor's
-    is, or a parabola where no line holds. Widths stay within what the model was trained on. Deterministic; costs 24
-    passes over the pieces, up to 36 where noise turns out late to be white.
+    model: one that is told maps, of white and of correlated noise. The variance is a line over brightness, as a
+    sensor's is: curves go astray where images are dark and clipped. Widths stay within what the model was trained on.
+    Deterministic; costs 24 passes over the pieces, up to 36 where noise turns out late to be white.
     """
     widest, counted = model.noise.max_width, _counted(pieces)
     function, before = LevelFunction(np.full((1, 3), _first_variance(pieces)), min(_FIRST_WIDTH, widest)), None
@@ -96,7 +95,7 @@ def fit_noise(model: ScoreModel, pieces: Pieces) -> Fit | None:
             break
         x, grown = here.x[usable], np.clip(there.ratio / here.ratio, 1 / _MOST, _MOST)[usable]
         variance = np.broadcast_to(told.std(x[:, None]), (len(x), 1))[:, 0] ** 2
-        coefficients = _fit(x, variance * grown, here.pixels[usable])
+        coefficients = _least_squares(x, variance * grown, here.pixels[usable])
         apart = np.sqrt(np.average(np.log(grown) ** 2, weights=here.pixels[usable]))
         width = function.width
         if width:
@@ -125,7 +124,7 @@ def _told(model: ScoreModel, function: LevelFunction, ends: tuple[float, float])
     if PoissonGaussian.family not in model.families:
         return function.noise([each for each in model.families if each != Curve.family], *ends)
     x = np.linspace(*ends, 2 * BINS)
-    start, _, end = _least_squares(x, function.variance(x[None])[0], np.ones(len(x)), _LINE)
+    start, _, end = _least_squares(x, function.variance(x[None])[0], np.ones(len(x)))
     white = PoissonGaussian(max(end - start, _LEAST_SLOPE), max(start, _LEAST_VARIANCE) ** 0.5)
     return blurred(white, round(function.width, 3)) if function.width else white
 
@@ -158,19 +157,11 @@ def _along(values: np.ndarray, counted: np.ndarray) -> float:
     return products / max(squares, 1e-9)
 
 
-def _fit(x: np.ndarray, variance: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Bernstein's coefficients [3] of a line through variances at brightnesses x, or of a parabola where none holds."""
-    line = _least_squares(x, variance, pixels, _LINE)
-    error = np.sqrt(np.average((bernstein(x) @ line / variance - 1) ** 2, weights=pixels))
-    is_straight = error < _STRAIGHT or len(x) <= bernstein(x).shape[1]
-    return line if is_straight else _least_squares(x, variance, pixels, np.eye(3))
-
-
-def _least_squares(x: np.ndarray, variance: np.ndarray, pixels: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """By relative errors, of shapes [3, K] none of which is taken away."""
-    terms, expected = bernstein(x) @ shapes, variance
+def _least_squares(x: np.ndarray, variance: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Bernstein's coefficients [3] of a line, nowhere falling, through variances at brightnesses x: relative errors."""
+    terms, expected = bernstein(x) @ _LINE, variance
     for _ in range(4):
         weights = np.sqrt(pixels) / expected
         factors, _ = nnls(terms * weights[:, None], variance * weights)
         expected = np.maximum(terms @ factors, 0.2 * variance)
-    return shapes @ factors
+    return _LINE @ factors

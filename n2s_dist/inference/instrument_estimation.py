@@ -54,7 +54,7 @@ _AGREEMENT = 0.25  # of two standard deviations, in logarithms
 _MOST_CORRECTION = 1.12  # of a standard deviation, by what the network takes of known noise
 _FEWEST = 8192  # pixels for a score to be asked
 _ALIKE = 0.1  # relative error of a variance below which a simpler formula is taken, if a score has found it
-_SAFETY = 1.05  # times what flat areas show: told 5 % too little costs up to 0.5 dB, 5 % too much next to nothing
+_SAFETY = 1.05  # times a standard deviation: told 5 % too little costs up to 0.5 dB, 5 % too much next to nothing
 _SEED = 0x696E7374
 
 
@@ -112,9 +112,9 @@ def noise_of_all(model: ScoreModel, found: list[Estimate], formula: bool = False
 
 
 def noise_to_tell(model: ScoreModel, found: Estimate, formula: bool = False) -> NoiseModel:
-    """What was found in an image, with a margin where it is of flat areas. formula: as of noise_of_all."""
+    """What was found in an image, with a margin unless a score has found white noise. formula: as of noise_of_all."""
     noise = noise_of_all(model, [found], formula)
-    return noise if found.is_by_score else noise.scaled(_SAFETY)
+    return noise if found.is_by_score and not noise.width else noise.scaled(_SAFETY)
 
 
 def find_noise(model: ScoreModel, pieces: Pieces) -> Estimate:

@@ -108,7 +108,7 @@ def test_a_network_of_correlated_noise_alone_estimates_no_family():
 def test_correlated_noise_replaces_what_formulas_say(width):
     text, plain = f"gaussian:15+blur:{width}", parse_noise("gaussian:10")
     found = checked_noise(Blocks(), noisy_blocks(text), plain, True)
-    assert float(np.max(found.std(0.5))) == pytest.approx(15 / 255, rel=0.05)
+    assert float(np.max(found.std(0.5))) == pytest.approx(TOLD * 15 / 255, rel=0.05)
     assert found.width == pytest.approx(width, abs=0.05)
     assert checked_noise(Blocks(), noisy_blocks(text, side=64), plain, True) is plain  # too small to tell
 
