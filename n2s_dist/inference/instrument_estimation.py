@@ -62,8 +62,9 @@ class Estimate(NamedTuple):
     """What was found in one image.
 
     low, high: the brightness that it was found at. is_even: it is noise, not texture. is_correlated: it is surely
-    noise, and correlated over pixels. is_by_score: a score has said so, not flat areas alone. coarse: its standard
-    deviation at a scale of 8 pixels. calm: what the calmest places of a color image show.
+    noise, and correlated over pixels. is_by_score: a score has said so, not flat areas alone. is_worth_a_test: it is
+    even, and of a gray image of pixels enough: what is likelier can be asked of a score. flat: what flat areas alone
+    say. coarse: its standard deviation at a scale of 8 pixels. calm: what the calmest places of a color image show.
     """
 
     function: LevelFunction
@@ -72,6 +73,8 @@ class Estimate(NamedTuple):
     is_even: bool
     is_correlated: bool
     is_by_score: bool
+    is_worth_a_test: bool
+    flat: LevelFunction
     coarse: float
     calm: CalmStrengths | None
 
@@ -117,8 +120,16 @@ def noise_to_tell(model: ScoreModel, found: Estimate, formula: bool = False) -> 
     return noise if found.is_by_score and not noise.width else noise.scaled(_SAFETY)
 
 
+def white_of_flat_areas(model: ScoreModel, found: Estimate) -> NoiseModel:
+    """The formula of white noise that comes nearest to what flat areas alone say."""
+    return noise_of_all(model, [found._replace(function=found.flat, is_by_score=False)], formula=True).white
+
+
 def find_noise(model: ScoreModel, pieces: Pieces) -> Estimate:
     """The strength at each brightness and the correlation of the noise of an image that `pieces` stand for.
+
+    Noise that flat areas are sure is correlated stays what they say: they see kernels of any form, up to 8 pixels. But
+    where no noise fits the score it is texture.
 
     model: one that is told maps. Deterministic. Costs 5 passes over the pieces; of gray images 29 or more. Widths stay
     within what the model was trained on.
@@ -127,9 +138,12 @@ def find_noise(model: ScoreModel, pieces: Pieces) -> Estimate:
     counted = pieces.pixels.numel() if pieces.counted is None else int(pieces.counted.sum())
     if pieces.pixels.shape[1] > 1 or counted < _FEWEST or not found.is_even:
         return found
+    found = found._replace(is_worth_a_test=True)
     fit = fit_noise(model, pieces)
+    if found.is_correlated:
+        return found if fit is not None else found._replace(is_even=False, is_correlated=False, is_worth_a_test=False)
     if fit is None:
-        return found._replace(is_even=False, is_correlated=False)
+        return found
     return found._replace(**fit._asdict(), is_correlated=fit.function.width > 0, is_by_score=True)
 
 
@@ -158,7 +172,7 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     fine = _FINE if found.evenness < _SURER else _NARROW
     correlated = found.evenness >= _SURE and min(noisy.shape[-2:]) >= _ENOUGH and found.relative[0] < fine
     coarse = float(np.sqrt(function.variance_of(clean)[counted].mean())) * strengths(function.width)[-1]
-    return Estimate(function, low, high, is_even, bool(correlated), False, coarse, calm)
+    return Estimate(function, low, high, is_even, bool(correlated), False, False, function, coarse, calm)
 
 
 def _fit(found: Residual, variance: np.ndarray) -> np.ndarray:

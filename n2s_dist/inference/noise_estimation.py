@@ -14,9 +14,9 @@ import math
 import numpy as np
 
 from n2s_dist.distributed.precision import full_precision
-from n2s_dist.inference.instrument_estimation import find_noise, noise_to_tell
+from n2s_dist.inference.instrument_estimation import find_noise, noise_to_tell, white_of_flat_areas
 from n2s_dist.inference.pieces import PIECE_SIDE, Pieces, choose_pieces
-from n2s_dist.inference.stein import find_strength, objective
+from n2s_dist.inference.stein import find_strength, objective, rescaled
 from n2s_dist.models.score_model import ScoreModel
 from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.specification import format_training_noise
@@ -96,10 +96,11 @@ def checked_noise(
     """An image's noise by a model that is told maps, where that is surely noise and no texture; else `plain`.
 
     plain: white noise that another model estimated. holds: whether it may hold if noise is white. White noise of a gray
-    image is what the model's score finds, where that is likelier. In color `plain` stays, if it may hold; else white
-    noise of a formula is estimated, and where flat areas show other strength of it, Gaussian noise. What a camera's
-    own denoising left of noise comes as strong Gaussian noise (camera_jpegs.py). noisy, missing: as of estimate_noise.
-    Costs as much as denoising at most 1,200,000 pixels; 3,400,000 in gray.
+    image is what the model's score finds, or what flat areas show, as strong as the score has it, where that is
+    likelier. In color `plain` stays, if it may hold; else white noise of a formula is estimated, and where flat areas
+    show other strength of it, Gaussian noise. What a camera's own denoising left of noise comes as strong Gaussian
+    noise (camera_jpegs.py). noisy, missing: as of estimate_noise. Costs as much as denoising at most 1,200,000 pixels;
+    4,500,000 in gray.
     """
     large = choose_pieces_for(model, noisy, missing, _LARGE_PIECES)
     found = find_noise(model, large)
@@ -108,8 +109,10 @@ def checked_noise(
         return _white(model, white, found.of_camera_jpeg)
     if found.is_correlated:
         return noise_to_tell(model, found)
-    if found.is_by_score:
-        return _likelier(model, large, noise_to_tell(model, found), plain, holds)
+    if found.is_worth_a_test:
+        others = [rescaled(model, large, white_of_flat_areas(model, found))]
+        others += [noise_to_tell(model, found)] if found.is_by_score else []
+        return _likeliest(model, large, others, plain, holds)
     if not holds and white is not None:
         pieces = choose_pieces_for(model, noisy, missing)
         plain = _correct(model, pieces, white.first_guess(pieces.squares()), _CORRECTIONS)
@@ -118,17 +121,19 @@ def checked_noise(
     return plain
 
 
-def _likelier(model: ScoreModel, pieces: Pieces, found: NoiseModel, plain: NoiseModel, holds: bool) -> NoiseModel:
-    """White noise that a score found, or `plain`, unless Hyvarinen's objective is clearly less for the other.
+def _likeliest(
+    model: ScoreModel, pieces: Pieces, found: list[NoiseModel], plain: NoiseModel, holds: bool
+) -> NoiseModel:
+    """White noise that was found, or `plain`, unless Hyvarinen's objective is clearly less for one of the others.
 
-    holds: whether `plain` may be taken. It is, too, where the model does not serve both, which then can't be compared.
+    holds: whether `plain` may be taken. It is, too, where the model does not serve all, which then can't be compared.
     """
-    if not holds:
-        return found
-    if not (model.serves(found) and model.serves(plain)):
+    if not all(model.serves(each) for each in (plain, *found)):
         return plain
-    others = objective(model, pieces, plain)
-    return found if objective(model, pieces, found) < others - _CLEARLY * abs(others) else plain
+    scored = {objective(model, pieces, each): each for each in found}
+    least = min(scored)
+    own = objective(model, pieces, plain) if holds else math.inf
+    return scored[least] if not holds or least < own - _CLEARLY * abs(own) else plain
 
 
 def _white(model: ScoreModel, white: NoiseModel, std: float) -> NoiseModel:
