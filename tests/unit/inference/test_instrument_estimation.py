@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from n2s_dist.inference import instrument_estimation
 from n2s_dist.inference.indirect_inference import fit_noise
 from n2s_dist.inference.instrument_estimation import find_level_function, find_noise, noise_of_all
 from n2s_dist.inference.noise_estimation import checked_noise, estimate_noise
@@ -81,7 +82,16 @@ def test_what_no_curve_of_a_sensor_fits_is_no_noise():
     pieces = _pieces(noisy_blocks("curve:0=0.02_0.2=0.12_0.4=0.02_0.6=0.12_0.8=0.02_1=0.12", side=320))
     assert fit_noise(Blocks(), pieces) is None
     found = find_noise(Blocks(), pieces)
-    assert not (found.is_even or found.is_correlated or found.is_by_score)
+    assert not found.is_by_score and found.function == found.flat
+
+
+def test_flat_areas_that_are_sure_have_the_say_unless_no_noise_fits(monkeypatch):
+    pieces = _pieces(noisy_blocks("gaussian:15+blur:0.8", side=320))
+    found = find_noise(Blocks(), pieces)
+    assert found.is_correlated and not found.is_by_score and found.function == found.flat
+    monkeypatch.setattr(instrument_estimation, "fit_noise", lambda model, pieces: None)
+    found = find_noise(Blocks(), pieces)
+    assert not (found.is_correlated or found.is_even or found.is_worth_a_test)
 
 
 def test_widths_stay_within_what_the_network_knows():
