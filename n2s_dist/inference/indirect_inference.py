@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from n2s_dist.distributed.precision import full_precision
-from n2s_dist.inference.level_function import BINS, LevelFunction, bernstein, bin_edges
+from n2s_dist.inference.level_function import BINS, ENDS, LevelFunction, bernstein, bin_edges
 from n2s_dist.inference.pieces import Pieces
 from n2s_dist.inference.stein import noised_again, score_and_divergence, secant_step
 from n2s_dist.models.score_model import ScoreModel
@@ -34,7 +34,6 @@ _ROUNDS_OF_WHITE = 3  # after it has turned out to be white
 _FIRST_WIDTH = 0.6  # in pixels: told white noise, a network leaves correlated noise alone
 _FAR = 4  # in pixels: beyond most kernels
 _MEDIAN = 0.6745  # of the absolute value of a normal variable
-_ENDS = (0.01, 0.99)  # quantiles of brightness that a fit reaches to
 _WHITE_FROM = 1  # the round after which noise may turn out to be white
 _NARROWEST = 0.47  # in pixels: white noise shows less, if late where there is much texture, noise of 0.5 at least 0.49
 _MIN_SLOPE = 0.3  # of a secant over correlations, so that a step is at most 3.3 times what is missing
@@ -79,7 +78,7 @@ def fit_noise(model: ScoreModel, pieces: Pieces) -> Fit | None:
     sensor's is: curves go astray where images are dark and clipped. Widths stay within what the model was trained on.
     Deterministic; costs 24 passes over the pieces, up to 36 where noise turns out late to be white.
     """
-    widest, counted = model.noise.max_width, _counted(pieces)
+    widest, counted = model.noise.max_width, pieces.mask()
     function, before = LevelFunction(np.full((1, 3), _first_variance(pieces)), min(_FIRST_WIDTH, widest)), None
     ends, apart, last = (0.0, 1.0), math.inf, _ROUNDS
     for number in range(_ROUNDS + _ROUNDS_OF_WHITE):
@@ -87,7 +86,7 @@ def fit_noise(model: ScoreModel, pieces: Pieces) -> Fit | None:
             break
         told = _told(model, function, ends)
         here = _look(model, pieces, told)
-        ends = tuple(np.quantile(here.denoised.cpu().numpy()[counted], _ENDS).tolist())
+        ends = tuple(np.quantile(here.denoised.cpu().numpy()[counted], ENDS).tolist())
         again = Pieces(noised_again(here.denoised, told, key=number + 1), pieces.counted)
         there = _look(model, again, told, here.edges)
         usable = np.minimum(here.pixels, there.pixels) >= _FEWEST
@@ -110,13 +109,9 @@ def fit_noise(model: ScoreModel, pieces: Pieces) -> Fit | None:
 
 def _first_variance(pieces: Pieces) -> float:
     """Too much rather than too little: told far too little, a network takes nothing, and the search stands still."""
-    y, counted = pieces.pixels.cpu().numpy().astype(np.float64), _counted(pieces)
+    y, counted = pieces.pixels.cpu().numpy().astype(np.float64), pieces.mask()
     apart = (y[..., _FAR:] - y[..., :-_FAR])[counted[..., _FAR:] & counted[..., :-_FAR]]
     return max(float(np.median(np.abs(apart)) / _MEDIAN) ** 2 / 2, _LEAST_VARIANCE)
-
-
-def _counted(pieces: Pieces) -> np.ndarray:
-    return np.ones(pieces.pixels.shape, bool) if pieces.counted is None else pieces.counted.cpu().numpy()
 
 
 def _told(model: ScoreModel, function: LevelFunction, ends: tuple[float, float]) -> NoiseModel:
@@ -133,7 +128,7 @@ def _look(model: ScoreModel, pieces: Pieces, noise: NoiseModel, edges: np.ndarra
     """edges: of bins of brightness; None chooses them."""
     score, divergence = score_and_divergence(model, pieces.pixels, noise)
     denoised = noise.posterior_mean(pieces.pixels, score)
-    counted = _counted(pieces)
+    counted = pieces.mask()
     s, ds, x = (each.cpu().numpy().astype(np.float64) for each in (score, divergence, denoised))
     if edges is None:
         edges = bin_edges(x, counted)[0]

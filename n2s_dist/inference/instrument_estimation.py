@@ -27,7 +27,7 @@ from n2s_dist.distributed.precision import full_precision
 from n2s_dist.inference import residuals
 from n2s_dist.inference.camera_jpegs import CalmStrengths, calm_strengths
 from n2s_dist.inference.indirect_inference import fit_noise
-from n2s_dist.inference.level_function import LEAST_WIDTH, LevelFunction, fit_variance
+from n2s_dist.inference.level_function import ENDS, LEAST_WIDTH, LevelFunction, fit_variance
 from n2s_dist.inference.pieces import Pieces
 from n2s_dist.inference.residuals import Residual, strengths
 from n2s_dist.models.score_model import ScoreModel
@@ -43,7 +43,6 @@ _START_WIDTH = 0.6  # in pixels: told white noise, a gray network leaves correla
 _WIDER = 0.05  # in pixels, than what was found: in the next round of a gray network
 _NARROWER = 0.25  # in pixels, than what was found: what a color network is told in the end
 _OVERSTATED = 1.4  # how many times the standard deviation that was found is told in the next round
-_ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
 _UNEVEN, _TEXTURE = 0.5, 12 / 255  # what is less even and of no more than this standard deviation is texture
 _SURE = 0.62  # what is as even as this is noise
 _FINE = 0.62  # of the strength at a scale of 2 pixels, at 1 pixel: sure noise with less is correlated
@@ -135,8 +134,7 @@ def find_noise(model: ScoreModel, pieces: Pieces) -> Estimate:
     within what the model was trained on.
     """
     found = find_level_function(model, pieces)
-    counted = pieces.pixels.numel() if pieces.counted is None else int(pieces.counted.sum())
-    if pieces.pixels.shape[1] > 1 or counted < _FEWEST or not found.is_even:
+    if pieces.pixels.shape[1] > 1 or pieces.mask().sum() < _FEWEST or not found.is_even:
         return found
     found = found._replace(is_worth_a_test=True)
     fit = fit_noise(model, pieces)
@@ -152,7 +150,7 @@ def find_noise(model: ScoreModel, pieces: Pieces) -> Estimate:
 def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
     """As find_noise, by flat areas alone."""
     noisy = pieces.pixels.cpu().numpy().astype(np.float64)
-    counted = np.ones(noisy.shape, bool) if pieces.counted is None else pieces.counted.cpu().numpy()
+    counted = pieces.mask()
     finder = _Finder(model, counted, noisy.shape[1] == 1)
     told = finder.start
     guess = LevelFunction(np.full((noisy.shape[1], 3), _START.sigma**2), 0.0)
@@ -164,7 +162,7 @@ def find_level_function(model: ScoreModel, pieces: Pieces) -> Estimate:
         for _ in range(2):  # flat areas depend on the guess
             found = residuals.measure(noisy - clean, clean, counted, guess.variance_of(clean))
             guess = LevelFunction(_fit(found, found.variance), found.width)
-        low, high = map(float, np.quantile(clean[counted], _ENDS))
+        low, high = map(float, np.quantile(clean[counted], ENDS))
         told = finder.overstated(guess, found).noise(finder.families, low, high)
     function = finder.corrected(guess, found, clean, told, (low, high))
     strongest = float(np.sqrt(function.variance(np.full((len(function.coefficients), 1), high)).max()))

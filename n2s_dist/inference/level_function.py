@@ -21,6 +21,7 @@ from n2s_dist.noise.poisson import LOWEST_STORED_ZETA, Poisson
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
 
 BINS = 6  # of brightness, with as many pixels each
+ENDS = (0.01, 0.99)  # quantiles of brightness that a level function reaches to
 LEAST_WIDTH = 0.1  # in pixels: narrower kernels are white
 
 _LEAST_STD = 0.02 / 255

@@ -15,7 +15,7 @@ from n2s_dist.images.files import KINDS
 from n2s_dist.inference import arrays
 from n2s_dist.inference.denoiser import Denoiser, Info, Wish, opened_with
 from n2s_dist.inference.hot_pixels import with_repairs
-from n2s_dist.inference.noise_estimation import checked_noise, color_from_luma, finds_any_noise
+from n2s_dist.inference.noise_estimation import checked_noise, color_from_luma
 from n2s_dist.inference.tiling import TILE
 from n2s_dist.models import checkpoint, pretrained
 from n2s_dist.noise.base import UNKNOWN, NoiseModel
@@ -111,12 +111,12 @@ class ShippedDenoiser:
         """Each image's noise, whether it was estimated, and the network that was asked."""
         asked = self._asked(images.channels, noise)
         noises, estimated = asked.noises_of(images, noise)
-        finds_any = finds_any_noise(asked.loaded.model)  # also what JPEG left, by itself
-        if estimated and images.chroma_subsampled and images.channels == 3 and not finds_any:
+        told_maps = asked.loaded.model.condition_kind == "map"  # which finds what JPEG left by itself
+        if estimated and images.chroma_subsampled and images.channels == 3 and not told_maps:
             gray = self._asked(1, noise)
             of_luma, _ = gray.noises_of(arrays.luma(images), noise)
             noises = [color_from_luma(found, gray.loaded.model, asked.loaded.model) for found in of_luma]
-        if estimated and noise in (None, UNKNOWN) and not finds_any:
+        if estimated and noise in (None, UNKNOWN) and not told_maps:
             noises = self._of_instruments(images, noises, asked)
         return noises, estimated, asked
 
@@ -127,7 +127,7 @@ class ShippedDenoiser:
         fit. At an end of its range it does not hold.
         """
         able = (each.loaded.model for each in self._whole(self._networks(images.channels)))
-        finder = next(filter(finds_any_noise, able), None)
+        finder = next((model for model in able if model.condition_kind == "map"), None)
         if finder is None:
             return plain
         return [

@@ -56,7 +56,7 @@ def estimate_noise(
     if not np.isfinite(noisy).all():
         raise UserError("the image has values that are not finite: its noise can't be estimated")
     candidates = known_noises(model)
-    if finds_any_noise(model, family):
+    if model.condition_kind == "map" and family in (None, *_NOT_OF_ONE_LEVEL):
         found = find_noise(model, choose_pieces_for(model, noisy, missing, _LARGE_PIECES))
         white = [each for each in candidates if each.constant_std is not None]
         if white and family is None and found.of_camera_jpeg is not None:
@@ -64,9 +64,7 @@ def estimate_noise(
         if found.is_even or family is not None or not white:
             return noise_to_tell(model, found)
         candidates = white  # texture everywhere: only the weakest noise is sure to do no harm
-    if family is None:
-        candidates = [each for each in candidates if each.family not in _NOT_OF_ONE_LEVEL] or candidates
-    else:
+    if family is not None:
         candidates = [each for each in candidates if each.family == family]
     if not candidates:
         raise UserError(
@@ -79,15 +77,6 @@ def estimate_noise(
     rough = [_correct(model, pieces, each.first_guess(squares), 1) for each in candidates]
     chosen = min(rough, key=lambda noise: objective(model, pieces, noise))
     return _correct(model, pieces, chosen, _CORRECTIONS - 1)
-
-
-def finds_any_noise(model: ScoreModel, family: str | None = None) -> bool:
-    """Whether a model finds noise of any course over brightness, and of any width where no family is named.
-
-    One that is told maps can, if it knows correlated noise; for noise of two numbers it need not. Others compare
-    formulas of white noise.
-    """
-    return model.condition_kind == "map" and (model.noise.is_correlated or family in _NOT_OF_ONE_LEVEL)
 
 
 def checked_noise(

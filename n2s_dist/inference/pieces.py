@@ -28,6 +28,10 @@ class Pieces(NamedTuple):
     pixels: Tensor
     counted: Tensor | None
 
+    def mask(self) -> np.ndarray:
+        """Which pixels count: bool [N, C, H, W]."""
+        return np.ones(self.pixels.shape, bool) if self.counted is None else self.counted.cpu().numpy()
+
     def squares(self) -> Tensor:
         """Squares of 2 x 2 pixels that all count, side by side: [1, 1, 2, 2 K]; all pixels where all count."""
         if self.counted is None:
