@@ -28,12 +28,12 @@ from n2s_dist.noise.blurred import autocorrelation
 from n2s_dist.noise.correlated import blurred
 from n2s_dist.noise.curve import Curve
 from n2s_dist.noise.poisson_gaussian import PoissonGaussian
+from n2s_dist.noise.transforms import spread
 
 _ROUNDS = 6
 _ROUNDS_OF_WHITE = 3  # after it has turned out to be white
 _FIRST_WIDTH = 0.6  # in pixels: told white noise, a network leaves correlated noise alone
 _FAR = 4  # in pixels: beyond most kernels
-_MEDIAN = 0.6745  # of the absolute value of a normal variable
 _WHITE_FROM = 1  # the round after which noise may turn out to be white
 _NARROWEST = 0.47  # in pixels: white noise shows less, if late where there is much texture, noise of 0.5 at least 0.49
 _MIN_SLOPE = 0.3  # of a secant over correlations, so that a step is at most 3.3 times what is missing
@@ -109,9 +109,9 @@ def fit_noise(model: ScoreModel, pieces: Pieces) -> Fit | None:
 
 def _first_variance(pieces: Pieces) -> float:
     """Too much rather than too little: told far too little, a network takes nothing, and the search stands still."""
-    y, counted = pieces.pixels.cpu().numpy().astype(np.float64), pieces.mask()
+    y, counted = pieces.pixels.cpu(), torch.from_numpy(pieces.mask())
     apart = (y[..., _FAR:] - y[..., :-_FAR])[counted[..., _FAR:] & counted[..., :-_FAR]]
-    return max(float(np.median(np.abs(apart)) / _MEDIAN) ** 2 / 2, _LEAST_VARIANCE)
+    return spread(apart.abs()) / 2
 
 
 def _told(model: ScoreModel, function: LevelFunction, ends: tuple[float, float]) -> NoiseModel:

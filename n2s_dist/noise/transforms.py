@@ -38,6 +38,6 @@ def haar(pieces: Tensor) -> tuple[Tensor, Tensor]:
     return (a - b - c + d).abs() / 2, (a + b + c + d) / 4
 
 
-def spread(diagonal: Tensor) -> float:
-    """The noise's variance, from its absolute Haar coefficients' median (Donoho & Johnstone 1994); above 0."""
-    return max(float((diagonal.median() / _NORMAL_MAD) ** 2), 1e-8)
+def spread(deviations: Tensor) -> float:
+    """The variance of noise, from its absolute deviations' median (Donoho & Johnstone 1994); above 0."""
+    return max(float((deviations.median() / _NORMAL_MAD) ** 2), 1e-8)
