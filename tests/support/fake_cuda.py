@@ -13,6 +13,7 @@ import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,7 +21,7 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import cpp_extension
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -208,6 +209,9 @@ def _apply(self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool 
     return self
 
 
+_true_tables, _true_places = equivariance._tables, cache(equivariance._places)
+
+
 @contextlib.contextmanager
 def fake_cuda() -> Iterator[FakeTensorMode]:
     """In here torch.cuda is there and new tensors are fake."""
@@ -236,13 +240,24 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
             memo.setdefault(id(mode), mode)  # copies of fake tensors stay in the same mode
             return deepcopy(x, memo)
 
+        def tables(*key: Any) -> tuple[Tensor, ...]:
+            with unset_fake_temporarily(), mock.patch.object(equivariance, "_places", _true_places):
+                true = _true_tables(*key)
+            return tuple(mode.from_tensor(table, static_shapes=True) for table in true)
+
+        def places(*key: Any) -> Tensor:
+            with unset_fake_temporarily():
+                true = _true_places(*key)
+            return mode.from_tensor(true, static_shapes=True)
+
         patches = [
             mock.patch.object(FakeTensorMode, "avoid_device_init", property(lambda self: True)),
             *(mock.patch.object(torch.cuda, name, function) for name, function in functions.items()),
             mock.patch.object(nn.Module, "_apply", _apply),
             mock.patch.object(copy, "deepcopy", copied),
-            # Tables that symmetric networks share would be those of another mode.
-            mock.patch.object(equivariance, "_tables", equivariance._tables.__wrapped__),
+            # Tables that symmetric networks share: true ones are kept, since each mode takes only fakes of its own.
+            mock.patch.object(equivariance, "_tables", tables),
+            mock.patch.object(equivariance, "_places", places),
             # Memory is pinned by a driver, which is not there.
             mock.patch.object(torch, "empty_like", lambda x, pin_memory=False, **how: empty_like(x, **how)),
             mock.patch.object(Tensor, "pin_memory", lambda self: self),
