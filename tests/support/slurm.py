@@ -72,7 +72,7 @@ def wait_until(ready, what: str, timeout_sec: float = HANG_SEC) -> None:
     deadline = time.monotonic() + timeout_sec
     while not ready():
         assert time.monotonic() < deadline, f"waited {timeout_sec:g} s for {what}"
-        time.sleep(0.3)  # to ask Slurm takes a tenth of a core otherwise
+        time.sleep(1)  # to ask Slurm three times a second takes a tenth of a core
 
 
 class Slurm:

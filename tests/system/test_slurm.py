@@ -1,8 +1,10 @@
 """The launch files on a real Slurm with two nodes: images to results, requeued and bereft of a node, always the same.
 
-One module-wide cluster and one pipeline, whose training is the undisturbed run that others are compared with.
+One module-wide cluster and one pipeline, whose training is stopped, bereft of a node, and compared with ranks that
+nothing happened to.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -50,43 +52,98 @@ class Pipeline(NamedTuple):
     run_dir: Path
     jobs: dict[str, str]
     options: list[str]  # of training, but for --run_dir
-
-
-@pytest.fixture(scope="module")
-def pipeline(cluster, photographs, tiny, tmp_path_factory) -> Pipeline:
-    """What pipeline.sh makes of a folder of images on two nodes with one CPU rank each."""
-    run_dir = tmp_path_factory.mktemp("pipeline") / "run"
-    overrides = [word for word in tiny if not word.startswith("--data.shards")] + OPTIONS
-    config = ROOT / "configs/gaussian25.yaml"
-    command = [
-        "launch/slurm/pipeline.sh", "--wait", "--images", photographs, "--config", config, "--run_dir", run_dir,
-        "--benchmark", f"held-out={photographs}", "--build", "--tile-size 64 --validation-fraction 0.2",
-        "--sbatch", "--nodes 2 --time 60", *overrides,
-    ]  # fmt: skip
-    done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=cluster.environment, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=TIMEOUT_SEC, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr + logs(run_dir)
-    jobs = dict(line.split() for line in done.stdout.splitlines())
-    return Pipeline(run_dir, jobs, ["--config", str(config), f"--data.shards={run_dir}/shards", *overrides])
+    starts: int  # of training
 
 
 def logs(run_dir: Path) -> str:
     return "".join(f"\n--- {path.name}\n{path.read_text()}" for path in sorted(run_dir.glob("*.log")))
 
 
-def weights(run_dir: Path) -> bytes:
-    last = checkpoint.locate(run_dir)
-    assert last.name == f"samples-{SAMPLES:09d}"
-    return (last / "model.safetensors").read_bytes()
+def hold(run_dir: Path, samples_seen: list[int]) -> None:
+    run_dir.mkdir(parents=True)
+    (run_dir / HELD).write_text(json.dumps(samples_seen))
+
+
+def wait_for_start(cluster: slurm.Slurm, job: str, run_dir: Path, count: int) -> None:
+    """Until training has begun for the count-th time."""
+
+    def begun() -> bool:
+        written = logs(run_dir)
+        assert cluster.job(job)["JobState"] not in ("COMPLETED", "FAILED", "NODE_FAIL"), written
+        return written.count("\nstarting ") + written.count("\ngoing on from ") >= count
+
+    slurm.wait_until(begun, f"start {count}", TIMEOUT_SEC)
+
+
+def wait_for_checkpoint(run_dir: Path, samples_seen: int) -> None:
+    path = run_dir / "checkpoints" / f"samples-{samples_seen:09d}"
+
+    def is_there() -> bool:
+        written = logs(run_dir)
+        assert not [line for line in written.splitlines() if line.startswith("error: ")], written
+        return path.exists()
+
+    slurm.wait_until(is_there, path.name, TIMEOUT_SEC)
+
+
+def disturb(cluster: slurm.Slurm, job: str, run_dir: Path, signals: list[int]) -> None:
+    """Send signals to the training job, each where its start is held, and take its second node away at 600 samples.
+
+    Each of these puts it back into the queue. The node's slurmd and all processes are killed; then it comes back.
+    """
+    for count, samples_seen in enumerate(signals, start=1):
+        wait_for_start(cluster, job, run_dir, count)
+        if samples_seen > 8:
+            wait_for_checkpoint(run_dir, samples_seen)
+        cluster.run("scancel", "--batch", "--signal=USR1", job)
+    wait_for_checkpoint(run_dir, 600)
+    assert cluster.job(job)["Restarts"] == str(len(signals))
+    cluster.lose_node(slurm.NODES[1])
+    (run_dir / HELD).unlink()
+    requeued = str(len(signals) + 1)
+    slurm.wait_until(lambda: cluster.job(job).get("Restarts") == requeued, "the requeue", TIMEOUT_SEC)
+    cluster.start_node(slurm.NODES[1])
+
+
+@pytest.fixture(scope="module")
+def pipeline(cluster, photographs, tiny, tmp_path_factory, pytestconfig) -> Pipeline:
+    """What pipeline.sh makes of a folder of images on two nodes with one CPU rank each, its training disturbed.
+
+    A signal comes as soon as training has begun, with --thorough two more in its middle. At last a node is lost.
+    """
+    run_dir = tmp_path_factory.mktemp("pipeline") / "run"
+    signals = [8, 200, 400] if pytestconfig.getoption("thorough") else [8]
+    hold(run_dir, [*signals, 600])
+    overrides = [word for word in tiny if not word.startswith("--data.shards")] + OPTIONS
+    config = ROOT / "configs/gaussian25.yaml"
+    command = [
+        "launch/slurm/pipeline.sh", "--wait", "--images", photographs, "--config", config, "--run_dir", run_dir,
+        "--benchmark", f"held-out={photographs}", "--build", "--tile-size 64 --validation-fraction 0.2",
+        "--sbatch", f"--nodes 2 --time 60 {HOLD}", *overrides,
+    ]  # fmt: skip
+    with subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, env=cluster.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        text=True,
+    ) as submitter:  # fmt: skip
+        assert submitter.stdout
+        try:
+            jobs = dict(line.split() for line in itertools.islice(submitter.stdout, 3))
+            disturb(cluster, jobs["train"], run_dir, signals)
+            code = submitter.wait(TIMEOUT_SEC)
+        finally:
+            submitter.kill()
+    assert code == 0, logs(run_dir)
+    options = ["--config", str(config), f"--data.shards={run_dir}/shards", *overrides]
+    return Pipeline(run_dir, jobs, options, starts=len(signals) + 2)
 
 
 def test_a_folder_of_images_becomes_results_on_two_nodes(cluster, pipeline, photographs):
-    run_dir, jobs, _ = pipeline
+    run_dir, jobs = pipeline.run_dir, pipeline.jobs
     assert list(jobs) == ["build_shards", "train", "evaluate"]
     for name, number in jobs.items():
-        assert cluster.job(number)["NumNodes"] == "2" and cluster.job(number)["JobState"] == "COMPLETED"
+        job = cluster.job(number)
+        restarts = pipeline.starts - 1 if name == "train" else 0
+        assert (job["NumNodes"], job["JobState"], job["Restarts"]) == ("2", "COMPLETED", str(restarts)), logs(run_dir)
         written = (run_dir / f"n2s-{name.replace('_', '-')}-{number}.log").read_text()
         if name == "build_shards":
             assert "node 1 of 2 did its share" in written
@@ -101,82 +158,30 @@ def test_a_folder_of_images_becomes_results_on_two_nodes(cluster, pipeline, phot
     assert cell["benchmark"] == "held-out" and cell["samples_seen"] == SAMPLES
 
 
+def test_signals_and_the_loss_of_a_node_change_no_weight(pipeline, fleet, tmp_path):
+    """They are those of two ranks without Slurm that nothing happened to."""
+    undisturbed = tmp_path / "undisturbed"
+    assert fleet(2, [*pipeline.options, "--run_dir", undisturbed]).wait() == [0, 0]
+    assert not (pipeline.run_dir / "stopped").exists()
+    assert weights(pipeline.run_dir) == weights(undisturbed)
+
+
+def weights(run_dir: Path) -> bytes:
+    last = checkpoint.locate(run_dir)
+    assert last.name == f"samples-{SAMPLES:09d}"
+    return (last / "model.safetensors").read_bytes()
+
+
 def test_the_run_says_which_code_it_ran_and_keeps_no_secret(pipeline):
     """The jobs had a key of wandb in their environment; it is in no file that they wrote."""
     code = pipeline.run_dir / "code"
-    (start,) = [json.loads(line) for line in (code / "starts.jsonl").read_text().splitlines()]
+    starts = [json.loads(line) for line in (code / "starts.jsonl").read_text().splitlines()]
     head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    assert start["commit"] == (head.stdout.strip() or None) and start["slurm_job_id"] == pipeline.jobs["train"]
+    which = (head.stdout.strip() or None, pipeline.jobs["train"])
+    assert [(start["commit"], start["slurm_job_id"]) for start in starts] == [which] * pipeline.starts
     assert {"torch", "accelerate"} <= {line.split("==")[0] for line in (code / "requirements.txt").read_text().split()}
     files = [path for path in pipeline.run_dir.rglob("*") if path.is_file()]
     assert files and not [path for path in files if SECRET.encode() in path.read_bytes()]
-
-
-class Job:
-    """A training job on two nodes. held: samples_seen at which its starts, one after another, are held."""
-
-    def __init__(self, cluster: slurm.Slurm, pipeline: Pipeline, run_dir: Path, held: list[int]) -> None:
-        self.cluster, self.run_dir = cluster, run_dir
-        hold(run_dir, held)
-        command = ["sbatch", "--parsable", HOLD, "--nodes=2", "--time=60", f"--chdir={ROOT}"]
-        command += [f"--output={run_dir}/%x-%j.log", ROOT / "launch/slurm/train.sbatch"]
-        self.number = cluster.run(*command, *pipeline.options, "--run_dir", run_dir)
-        assert self.number.isdigit()
-
-    def wait_for_start(self, count: int) -> None:
-        """Until training has begun for the count-th time."""
-
-        def begun() -> bool:
-            written = logs(self.run_dir)
-            assert self.cluster.job(self.number)["JobState"] not in ("COMPLETED", "FAILED", "NODE_FAIL"), written
-            return written.count("\nstarting ") + written.count("\ngoing on from ") >= count
-
-        slurm.wait_until(begun, f"start {count}", TIMEOUT_SEC)
-
-    def end(self) -> dict[str, str]:
-        return self.cluster.wait_for_end(self.number, TIMEOUT_SEC)
-
-
-def hold(run_dir: Path, samples_seen: list[int]) -> None:
-    run_dir.mkdir(parents=True)
-    (run_dir / HELD).write_text(json.dumps(samples_seen))
-
-
-def wait_for_checkpoint(run_dir: Path, samples_seen: int, log_folder: Path) -> None:
-    path = run_dir / "checkpoints" / f"samples-{samples_seen:09d}"
-
-    def is_there() -> bool:
-        written = logs(log_folder)
-        assert not [line for line in written.splitlines() if line.startswith("error: ")], written
-        return path.exists()
-
-    slurm.wait_until(is_there, path.name, TIMEOUT_SEC)
-
-
-def test_signals_and_the_loss_of_a_node_are_requeues_and_the_same_weights(cluster, pipeline, tmp_path, pytestconfig):
-    """The first signal comes as soon as training has begun, with --thorough two more in its middle.
-
-    At last the second node's slurmd and processes are killed; it comes back, and the run with it.
-    """
-    run_dir, signals = tmp_path / "disturbed", [8, 200, 400] if pytestconfig.getoption("thorough") else [8]
-    job = Job(cluster, pipeline, run_dir, held=[*signals, 600])
-    for count, samples_seen in enumerate(signals, start=1):
-        job.wait_for_start(count)
-        if samples_seen > 8:
-            wait_for_checkpoint(run_dir, samples_seen, run_dir)
-        cluster.run("scancel", "--batch", "--signal=USR1", job.number)
-    wait_for_checkpoint(run_dir, 600, run_dir)
-    assert cluster.job(job.number)["Restarts"] == str(len(signals))
-    cluster.lose_node(slurm.NODES[1])
-    (run_dir / HELD).unlink()
-    requeued = str(len(signals) + 1)
-    slurm.wait_until(lambda: cluster.job(job.number).get("Restarts") == requeued, "the requeue", TIMEOUT_SEC)
-    cluster.start_node(slurm.NODES[1])
-    ended = job.end()
-    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", requeued), logs(run_dir)
-    assert len((run_dir / "code/starts.jsonl").read_text().splitlines()) == len(signals) + 2
-    assert not (run_dir / "stopped").exists()
-    assert weights(run_dir) == weights(pipeline.run_dir)
 
 
 # In Python's place: freeze_run.py notes a start; training waits to be told, or for the file to go.
@@ -238,7 +243,7 @@ def test_one_task_of_a_job_array_is_requeued_and_the_others_go_on(cluster, tmp_p
     ]
 
 
-def test_a_users_mistake_ends_the_job_with_its_exit_code_and_no_requeue(cluster, pipeline, tmp_path):
+def test_a_users_mistake_ends_the_job_with_its_exit_code_and_no_requeue(cluster, tmp_path):
     number = cluster.run(
         "sbatch", "--parsable", f"--chdir={ROOT}", f"--output={tmp_path}/log", ROOT / "launch/slurm/train.sbatch",
         "--config", ROOT / "configs/gaussian25.yaml",
