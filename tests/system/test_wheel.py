@@ -49,14 +49,13 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bare(wheel, tmp_path_factory) -> Path:
-    """bin/ of an environment that has what INFERENCE names and what those require, file by file, and no more."""
+    """bin/ of an environment that has what INFERENCE names and what those require, and no more."""
     programs, site = environment_with(wheel, tmp_path_factory.mktemp("bare") / "environment")
     for distribution in closure(INFERENCE).values():
-        for file in distribution.files or []:
-            source, target = Path(distribution.locate_file(file)), site / file
-            if ".." not in file.parts and source.exists() and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(source)
+        for name in {file.parts[0] for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+            source = Path(distribution.locate_file(name))
+            if source.exists():
+                (site / name).symlink_to(source)
     return programs
 
 
