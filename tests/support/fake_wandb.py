@@ -1,9 +1,10 @@
-"""wandb stood in for: which runs were begun, and how; and a run that begins and ends."""
+"""wandb stood in for: which runs were begun, and how; and a run that begins and ends.
+
+To import wandb takes a second, so that only who asks for a stand-in does.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
-
-import wandb
 
 from n2s_dist.config.schema import Config
 from n2s_dist.training.tracking import open_tracker
@@ -14,6 +15,8 @@ class Wandb:
 
     def __init__(self, monkeypatch, fails: int = 0, error: Exception | None = None) -> None:
         self.begun, self.fails, self.error = [], fails, error or ValueError("Run ID cannot be empty\nsecond line")
+        import wandb
+
         monkeypatch.setattr(wandb, "init", self.init)
         monkeypatch.setattr(wandb, "teardown", self.teardown)
         monkeypatch.delenv("WANDB_MODE", raising=False)

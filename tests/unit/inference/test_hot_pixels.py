@@ -18,10 +18,11 @@ pytestmark = pytest.mark.usefixtures("cpu")
 
 CAMERA = skimage.data.camera()[:, :, None] / 255
 SCMOS = Microscope(
-    "microscope", "a test's", gain=2.0, read_noise=3.0, offset=100, electrons=200, hot_pixels=0.0012, hot_electrons=400,
+    "microscope", "a test's", gain=2.0, read_noise=3.0, offset=100, electrons=200, hot_pixels=0.003, hot_electrons=250,
     optics_blur=1.0,
 )  # fmt: skip
 WHITE = 100 + 2.0 * 200
+FRAME = slice(150, 222)
 
 
 def flat(level: float) -> np.ndarray:
@@ -90,7 +91,7 @@ def test_a_hole_gets_the_median_of_the_neighbors_that_are_there():
 
 def frame() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A microscope's frame, its truth and what hot pixels add, in ADU."""
-    clean = CAMERA[150:262, 150:262, 0]
+    clean = CAMERA[FRAME, FRAME, 0]
     noisy, truth = SCMOS.simulate(clean, 0, "scene")
     return noisy, truth, SCMOS.hot_signal(clean.shape, 0)
 
@@ -102,7 +103,7 @@ def test_a_repaired_frame_is_nearer_to_the_truth(shipped, noise):
     scale = {"white": WHITE, "black": 100}
     repaired, info = shipped(noisy, noise, repair_hot_pixels=True, **scale)
     plain, before = shipped(noisy, info.noise, **scale)
-    without, _ = dataclasses.replace(SCMOS, hot_pixels=0).simulate(CAMERA[150:262, 150:262, 0], 0, "scene")
+    without, _ = dataclasses.replace(SCMOS, hot_pixels=0).simulate(CAMERA[FRAME, FRAME, 0], 0, "scene")
     ideal, _ = shipped(without, info.noise, **scale)
     worst, better, best = (psnr_db((each - 100.0) / 400, (truth - 100.0) / 400) for each in (plain, repaired, ideal))
     assert better > worst + 3 and better > best - 1

@@ -229,10 +229,10 @@ def high_pass(noise: str = RANGES) -> ScoreModel:
 def test_samples_are_a_function_of_image_seed_and_number(text):
     """Tiles, and how many samples there are, change rounding alone; seeds and images change all."""
     model, noise = high_pass(), parse_noise(text)
-    noisy = noise.corrupt(np.full((40, 30, 3), 0.5), frozen_rng(1))
+    noisy = noise.corrupt(np.full((28, 22, 3), 0.5), frozen_rng(1))
     mean = denoise_whole(model, noisy, noise)
     whole = draw_samples(model, noisy, noise, mean, 3)
-    assert whole.dtype == np.float32 and whole.shape == (3, 40, 30, 3)
+    assert whole.dtype == np.float32 and whole.shape == (3, 28, 22, 3)
     for other in (draw_samples(model, noisy, noise, mean, 2, tile=16), draw_samples(model, noisy, noise, mean, 1)):
         apart = np.abs(other - whole[: len(other)])
         assert (apart > 1e-4).mean() < 0.01 and apart.max() < 0.02  # a photon more, where rounding decides it

@@ -52,7 +52,7 @@ def test_strong_noise_and_other_networks_are_left_as_they_are():
 def test_weak_noise_does_no_harm(kind, text):
     noise, denoise = parse_noise(text), load_denoiser(f"instrument-{kind}")
     for name in PHOTOGRAPHS:
-        clean = photograph(name, denoise.channels)
+        clean = photograph(name, denoise.channels)[32:160, 32:160]
         noisy = noise.corrupt(clean, np.random.default_rng(0)).astype(np.float32)
         assert psnr(denoise(noisy, noise)[0], clean) > psnr(noisy, clean)
 

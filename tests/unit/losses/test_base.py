@@ -5,6 +5,7 @@ c(p - q) = r(p - q) + sigma^2 [p = q]. A linear filter h with 3 x 3 taps at offs
 E (h . v - t)^2 of predicting t is h A h - 2 h b + E t^2 with A = E v v^T, b = E v t, least for A h = b.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -134,9 +135,12 @@ class Toy:
         return filter_moments(variance), CLEAN[0, 0], added
 
 
+made = functools.cache(Toy)
+
+
 @pytest.fixture(scope="module", params=BASELINES)
 def toy(request) -> Toy:
-    return Toy(request.param)
+    return made(request.param)
 
 
 def test_each_loss_has_the_expectation_that_its_paper_says(toy):
@@ -169,14 +173,14 @@ def test_noise2void_finds_the_best_blind_spot_predictor():
     others = [tap for tap in range(9) if tap != CENTRE]
     full, cross = filter_moments(SIGMA**2)
     best = np.linalg.solve(full[np.ix_(others, others)], cross[others])
-    np.testing.assert_allclose(Toy("noise2void").minimiser(others)[others], best, atol=0.03)
+    np.testing.assert_allclose(made("noise2void").minimiser(others)[others], best, atol=0.03)
 
 
 def test_sure_knows_the_error_without_the_clean_image():
     """Of a filter much worse than the best one: the same mean as the supervised loss, whose batch is the same."""
     h = np.random.default_rng(5).normal(0, 0.3, 9)
     with torch.no_grad():
-        blind, told = Toy("sure").losses(h).double(), Toy("supervised").losses(h).double()
+        blind, told = made("sure").losses(h).double(), made("supervised").losses(h).double()
     assert abs((blind - told).mean()) < 4 * (blind - told).std() / math.sqrt(len(blind))
     assert told.mean() > 2
 

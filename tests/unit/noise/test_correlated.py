@@ -204,11 +204,11 @@ def smooth_images(shape: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("field", "shape"),
     [
-        (Field(rows=0.5), (1, 7, 7)),
-        (Field(columns=0.3), (1, 7, 7)),
-        (Field((0.2, 1.0)), (1, 7, 7)),
-        (Field(channels=(-0.4, -0.4, -0.4)), (3, 4, 4)),
-        (Field((0.6,), rows=0.3, channels=(-0.4, -0.4, -0.4)), (3, 4, 4)),
+        (Field(rows=0.5), (1, 6, 6)),
+        (Field(columns=0.3), (1, 6, 6)),
+        (Field((0.2, 1.0)), (1, 6, 6)),
+        (Field(channels=(-0.4, -0.4, -0.4)), (3, 4, 3)),
+        (Field((0.6,), rows=0.3, channels=(-0.4, -0.4, -0.4)), (3, 4, 3)),
     ],
     ids=["rows", "columns", "two widths", "channels", "all"],
 )
@@ -216,34 +216,35 @@ def test_a_linear_network_learns_the_wiener_filter(field, shape):
     """At sigma_a = 1 the noise is sqrt(2) times as strong, so what is learned is the filter for images so much fainter.
 
     The noise and the perturbations are the program's own; the least error is of the closed form
-    tr(S - S (S + C)^-1 S). White perturbations learn another filter.
+    tr(S - S (S + C)^-1 S). White perturbations learn another filter. 9,000 images of 36 values learn it to within
+    two or three hundredths; white perturbations are off by a third or more, which fewer show.
     """
-    count, size, sigma = 12_000, int(np.prod(shape)), 0.1
+    size, sigma = int(np.prod(shape)), 0.1
     noise, prior, rng = Correlated(Gaussian(sigma), field), smooth_images(shape), np.random.default_rng(0)
     root = np.linalg.cholesky(prior)
 
-    def images(scale: float) -> tuple[np.ndarray, torch.Tensor]:
+    def images(count: int, scale: float) -> tuple[np.ndarray, torch.Tensor]:
         """Clean, and noisy as batches."""
         clean = (scale * sigma * rng.standard_normal((count, size)) @ root.T).reshape(count, *shape)
         noisy = noise.corrupt(np.moveaxis(clean, 1, -1), rng)
         return clean, torch.from_numpy(np.moveaxis(noisy, -1, 1).copy()).float()
 
-    def error_with(kernels: Kernels | None) -> float:
+    def error_with(kernels: Kernels | None, count: int) -> float:
         """In units of the noise's variance, of a network that was trained so."""
         model = ScoreModel(Dense(shape), NoiseDistribution.of(noise), "stable")
-        _, y = images(1.0)
+        _, y = images(count, 1.0)
         w, condition = model.given(y, noise)
         u, sigma_a = perturbations(0, np.arange(count), y.shape, CPU, kernels), torch.ones(count, 1, 1, 1)
         train_to_the_least(model, w, u, sigma_a, condition, max_iter=20, history_size=20)
-        clean, y = images(0.5**0.5)
+        clean, y = images(count, 0.5**0.5)
         with torch.no_grad():
             return float(np.square(model.denoise(y, noise).numpy() - clean).mean() / sigma**2)
 
     faint = prior / 2
     least = float(np.trace(faint - faint @ np.linalg.solve(faint + covariance(field, shape), faint)) / size)
-    own = NoiseDistribution.of(noise).kernels(np.zeros(count, np.uint64), 0)
-    assert error_with(own) == pytest.approx(least, rel=0.04)
-    assert error_with(None) > 1.2 * least
+    own = NoiseDistribution.of(noise).kernels(np.zeros(9000, np.uint64), 0)
+    assert error_with(own, 9000) == pytest.approx(least, rel=0.04)
+    assert error_with(None, 3000) > 1.2 * least
 
 
 def test_blurred_is_a_field_of_one_width():

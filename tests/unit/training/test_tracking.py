@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import wandb
 from support import sample_results
 from support.fake_wandb import Wandb, begin
 
@@ -153,9 +152,9 @@ def test_an_address_of_no_server_is_named_and_the_run_is_offline(tmp_path, monke
     made = Wandb(monkeypatch)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", address)
-    monkeypatch.setattr(wandb, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(base_url=address)))
+    monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=SimpleNamespace(base_url=address)))
     if address == "nonsense":  # as wandb does for what is no URL at all
-        monkeypatch.setattr(wandb, "setup", lambda: int(address))
+        monkeypatch.setattr("wandb.setup", lambda: int(address))
     begin(tmp_path, 0)
     assert [run["mode"] for run in made.begun] == ["offline"]
     if address != "http://[::1":
