@@ -43,9 +43,10 @@ def noisy_images(folder: Path, count: int = 12, side: int = 48) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _float32(monkeypatch):
-    """One process has one precision, and other tests train in it as well."""
+def _one_process(monkeypatch):
+    """It has one precision, and other tests train in it as well. Worker processes of a build import for seconds."""
     monkeypatch.setattr(adapt, "_PRECISION", "no")
+    monkeypatch.setattr(adapt, "build_shards", partial(adapt.build_shards, workers=1))
 
 
 @pytest.fixture
@@ -192,8 +193,7 @@ def test_each_image_is_decoded_once_to_look_at_its_noise(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["equal channels", "green alone", "palette of measured values"])
-def test_gray_images_stored_as_color_are_adapted_to_as_gray(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(adapt, "build_shards", partial(adapt.build_shards, workers=1))
+def test_gray_images_stored_as_color_are_adapted_to_as_gray(tmp_path, kind):
     folder, stored = noisy_images(tmp_path / "mine", count=4), tmp_path / "stored"
     stored.mkdir()
     for path in folder.iterdir():

@@ -1,6 +1,7 @@
 """n2s evaluate of noisy files where nothing is named: what a user gets from load_denoiser() and n2s denoise."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import tifffile
 import torch
 from PIL import Image
 from support.denoisers import save_network, ship_network
+from support.forked_ranks import Start
 
 from n2s_dist import denoise, evaluate, load_denoiser
 from n2s_dist.evaluation import automatic
@@ -182,15 +184,20 @@ def test_the_suite_of_real_noise_measures_what_naming_nothing_gives(cli, shipped
     assert "network" not in cell["images"][0]
 
 
-def test_the_table_is_the_same_on_any_number_of_ranks(cli, fleet, small, tmp_path):
-    """By the pretrained networks; forked ranks find no others."""
-    texts = []
+def evaluate_shipped() -> None:
+    """The program, where the networks of FOLDER are the pretrained ones."""
+    pretrained.FOLDER = Path(os.environ["FOLDER"])
+    evaluate.main()
+
+
+def test_the_table_is_the_same_on_any_number_of_ranks(cli, fleet, shipped, small, tmp_path):
+    texts, there = [], Start(variables={"FOLDER": str(shipped)})
     for count in (1, 2):
         arguments = options(small, tmp_path / str(count))
         if count == 1:
             assert cli(evaluate.main, *arguments).code == 0
         else:
-            ranks = fleet(count, arguments, program="evaluate")
+            ranks = fleet(count, arguments, program=evaluate_shipped, apart=dict.fromkeys(range(count), there))
             assert ranks.wait() == [0] * count, ranks.text("err")
             assert f"3 images in 3 pieces on {count} rank(s)" in ranks.text()
         texts.append([(tmp_path / str(count) / name).read_text() for name in ("results.json", "table.md", "table.csv")])

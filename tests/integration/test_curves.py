@@ -18,6 +18,8 @@ from n2s_dist.reporting import wandb_results
 from n2s_dist.reporting.curves import OPTIONAL, SECTIONS, benchmark_measures, curve, training_hours
 from n2s_dist.training import tracking
 
+pytestmark = pytest.mark.usefixtures("no_layout")
+
 KEYS = {key for panels in SECTIONS.values() for panel in panels for key in panel.keys}
 
 
@@ -189,18 +191,22 @@ def test_hours_until_a_quality_lie_between_checkpoints(load_tool):
 
 
 def test_every_checkpoint_is_evaluated_as_the_evaluator_does(load_tool, cli, trained, evaluated, photographs, tmp_path):
+    """Of one image, the first, whose noise is that of the first of all photographs."""
+    (tmp_path / "one").mkdir()
+    shutil.copy(photographs / "astronaut.png", tmp_path / "one")
     run_dir, out = Path(shutil.copytree(trained, tmp_path / "run")), tmp_path / "pictures" / "quality.png"
     tool = load_tool("quality_over_time")
-    arguments = [run_dir, f"--benchmark=photographs={photographs}", f"--out={out}"]
+    arguments = [run_dir, f"--benchmark=photographs={tmp_path / 'one'}", f"--out={out}"]
     done = cli(tool.main, *arguments)
     assert done.code == 0, done.err
     folders = [run_dir / "quality" / f"samples-{seen:09d}" for seen in (80, 160)]
     early, last = (json.loads((folder / "results.json").read_text())["cells"][0] for folder in folders)
-    (whole,) = (
+    (photographed,) = (
         cell
         for cell in json.loads((evaluated / "results.json").read_text())["cells"]
         if cell["benchmark"] == "photographs"
     )
+    whole = next(image for image in photographed["images"] if image["name"] == "astronaut.png")
     assert last["psnr_db"] == whole["psnr_db"] > early["psnr_db"]
     assert f"{whole['psnr_db']:.2f} dB after" in done.out and done.out.endswith(f"wrote {out}\n")
     assert Image.open(out).size == (1050, 630)

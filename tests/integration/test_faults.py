@@ -7,19 +7,19 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from support.forked_ranks import INTERRUPTED, TOTAL_SAMPLES
-from support.patience import HANG_SEC, SOON_SEC
+from support.forked_ranks import INTERRUPTED, TOTAL_SAMPLES, Start
+from support.patience import SOON_SEC
 
-from n2s_dist import train as training
 from n2s_dist.distributed import consistency
 from n2s_dist.models import checkpoint
+from n2s_dist.training import tracking
+from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import RunFailed
 
 
@@ -203,14 +203,16 @@ def test_every_single_change_changes_the_fingerprint(dtype, shape):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_taken(trained, tiny, cli, cpu, tmp_path, damage):
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_taken(
+    trained, tiny, run_training, tmp_path, damage
+):
     run_dir = Path(shutil.copytree(trained, tmp_path / "run"))
     good, bad = checkpoint.newest_first(run_dir)[::-1]
     whole = (bad / "model.safetensors").read_bytes()
     content = bytearray((bad / "training_state.pt").read_bytes())
     content[len(content) // 2] ^= 1
     (bad / "training_state.pt").write_bytes(content[:-100] if damage == "truncated" else content)
-    done = cli(training.main, *tiny, "--run_dir", run_dir)
+    done = run_training(*tiny, "--run_dir", run_dir)
     assert done.code == 0 and f"passing over {bad}" in done.out and f"going on from {good}" in done.out
     assert checkpoint.newest_valid(run_dir) == bad and (bad / "model.safetensors").read_bytes() == whole
 
@@ -258,25 +260,24 @@ def test_training_goes_on_when_wandb_dies(fleet, arguments, environment, undistu
     assert f'"samples_seen": {TOTAL_SAMPLES}, "loss"' in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
-def test_a_wandb_server_that_never_answers_is_given_up(tmp_path, environment):
-    """It takes connections and is silent. Training starts offline, within the time that was given to the server."""
-    program = """
-import sys
-from pathlib import Path
-from n2s_dist.training import tracking
-from n2s_dist.training.command_line import read_config
-tracking._INIT_TIMEOUT_SEC = tracking._FINISH_TIMEOUT_SEC = 2
-tracker = tracking.open_tracker(read_config([]), Path(sys.argv[1]), 0, is_main=True)
-tracker.log(40, {"loss": 1.0})
-tracker.close()
-"""  # in a process of its own, since wandb remembers within one what it found before
-    settings = {key: value for key, value in environment.items() if key != "WANDB_MODE"}
+def track_one_loss() -> None:
+    """In the folder that the command line names."""
+    tracking._INIT_TIMEOUT_SEC = tracking._FINISH_TIMEOUT_SEC = 2
+    tracker = tracking.open_tracker(read_config([]), Path(sys.argv[1]), 0, is_main=True)
+    tracker.log(40, {"loss": 1.0})
+    tracker.close()
+
+
+def test_a_wandb_server_that_never_answers_is_given_up(fleet, tmp_path, environment, monkeypatch):
+    """It takes connections and is silent. Training starts offline, within the time that was given to the server.
+
+    In a process of its own, since wandb remembers within one what it found before.
+    """
+    monkeypatch.delitem(environment, "WANDB_MODE")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        settings |= {"WANDB_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}", "WANDB_API_KEY": "0" * 40}
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path)],
-            env=settings, capture_output=True, text=True, timeout=HANG_SEC, check=True,
-        )  # fmt: skip
-    assert "wandb online: " in done.stdout and "wandb is offline" in done.stdout
+        where = {"WANDB_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}", "WANDB_API_KEY": "0" * 40}
+        tracked = fleet(1, [tmp_path], program=track_one_loss, apart={0: Start(variables=where)})
+        assert tracked.wait() == [0], tracked.text("err")
+    assert "wandb online: " in tracked.text() and "wandb is offline" in tracked.text()
     assert list((tmp_path / "wandb").glob("offline-run-*"))
     assert '"loss": 1.0' in (tmp_path / "metrics.jsonl").read_text()

@@ -48,9 +48,6 @@ def three(fleet, tiny, tmp_path):
     [
         (1, "--noise=gaussian:50", "noise is gaussian:50 on rank 1 (HOST), gaussian:25 on rank 0 (HOST)"),
         (2, "--data.crop_size=48", "data.crop_size is 48 on rank 2 (HOST), 32 on rank 0 (HOST)"),
-        (1, "--train.global_batch_size=12", "train.global_batch_size is 12 on rank 1"),
-        (2, "--optimizer.learning_rate=0.5", "optimizer.learning_rate is 0.5 on rank 2"),
-        (1, "--train.validation_tiles=3", "train.validation_tiles is 3 on rank 1"),
         (0, "--seed=7", "seed is 7 on rank 0 (HOST), 0 on rank 1"),  # whoever is alone with it is the odd one
     ],
 )
@@ -61,8 +58,9 @@ def test_a_rank_with_another_setting_is_named_with_the_setting(three, tmp_path, 
 
 
 def test_of_several_settings_the_first_is_named_and_the_others_are_counted(three, tmp_path):
-    line = refused(three({1: Start(["--seed=7", "--train.total_samples=80"])}), tmp_path)
-    assert "seed is 7 on rank 1" in line and ", and 1 more: " in line
+    others = ["--train.global_batch_size=12", "--optimizer.learning_rate=0.5", "--train.validation_tiles=3"]
+    line = refused(three({1: Start([*others, "--train.total_samples=80"])}), tmp_path)
+    assert "optimizer.learning_rate is 0.5 on rank 1" in line and ", and 3 more: " in line
 
 
 @pytest.mark.parametrize(
@@ -121,11 +119,6 @@ def other_shards(photographs: Path, folder: Path, **options: object) -> Path:
     given = BuildOptions(tile_size=64, **{"validation_fraction": 0.2, **options})
     build_shards([str(turned)], folder / "other", given, workers=1)
     return folder / "other"
-
-
-def test_equal_copies_are_trained_on(three, nodes, tmp_path):
-    ranks = three(on_nodes(nodes), "--data.shards=shards", "--train.total_samples=12")
-    assert ranks.wait() == [0, 0, 0], ranks.text("err")
 
 
 def test_a_node_with_shards_of_other_images_is_named(three, nodes, photographs, tmp_path):
@@ -230,10 +223,13 @@ def test_a_node_without_the_checkpoint_to_go_on_from_is_named(fleet, tiny, nodes
     assert sorted(path.name for path in runs[0].parent.iterdir()) == before
 
 
-def test_all_ranks_start_from_the_weights_that_rank_0_took(three, nodes, runs, tmp_path):
+def test_all_ranks_start_from_the_weights_that_rank_0_took_and_equal_copies_of_shards_are_trained_on(
+    three, nodes, runs, tmp_path
+):
     for last in runs[1:]:
         shutil.copytree(checkpoint.newest_first(last.parents[1])[1], last.with_name("samples-000000999"))
-    ranks = three(on_nodes(nodes), "--train.start_from=trained", "--train.total_samples=12")
+    arguments = ["--data.shards=shards", "--train.start_from=trained", "--train.total_samples=12"]
+    ranks = three(on_nodes(nodes), *arguments)
     assert ranks.wait() == [0, 0, 0], ranks.text("err")
 
 
@@ -280,7 +276,7 @@ def test_a_number_of_ranks_that_does_not_divide_the_batch_is_said_once(three, tm
 
 
 def test_a_run_that_is_going_on_is_refused_on_all_ranks(three, tmp_path):
-    first = three({}, "--train.total_samples=60000")
+    first = three({}, "--train.total_samples=60000", fault="is_held", at=12)
     first.wait_for(12)
     second = three({})
     assert second.wait() == [2, 2, 2], second.text("err")

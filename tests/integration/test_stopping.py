@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.forked_ranks import INTERRUPTED, TOTAL_SAMPLES, free_port
+from support.forked_ranks import INTERRUPTED, TOTAL_SAMPLES, Start, free_port
 from support.paths import ROOT
 from support.patience import HANG_SEC, SOON_SEC
 
@@ -50,37 +50,37 @@ print(int(stop_signals._received))
     assert int(done.stdout) == received
 
 
-@pytest.mark.parametrize(("number", "rank"), [(signal.SIGUSR1, 1), (signal.SIGHUP, 0)])
-def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_same_command_goes_on(
-    fleet, tiny, undisturbed, tmp_path, number, rank
-):
-    """With a flurry of further signals to all ranks until they have ended."""
-    arguments = [*tiny, *INTERRUPTED, "--run_dir", tmp_path]
-    first = fleet(2, arguments, fault="is_held", on=rank, at=104)
-    first.wait_for(104)
-    begin = time.monotonic()
-    first.signal(number, rank)
-    while any(process.is_alive() for process in first.ranks) and time.monotonic() < begin + SOON_SEC:
-        time.sleep(0.002)
-        for each in range(2):
-            first.signal(signal.SIGTERM, each)
-            first.signal(signal.SIGUSR1, each)
-    assert first.wait() == [EX_TEMPFAIL, EX_TEMPFAIL], first.text("err")
-    assert time.monotonic() - begin < SOON_SEC
+def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_same_command_goes_on(fleet, tiny, undisturbed, tmp_path):
+    """Twice in one run. With a flurry of further signals to all ranks until they have ended."""
+    arguments, seen, last = [*tiny, *INTERRUPTED, "--run_dir", tmp_path], 0, None
+    for number, rank, held_after_steps in ((signal.SIGUSR1, 1, 13), (signal.SIGHUP, 0, 7)):
+        held_at = seen + 8 * held_after_steps
+        ranks = fleet(2, arguments, fault="is_held", on=rank, at=held_at)
+        ranks.wait_for(held_at)
+        begin = time.monotonic()
+        ranks.signal(number, rank)
+        while any(process.is_alive() for process in ranks.ranks) and time.monotonic() < begin + SOON_SEC:
+            time.sleep(0.002)
+            for each in range(2):
+                ranks.signal(signal.SIGTERM, each)
+                ranks.signal(signal.SIGUSR1, each)
+        assert ranks.wait() == [EX_TEMPFAIL, EX_TEMPFAIL], ranks.text("err")
+        assert time.monotonic() - begin < SOON_SEC
+        assert (last is None or f"going on from {last}" in ranks.text()) and not ranks.errors()
+        assert ranks.steps(0)[0][0] == seen + 8  # nothing was lost
 
-    note = json.loads((tmp_path / "stopped").read_text())
-    last = checkpoint.newest_valid(tmp_path)
-    seen = first.steps(0)[-1][0]
-    assert first.steps(1)[-1][0] == seen < TOTAL_SAMPLES and last.name == f"samples-{seen:09d}"
-    assert note["samples_seen"] == seen and note["signal"] in ("SIGUSR1", "SIGTERM", "SIGHUP")
-    lines = [line for line in first.text().splitlines() if line.startswith("stopped")]
-    assert lines == [f"stopped at {seen:,} samples by {note['signal']}: the same command goes on"]
-    assert not first.errors() and "Traceback" not in first.text("err")
+        note = json.loads((tmp_path / "stopped").read_text())
+        last = checkpoint.newest_valid(tmp_path)
+        seen = ranks.steps(0)[-1][0]
+        assert ranks.steps(1)[-1][0] == seen < TOTAL_SAMPLES and last.name == f"samples-{seen:09d}"
+        assert note["samples_seen"] == seen and note["signal"] in ("SIGUSR1", "SIGTERM", "SIGHUP")
+        lines = [line for line in ranks.text().splitlines() if line.startswith("stopped")]
+        assert lines == [f"stopped at {seen:,} samples by {note['signal']}: the same command goes on"]
+        assert "Traceback" not in ranks.text("err")
 
-    second = fleet(2, arguments)
-    assert second.wait() == [0, 0], second.text("err")
-    assert f"going on from {last}" in second.text()
-    assert second.steps(0)[0][0] == seen + 8  # nothing was lost
+    ranks = fleet(2, arguments)
+    assert ranks.wait() == [0, 0], ranks.text("err")
+    assert f"going on from {last}" in ranks.text() and ranks.steps(0)[0][0] == seen + 8
     assert not (tmp_path / "stopped").exists()
     assert weights(tmp_path / "checkpoints" / undisturbed.name) == weights(undisturbed)
 
@@ -116,32 +116,40 @@ def test_a_signal_while_the_program_is_still_importing_stops_after_one_step(envi
     assert -0.45 < unsaid < 0.5 * (len(stopwatch) - len(parts)) + 0.45 and total < took
 
 
-def test_a_signal_to_the_launcher_stops_all_ranks_within_its_grace(environment, tiny, tmp_path):
+def launch() -> None:
+    """What `accelerate launch` does with the words of the command line, without seconds of imports before it."""
+    from accelerate.commands import launch as accelerate_launch
+
+    os.setsid()  # what it starts can be ended with it
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    accelerate_launch.main()
+
+
+def test_a_signal_to_the_launcher_stops_all_ranks_within_its_grace(fleet, tiny, tmp_path):
     """The launcher hides exit codes; the file that rank 0 leaves tells.
 
-    The launch file starts two ranks: for the settings that look right for two on a CPU accelerate starts one process,
-    without a word.
+    The launch file starts two ranks, each a program of its own: for the settings that look right for two on a CPU
+    accelerate starts one process, without a word.
     """
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "launch/accelerate/2cpu.yaml"]
-    variables = environment | {"PET_SIGNALS_TO_HANDLE": "SIGUSR1,SIGTERM"}
-    log = tmp_path / "metrics.jsonl"
-    with subprocess.Popen(
-        [*launcher, "--main_process_port", str(free_port()), "-m", "n2s_dist.train", *tiny, *LONG,
-         "--run_dir", str(tmp_path)],
-        cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            wait_until(lambda: process.poll() is not None or (log.exists() and bool(log.stat().st_size)), "metrics")
-            begin = time.monotonic()
-            process.send_signal(signal.SIGUSR1)
-            wait_until((tmp_path / "stopped").exists, "note")
-            assert time.monotonic() - begin < SOON_SEC
-            out, _ = process.communicate(timeout=HANG_SEC)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 1 and "by SIGUSR1: the same command goes on" in out
+    words = ["--config_file", "launch/accelerate/2cpu.yaml", "--main_process_port", free_port(), "-m", "n2s_dist.train"]
+    variables = {"PET_SIGNALS_TO_HANDLE": "SIGUSR1,SIGTERM"}
+    launcher = fleet(
+        1, [*words, *tiny, *LONG, "--run_dir", tmp_path], program=launch, apart={0: Start([], variables, ROOT)}
+    )
+    (process,), log = launcher.ranks, tmp_path / "metrics.jsonl"
+    try:
+        wait_until(lambda: not process.is_alive() or (log.exists() and bool(log.stat().st_size)), "metrics")
+        begin = time.monotonic()
+        launcher.signal(signal.SIGUSR1, 0)
+        wait_until((tmp_path / "stopped").exists, "note")
+        assert time.monotonic() - begin < SOON_SEC
+        assert launcher.wait() == [1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    out = launcher.text()
+    assert "by SIGUSR1: the same command goes on" in out
     assert "2 rank(s) on cpu, each 1 x 4 crops a step" in out and out.count("rank(s)") == 1
     note = json.loads((tmp_path / "stopped").read_text())
     assert checkpoint.newest_valid(tmp_path).name == f"samples-{note['samples_seen']:09d}"

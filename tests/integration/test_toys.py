@@ -33,7 +33,7 @@ from n2s_dist.training.command_line import read_config
 from n2s_dist.utils import plugins
 from n2s_dist.utils.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("cpu")
+pytestmark = pytest.mark.usefixtures("cpu", "no_layout")
 DNCNN = ["--network.name=dncnn", "--network.depth=3", "--network.features=8"]
 
 
@@ -338,7 +338,8 @@ def test_a_format(plug_in, photographs, quick, cli, load_tool, tmp_path):
     images.mkdir()
     for path in photographs.glob("*.png"):
         Image.open(path).save(images / f"{path.stem}.ppm")
-    assert cli(load_tool("build_shards").main, images, "--out", sources, "--tile-size=64").code == 0
+    arguments = [images, "--out", sources, "--tile-size=64", "--workers=2"]  # which know the format as well
+    assert cli(load_tool("build_shards").main, *arguments).code == 0
     from_png = tmp_path / "from_png"
     assert (
         cli(load_tool("build_shards").main, photographs, "--out", from_png, "--tile-size=64", "--workers=1").code == 0

@@ -89,6 +89,12 @@ def cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.fixture
+def no_layout(monkeypatch):
+    """Figures are drawn with their parts where matplotlib puts them: to find room for texts takes most of the time."""
+    monkeypatch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """Of programs that tests start: on the CPU, on one thread, and with nothing of a launcher or of wandb."""
