@@ -1,6 +1,7 @@
 """Options of the tests, and their fixtures, which support/fixtures.py has."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy, which reads it when it is imported
 
@@ -14,8 +15,12 @@ def pytest_addoption(parser):
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Half as many again as there are cores: a third of the time goes to waiting, for time-outs, servers and Slurm."""
-    return 3 * usable_cores() // 2
+    """Half as many again as there are cores: a third of the time goes to waiting, for time-outs, servers and Slurm.
+
+    Unit tests wait for nothing.
+    """
+    is_unit = all(Path(name.split("::")[0]).is_relative_to("tests/unit") for name in config.args)
+    return usable_cores() if is_unit else 3 * usable_cores() // 2
 
 
 def pytest_configure(config):
