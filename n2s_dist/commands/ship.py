@@ -180,6 +180,13 @@ def limits(loaded: checkpoint.Loaded, harm: list[str]) -> str:
     )
 
 
+def noisy_versions(loaded: checkpoint.Loaded) -> str:
+    """How many noisy versions of an image training saw, in words. Runs that followed each other may have their own."""
+    if loaded.config.data.resample_noise:
+        return "with new noise every time"
+    return "one noisy version of each" + (" in each of its runs" if loaded.config.train.start_from else "")
+
+
 def ship(
     run_dir: Path,
     name: str,
@@ -217,7 +224,7 @@ def ship(
         name=name,
         noise=format_training_noise(loaded.config.aim).replace(",", ", "),
         coordinates=loaded.config.ardae.coordinates,
-        version="with new noise every time" if loaded.config.data.resample_noise else "one noisy version of each",
+        version=noisy_versions(loaded),
         color=KINDS[loaded.channels],
         network=describe_network(loaded),
         parameters=sum(tensor.numel() for tensor in weights.values()),

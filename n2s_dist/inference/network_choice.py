@@ -38,8 +38,8 @@ class ShippedDenoiser:
     images of a call, or else for noise that looks alike in stable coordinates. Withdrawn networks
     (models/pretrained.py) come last: they are taken for noise that no other serves, such as correlated noise, and for
     curves. Noise that is not named is estimated by the network of the most families, withdrawn ones left aside, and
-    checked by one that is told maps; an unknown level of a family by the network of the fewest. Samples take one that
-    was trained for all of some ranges of levels.
+    checked by one that knows correlated noise; an unknown level of a family by the network of the fewest. Samples take
+    one that was trained for all of some ranges of levels.
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
@@ -123,11 +123,11 @@ class ShippedDenoiser:
     def _of_instruments(self, images: arrays.ImageBatch, plain: list[NoiseModel], asked: Denoiser) -> list[NoiseModel]:
         """Each image's noise, of formulas or as instruments make it.
 
-        plain: what is likeliest of the formulas that `asked` knows. A network that is told maps says where it does not
-        fit. At an end of its range it does not hold.
+        plain: what is likeliest of the formulas that `asked` knows. A network that knows correlated noise, and is told
+        maps, says where it does not fit. At an end of its range it does not hold.
         """
         able = (each.loaded.model for each in self._whole(self._networks(images.channels)))
-        finder = next((model for model in able if model.condition_kind == "map"), None)
+        finder = next((model for model in able if model.condition_kind == "map" and model.noise.is_correlated), None)
         if finder is None:
             return plain
         return [
@@ -152,15 +152,19 @@ class ShippedDenoiser:
         return next(chain(trained, alike), whole[-1])
 
     def _networks(self, channels: int, with_withdrawn: bool = True) -> list[Denoiser]:
-        """For gray (1) or color (3) images, the narrowest first, withdrawn ones last. UserError where none is there."""
+        """For gray (1) or color (3) images, the narrowest first. UserError where none is there.
+
+        Withdrawn ones come last, the widest first: they serve where others know too little.
+        """
         able = [each for each in self.candidates if each.denoiser.channels == channels]
         found = [each for each in able if with_withdrawn or not each.is_withdrawn] or able
         if not found:
             raise UserError(
                 f"no network for {KINDS[channels]} images comes with this installation: give one you trained"
             )
-        found = sorted(found, key=lambda each: (each.is_withdrawn, each.denoiser.loaded.specificity))
-        return [each.denoiser for each in found]
+        found = sorted(found, key=lambda each: each.denoiser.loaded.specificity)
+        offered = [each for each in found if not each.is_withdrawn]
+        return [each.denoiser for each in [*offered, *(each for each in reversed(found) if each.is_withdrawn)]]
 
 
 def _knows_alike(network: Denoiser, noise: NoiseModel) -> bool:

@@ -42,7 +42,7 @@ TO_HOST = {
 LIMITS = {
     "n2score_paper": 145, "adamw, poisson": 230, "adam, gamma": 230, "wide": 325,
     **dict.fromkeys(("demo", "gaussian", "gaussian25_symmetric"), 360), "gaussian_gray": 690, "gaussian25_gray": 690,
-    "accumulation": 920, "instrument": 620, "instrument_gray": 620,
+    "accumulation": 920, **dict.fromkeys(("instrument", "instrument_gray", "white_gray"), 620),
 }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def report(photographs, tmp_path_factory, environment, pytestconfig) -> dict[str
     folder = tmp_path_factory.mktemp("rehearsal")
     noises = dict.fromkeys(("gaussian", "gaussian_gray"), "gaussian:5-55")
     noises |= dict.fromkeys(("universal", "universal_gray"), "gaussian:5-55,poisson:0.005-0.1,gamma:20-200")
-    for kind in ("instrument", "instrument_gray"):
+    for kind in ("instrument", "instrument_gray", "white_gray"):
         noises[kind] = yaml.safe_load((ROOT / f"configs/{kind}.yaml").read_text())["noise"]
     for kind, noise in {"clean": None, **noises}.items():
         options = BuildOptions(tile_size=96, gray="gray" in kind, validation_fraction=0.2, noise=noise)

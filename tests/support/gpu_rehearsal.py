@@ -257,7 +257,8 @@ def _shards_for(config: Path, folder: Path) -> Path:
     """Of the noise and the channels that a configuration is for."""
     noise = yaml.safe_load(config.read_text())["noise"]
     kind = "clean" if "," not in noise and "-" not in noise else "universal" if "," in noise else "gaussian"
-    kind = "instrument" if "+blur" in noise else kind
+    if "poisson-gaussian" in noise:
+        kind = "instrument" if "+blur" in noise else "white"
     return folder / (kind + ("_gray" if "gray" in config.stem else ""))
 
 
@@ -306,9 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help="all, if none is named")
     parser.add_argument("--library", type=Path, required=True, help="folder where the fake device is kept")
-    parser.add_argument(
-        "--shards", type=Path, required=True, help="folder with clean, gaussian, universal, instrument and their _gray"
-    )
+    parser.add_argument("--shards", type=Path, required=True, help="folder with all that _shards_for names")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     os.environ["WANDB_MODE"] = "disabled"
