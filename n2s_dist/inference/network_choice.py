@@ -162,9 +162,10 @@ class ShippedDenoiser:
             raise UserError(
                 f"no network for {KINDS[channels]} images comes with this installation: give one you trained"
             )
-        found = sorted(found, key=lambda each: each.denoiser.loaded.specificity)
-        offered = [each for each in found if not each.is_withdrawn]
-        return [each.denoiser for each in [*offered, *(each for each in reversed(found) if each.is_withdrawn)]]
+        narrowest = sorted(found, key=lambda each: each.denoiser.loaded.specificity)
+        offered = [each.denoiser for each in narrowest if not each.is_withdrawn]
+        withdrawn = [each.denoiser for each in narrowest if each.is_withdrawn]
+        return [*offered, *reversed(withdrawn)]
 
 
 def _knows_alike(network: Denoiser, noise: NoiseModel) -> bool:

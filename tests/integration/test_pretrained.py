@@ -167,7 +167,8 @@ def test_the_budget_is_that_of_all_runs_that_followed_each_other(ship, folder, t
     for stage, samples, hardware in zip(stages, (160, 80, 80, 40), places, strict=True):
         assert stage.startswith(f"{samples} crops of 32x32 in batches of 8 at learning rate 0.003")
         assert stage.endswith(f" hours on {hardware}")
-    assert f"- Budget: {'; then '.join(stages)}." in (folder / "tiny-color.md").read_text()
+    card = (folder / "tiny-color.md").read_text()
+    assert f"- Budget: {'; then '.join(stages)}." in card and "one noisy version of each in each of its runs;" in card
     assert str(tmp_path) not in (folder / "tiny-color.json").read_text()
 
 

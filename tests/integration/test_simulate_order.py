@@ -1,17 +1,15 @@
 """The simulation: its figures are those of a slow count, and it notices an order that is broken."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pytest
 from support.paths import ROOT
+from support.scripts import import_script
 
 from n2s_dist.loading import windowed_order
 
-_SPEC = importlib.util.spec_from_file_location("simulate_order", ROOT / "tools/simulate_order.py")
-simulate_order = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(simulate_order)
+simulate_order = import_script(ROOT / "tools/simulate_order.py")
 
 SMALL = ["--samples", 5_003, "--shards", 100, "--global-batch", 64, "--lanes", 16, "--ranks", 1, 4, 64]
 

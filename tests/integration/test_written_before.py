@@ -5,7 +5,6 @@ libraries: what was recorded is met to the last bit where these are those of the
 """
 
 import hashlib
-import importlib.util
 import json
 import math
 import re
@@ -19,6 +18,7 @@ import pytest
 import safetensors.numpy
 import torch
 from PIL import Image
+from support.scripts import import_script
 
 from n2s_dist import evaluate, report, train
 from n2s_dist.distributed.stop_signals import StopCoordinator, StopStatus
@@ -41,14 +41,7 @@ def frozen(pytestconfig) -> Path:
 def script(frozen) -> Callable[[str], ModuleType]:
     """A script beside the files, imported."""
 
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, frozen / f"{name}.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    return lambda name: import_script(frozen / f"{name}.py")
 
 
 @pytest.fixture(scope="session")

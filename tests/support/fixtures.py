@@ -36,6 +36,7 @@ from support.helps import ask_all
 from support.inline_pool import one_worker_inline
 from support.paths import ROOT, TOYS
 from support.patience import HANG_SEC
+from support.scripts import import_script
 
 # Top left corners of pieces with something to see in them.
 CORNERS = {
@@ -233,11 +234,7 @@ def load_tool() -> Callable[[str], ModuleType]:
         command = f"n2s_dist.commands.{named.get(name, name)}"
         if importlib.util.find_spec(command):
             return importlib.import_module(command)
-        spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return import_script(ROOT / f"tools/{name}.py")
 
     return load
 
