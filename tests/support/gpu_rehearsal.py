@@ -56,7 +56,7 @@ VARIANTS: dict[str, list[str]] = {
     "adam, gamma": [*_GAUSSIAN25, *_BF16, "--optimizer.name=adam", "--noise=gamma:100"],
     "wide": [*_GAUSSIAN25, *_BF16, "--network.widths=[128,256,512]"],
 }  # fmt: skip
-PRETRAINED = ("universal-color", "gaussian-color")
+PRETRAINED = ("gaussian-color",)
 
 
 # --- faults that must be found ----------------------------------------------------------------------
@@ -174,7 +174,7 @@ def _observed(report: dict[str, dict], part: str, number: float = 0.0) -> Iterat
     report[part] = vars(observer.seen)
 
 
-def train(arguments: list[str], shards: Path, step_alone: bool = False) -> dict[str, dict]:
+def train(arguments: list[str], shards: Path, step_alone: bool) -> dict[str, dict]:
     """What is seen in a step and, unless it is wanted alone, in all that may be due after it: a report a part."""
     for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()
@@ -262,16 +262,18 @@ def _shards_for(config: Path, folder: Path) -> Path:
     return folder / (kind + ("_gray" if "gray" in config.stem else ""))
 
 
-def cases(shards: Path) -> dict[str, Callable[[], dict[str, dict]]]:
-    """By name: what reports on it."""
+def cases(shards: Path, step_alone: list[str]) -> dict[str, Callable[[], dict[str, dict]]]:
+    """By name: what reports on it. step_alone: cases of training that end after a step."""
     found: dict[str, Callable[[], dict[str, dict]]] = {}
     for config in sorted(CONFIGS.glob("*.yaml")):
         given = [f"--config={config}", "--train.start_from="]
         precision = [] if yaml.safe_load(config.read_text())["train"]["mixed_precision"] == "no" else _BF16
-        found[config.stem] = partial(train, [*given, *precision], _shards_for(config, shards))
+        found[config.stem] = partial(
+            train, [*given, *precision], _shards_for(config, shards), config.stem in step_alone
+        )
     for name, arguments in VARIANTS.items():
         kind = "gaussian" if "gaussian.yaml" in arguments[0] else "clean"
-        found[name] = partial(train, arguments, shards / kind)
+        found[name] = partial(train, arguments, shards / kind, name in step_alone)
     for name in PRETRAINED:
         found[f"inference by {name}"] = partial(infer, name)
 
@@ -309,12 +311,13 @@ def main() -> None:
     parser.add_argument("--library", type=Path, required=True, help="folder where the fake device is kept")
     parser.add_argument("--shards", type=Path, required=True, help="folder with all that _shards_for names")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--step-alone", nargs="*", default=[], metavar="CASE", help="cases that end after a step")
     args = parser.parse_args()
     os.environ["WANDB_MODE"] = "disabled"
     torch.set_num_threads(1)
     load_library(build_library(args.library))
     report = {}
-    for name, rehearse in cases(args.shards).items():
+    for name, rehearse in cases(args.shards, args.step_alone).items():
         if args.cases and name not in args.cases:
             continue
         try:
