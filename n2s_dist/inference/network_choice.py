@@ -37,9 +37,9 @@ class ShippedDenoiser:
     That is the network of the fewest families and the narrowest range of levels that was trained for the noise of all
     images of a call, or else for noise that looks alike in stable coordinates. Withdrawn networks
     (models/pretrained.py) come last: they are taken for noise that no other serves, such as correlated noise, and for
-    curves. Noise that is not named is estimated by the network of the most families, withdrawn ones left aside, and
-    checked by one that knows correlated noise; an unknown level of a family by the network of the fewest. Samples take
-    one that was trained for all of some ranges of levels.
+    curves. Noise that is not named is estimated by the network of the most families among those that are told families,
+    and checked by one that knows correlated noise; an unknown level of a family by the network of the fewest. Samples
+    take one that was trained for all of some ranges of levels.
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
@@ -141,7 +141,9 @@ class ShippedDenoiser:
     def _asked(self, channels: int, noise: str | NoiseModel | None) -> Denoiser:
         """The network that estimates noise, of a family if that is named, or that reads a noise's text."""
         named = parse_noise(noise) if isinstance(noise, str) and ":" in noise else noise
-        family = named.family if isinstance(named, NoiseModel) else named or ""
+        if named in (None, UNKNOWN):
+            return self._formulas_reader(channels)
+        family = named.family if isinstance(named, NoiseModel) else named
         if isinstance(named, NoiseModel):
             whole = self._whole(self._networks(channels))
             whole = [each for each in whole if each.serves(named)] or whole
@@ -150,6 +152,20 @@ class ShippedDenoiser:
         trained = (each for each in whole if family in each.loaded.model.noise.families)
         alike = (each for each in whole if family in each.loaded.model.families)
         return next(chain(trained, alike), whole[-1])
+
+    def _formulas_reader(self, channels: int) -> Denoiser:
+        """The network that tells formulas of noise apart: of the most families that are told to it as families.
+
+        A withdrawn one does as well, since it denoises nothing here. Networks that are told maps have another estimate,
+        which serves where there is no such network.
+        """
+        told_families = [
+            each for each in self._whole(self._networks(channels)) if each.loaded.model.condition_kind == "families"
+        ]
+        return max(
+            told_families or self._whole(self._networks(channels, with_withdrawn=False)),
+            key=lambda each: each.loaded.specificity,
+        )
 
     def _networks(self, channels: int, with_withdrawn: bool = True) -> list[Denoiser]:
         """For gray (1) or color (3) images, the narrowest first. UserError where none is there.

@@ -375,6 +375,27 @@ def test_a_withdrawn_network_is_taken_for_noise_that_no_other_was_trained_for(co
         assert load_denoiser()(color, noise)[1].network is shelf[name].loaded
 
 
+def test_who_tells_formulas_apart_may_be_withdrawn(color, monkeypatch):
+    """Of the networks that are told families the one of the most; another denoises."""
+    maps = [
+        "--noise=gaussian:1-75,poisson:0.001-0.2,gamma:10-400,poisson-gaussian:0.01-0.1:1-25",
+        "--network.condition=map",
+    ]
+    shelf = {"families": denoiser(3, RANGES), "one": denoiser(3, "--noise=gaussian:5-55"), "maps": denoiser(3, *maps)}
+    ship_these(monkeypatch, shelf, ["maps", "one"])
+    asked = []
+
+    def estimate_noise(model, image, family=None, missing=None):
+        asked.append(next(name for name, each in shelf.items() if each.loaded.model is model))
+        return Poisson(0.05)
+
+    monkeypatch.setattr("n2s_dist.inference.denoiser.estimate_noise", estimate_noise)
+    denoise = load_denoiser()
+    assert denoise(color)[1].network is shelf["maps"].loaded
+    assert denoise(color, "poisson")[1].network is shelf["maps"].loaded
+    assert asked == ["families", "maps"]
+
+
 def test_noise_that_formulas_do_not_fit_is_estimated_by_a_network_told_maps(color, monkeypatch):
     shelf = {
         "maps": denoiser(3, "--noise=gaussian:1-75,gaussian:5-55+blur:0-1.5", "--network.condition=map"),
