@@ -78,8 +78,12 @@ def _no_wandb(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    """What a run of this test leaves set would change rounding and times in the next."""
+def _one_thread(monkeypatch):
+    """Runs that are told no number take one: threads that wait for each other take most of a busy machine.
+
+    What a run of this test leaves set would change rounding and times in the next.
+    """
+    monkeypatch.setattr("n2s_dist.distributed.ranks.usable_cores", lambda: 1)
     yield
     torch.set_num_threads(1)
 
