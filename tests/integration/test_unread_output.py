@@ -10,8 +10,6 @@ import tifffile
 from PIL import Image
 from support.patience import HANG_SEC
 
-from n2s_dist.cli import COMMANDS
-
 PROGRAM = """
 import json, sys
 from n2s_dist.cli import main
@@ -55,7 +53,7 @@ def test_help_and_work_that_nobody_hears_of(environment, tmp_path, tiny, photogr
     benchmark.mkdir()
     Image.open(photographs / "coffee.png").crop((0, 0, 64, 48)).save(benchmark / "coffee.png")
     run_dir, results = tmp_path / "run", tmp_path / "evaluation"
-    helps: list[list[object]] = [*([command, "--help"] for command in COMMANDS), ["--help"], ["--version"]]
+    helps: list[list[object]] = [["train", "--help"], ["fetch", "--help"], ["--help"], ["--version"]]
     work: list[list[object]] = [
         ["build-shards", photographs, "--out=shards", "--tile-size=64", "--workers=1", "--validation-fraction=0.2"],
         ["verify-shards", "shards", "--workers=1"],

@@ -3,8 +3,10 @@
 Everything runs on the CPU with one thread, where a repeated run is equal to the last bit.
 """
 
+import fcntl
 import importlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -132,9 +134,36 @@ def run_module(environment) -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
-def helps(environment) -> dict[str, str]:
+def once(tmp_path_factory) -> Callable[..., Path]:
+    """once(NAME, make): a folder that one of the processes which run tests fills, make(folder), for all of them.
+
+    No test may change it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def filled(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def helps(environment, once) -> dict[str, str]:
     """What n2s COMMAND --help prints for each command: all in one process, since imports take seconds."""
-    return ask_all(sys.executable, ROOT, environment)
+
+    def ask(folder: Path) -> None:
+        (folder / "helps.json").write_text(json.dumps(ask_all(sys.executable, ROOT, environment)))
+
+    return json.loads((once("helps", ask) / "helps.json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -181,12 +210,14 @@ def run_training(fleet) -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(fleet, tiny, tmp_path_factory) -> Path:
+def undisturbed(fleet, tiny, once) -> Path:
     """The last checkpoint of a run of INTERRUPTED on two ranks that nothing happened to."""
-    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    ranks = fleet(2, [*tiny, *INTERRUPTED, "--run_dir", run_dir])
-    assert ranks.wait() == [0, 0], ranks.text("err")
-    return run_dir / "checkpoints" / f"samples-{TOTAL_SAMPLES:09d}"
+
+    def train(folder: Path) -> None:
+        ranks = fleet(2, [*tiny, *INTERRUPTED, "--run_dir", folder / "run"])
+        assert ranks.wait() == [0, 0], ranks.text("err")
+
+    return once("undisturbed", train) / "run/checkpoints" / f"samples-{TOTAL_SAMPLES:09d}"
 
 
 @pytest.fixture
@@ -260,21 +291,23 @@ def random_images(tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def photographs(tmp_path_factory) -> Path:
+def photographs(once) -> Path:
     """A folder of five small color photographs, PNG, 160 x 192."""
-    folder = tmp_path_factory.mktemp("photographs")
-    for name, (top, left) in CORNERS.items():
-        image = getattr(skimage.data, name)()[top : top + HEIGHT, left : left + WIDTH]
-        Image.fromarray(image).save(folder / f"{name}.png")
-    return folder
+
+    def write(folder: Path) -> None:
+        for name, (top, left) in CORNERS.items():
+            image = getattr(skimage.data, name)()[top : top + HEIGHT, left : left + WIDTH]
+            Image.fromarray(image).save(folder / f"{name}.png")
+
+    return once("photographs", write)
 
 
 @pytest.fixture(scope="session")
-def shards(photographs, tmp_path_factory) -> Path:
+def shards(photographs, once) -> Path:
     """Shards of the photographs, tiles of 64 x 64; one photograph is held out for validation."""
-    folder = tmp_path_factory.mktemp("shards") / "photographs"
-    build_shards([str(photographs)], folder, BuildOptions(tile_size=64, validation_fraction=0.2), workers=1)
-    return folder
+    options = BuildOptions(tile_size=64, validation_fraction=0.2)
+    made = once("shards", lambda folder: build_shards([str(photographs)], folder / "photographs", options, workers=1))
+    return made / "photographs"
 
 
 @pytest.fixture(scope="session")
@@ -302,18 +335,20 @@ def tiny(shards) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def trained(run_training, tiny, tmp_path_factory) -> Path:
+def trained(run_training, tiny, once) -> Path:
     """The run directory of a finished tiny run on Gaussian noise, trained by the program itself."""
-    run_dir = tmp_path_factory.mktemp("runs") / "trained"
-    done = run_training(*tiny, "--run_dir", run_dir)
-    assert done.code == 0, done.err
-    return run_dir
+
+    def train(folder: Path) -> None:
+        done = run_training(*tiny, "--run_dir", folder / "trained")
+        assert done.code == 0, done.err
+
+    return once("runs", train) / "trained"
 
 
 @pytest.fixture(scope="session")
-def evaluated(trained, photographs, tmp_path_factory) -> Path:
+def evaluated(trained, photographs, once) -> Path:
     """evaluate_run of the trained run."""
-    return evaluate_run(trained, photographs, tmp_path_factory)
+    return once("evaluated", lambda folder: evaluate_run(trained, photographs, folder)) / "evaluation"
 
 
 @pytest.fixture

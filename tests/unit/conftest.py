@@ -20,12 +20,16 @@ def trained(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def evaluated(trained, photographs, tmp_path_factory) -> Path:
+def evaluated(trained, photographs, once) -> Path:
     """evaluate_run of this run, not of the one that other tests train, on two photographs."""
-    two = tmp_path_factory.mktemp("photographs")
-    for name in ("coffee.png", "rocket.png"):
-        shutil.copy(photographs / name, two)
-    return evaluate_run(trained, two, tmp_path_factory)
+
+    def evaluate(folder: Path) -> None:
+        (folder / "photographs").mkdir()
+        for name in ("coffee.png", "rocket.png"):
+            shutil.copy(photographs / name, folder / "photographs")
+        evaluate_run(trained, folder / "photographs", folder)
+
+    return once("evaluated-unit", evaluate) / "evaluation"
 
 
 @pytest.fixture(scope="session")
