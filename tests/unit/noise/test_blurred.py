@@ -72,8 +72,8 @@ def test_over_many_pixels_it_is_as_strong_as_said(width):
     """A mean of white noise over k x k pixels has the deviation over k."""
     side = 32
     field = blurred(Gaussian(0.1), width) if width else Gaussian(0.1)
-    noise = field.corrupt(np.full((64 * side, 64 * side, 1), 0.5), np.random.default_rng(0))[..., 0] - 0.5
-    means = noise.reshape(64, side, 64, side).mean(axis=(1, 3))
+    noise = field.corrupt(np.full((40 * side, 40 * side, 1), 0.5), np.random.default_rng(0))[..., 0] - 0.5
+    means = noise.reshape(40, side, 40, side).mean(axis=(1, 3))
     edge = 1 - autocorrelation_reach(width) / side  # what is blurred over a square's border is lost to it
     assert means.std() * side / 0.1 == pytest.approx(coarse_strength(width) * edge, rel=0.06)
 
@@ -210,11 +210,11 @@ def test_a_filter_trained_with_coloured_perturbations_denoises(colored, low, hig
     """On noise alone, of images that are black: the least loss removes it, or with white u makes it worse."""
     noise = blurred(Gaussian(0.1), 0.8)
     model = ScoreModel(Filter(), NoiseDistribution.of(noise), "stable")
-    clean = np.zeros((64, 32, 32, 1))
+    clean = np.zeros((32, 24, 24, 1))
     y = torch.from_numpy(noise.corrupt(clean, np.random.default_rng(0))).float().permute(0, 3, 1, 2)
-    kernels = Kernels(np.full(64, 0.8), radius(0.8)) if colored else None
-    u = perturbations(0, np.arange(64), y.shape, CPU, kernels)
-    sigma_a = torch.full((64, 1, 1, 1), 0.2)
+    kernels = Kernels(np.full(32, 0.8), radius(0.8)) if colored else None
+    u = perturbations(0, np.arange(32), y.shape, CPU, kernels)
+    sigma_a = torch.full((32, 1, 1, 1), 0.2)
     w, condition = model.given(y, noise)
     train_to_the_least(model, w, u, sigma_a, condition, max_iter=60)
     with torch.no_grad():

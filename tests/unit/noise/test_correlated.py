@@ -204,19 +204,17 @@ def smooth_images(shape: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("field", "shape"),
     [
-        (Field(rows=0.5), (1, 6, 6)),
-        (Field(columns=0.3), (1, 6, 6)),
-        (Field((0.2, 1.0)), (1, 6, 6)),
-        (Field(channels=(-0.4, -0.4, -0.4)), (3, 4, 3)),
-        (Field((0.6,), rows=0.3, channels=(-0.4, -0.4, -0.4)), (3, 4, 3)),
+        (Field(columns=0.5), (1, 5, 5)),
+        (Field((0.2, 1.0)), (1, 5, 5)),
+        (Field((0.6,), rows=0.3, channels=(-0.4, -0.4, -0.4)), (3, 3, 3)),
     ],
-    ids=["rows", "columns", "two widths", "channels", "all"],
+    ids=["columns", "two widths", "all"],
 )
 def test_a_linear_network_learns_the_wiener_filter(field, shape):
     """At sigma_a = 1 the noise is sqrt(2) times as strong, so what is learned is the filter for images so much fainter.
 
     The noise and the perturbations are the program's own; the least error is of the closed form
-    tr(S - S (S + C)^-1 S). White perturbations learn another filter. 9,000 images of 36 values learn it to within
+    tr(S - S (S + C)^-1 S). White perturbations learn another filter. 6,000 images of 25 values learn it to within
     two or three hundredths; white perturbations are off by a third or more, which fewer show.
     """
     size, sigma = int(np.prod(shape)), 0.1
@@ -242,9 +240,9 @@ def test_a_linear_network_learns_the_wiener_filter(field, shape):
 
     faint = prior / 2
     least = float(np.trace(faint - faint @ np.linalg.solve(faint + covariance(field, shape), faint)) / size)
-    own = NoiseDistribution.of(noise).kernels(np.zeros(9000, np.uint64), 0)
-    assert error_with(own, 9000) == pytest.approx(least, rel=0.04)
-    assert error_with(None, 3000) > 1.2 * least
+    own = NoiseDistribution.of(noise).kernels(np.zeros(6000, np.uint64), 0)
+    assert error_with(own, 6000) == pytest.approx(least, rel=0.04)
+    assert error_with(None, 2000) > 1.2 * least
 
 
 def test_blurred_is_a_field_of_one_width():

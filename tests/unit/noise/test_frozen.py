@@ -77,20 +77,20 @@ def largest_error(tables: tuple[np.ndarray, np.ndarray], law, x: np.ndarray) -> 
 
 
 def test_normal_draws_have_the_normal_distribution():
-    x = np.concatenate([np.linspace(-6.2, 6.2, 63), [-1e-4, -1e-9, 1e-9, 1e-4]])  # zero is among them
+    x = np.concatenate([np.linspace(-6.2, 6.2, 31), [-1e-4, -1e-9, 1e-9, 1e-4]])  # zero is among them
     assert largest_error(normal_tables(1.0), stats.norm(), x) < 1e-6
 
 
-@pytest.mark.parametrize("k", [10.0, 100.0, 10_000.0])
+@pytest.mark.parametrize("k", [10.0, 10_000.0])
 def test_gamma_draws_have_the_gamma_distribution(k):
     law = stats.gamma(k, scale=1 / k)
-    x = np.concatenate([law.ppf(np.linspace(0, 1, 40)[1:-1]), law.ppf([1e-9, 1e-6, 1e-4]), law.isf([1e-9, 1e-6, 1e-4])])
+    x = np.concatenate([law.ppf(np.linspace(0, 1, 22)[1:-1]), law.ppf([1e-9, 1e-6, 1e-4]), law.isf([1e-9, 1e-6, 1e-4])])
     assert largest_error(gamma_tables(k), law, x) < 1e-6
 
 
 def test_a_wrong_law_would_be_told():
     """Else the two tests above would prove nothing: a table of the neighbouring level is off by far more."""
-    x = np.linspace(-3, 3, 13)
+    x = np.linspace(-3, 3, 7)
     assert largest_error(normal_tables(1.0001), stats.norm(), x) > 1e-5
     law = stats.gamma(100, scale=1 / 100)
     assert largest_error(gamma_tables(100.01), law, law.ppf([0.1, 0.3, 0.7])) > 1e-5
@@ -116,7 +116,7 @@ def test_draws_have_the_right_moments_and_reach(tables_of, level, mean, deviatio
     assert first.min() + second.min() < mean + lowest * deviation
 
 
-@pytest.mark.parametrize("zeta", [0.0025, 0.01, 0.05, 1.0])
+@pytest.mark.parametrize("zeta", [0.0025, 0.05, 1.0])
 def test_poisson_tables_hold_the_exact_probabilities(zeta):
     """For every 8-bit value, over all words: those below a slot's threshold yield its own count."""
     tables = poisson_tables(zeta)
@@ -138,7 +138,7 @@ def test_gaussian_noise_against_scipy(sigma, value):
     assert stats.kstest(corrupted(Gaussian(sigma), value), stats.norm(value / 255, sigma).cdf).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("k, value", [(10.0, 200), (50.0, 128), (100.0, 1), (10_000.0, 255)])
+@pytest.mark.parametrize("k, value", [(10.0, 200), (100.0, 1), (10_000.0, 255)])
 def test_gamma_noise_against_scipy(k, value):
     assert stats.kstest(corrupted(Gamma(k), value), stats.gamma(k, scale=value / (255 * k)).cdf).pvalue > 1e-4
 
@@ -265,7 +265,7 @@ def test_bits_have_no_rectangles():
     count = (384 * 383 / 2) ** 2
     for faint in (16, 1, 0):
         assert abs(deviations.pop(faint)) / np.sqrt(count) < 2e-4
-    for _ in range(32):
+    for _ in range(16):
         deviations.append(rectangles(np.prod(planes[rng.random(31) < 0.5], axis=0)))
     assert np.abs(deviations).max() < 5
     assert stats.chi2.sf(np.square(deviations).sum(), len(deviations)) > 1e-4
@@ -273,9 +273,9 @@ def test_bits_have_no_rectangles():
 
 def test_noise_has_no_rectangles():
     """Each family, as it is, squared, and its sign; shuffled tables make nothing of any trace in the bits."""
-    clean, deviations = np.full((1, 768, 768), 100, np.uint8), []
+    clean, deviations = np.full((1, 512, 512), 100, np.uint8), []
     for model in (Gaussian(0.1), Gamma(50.0), Poisson(0.01), PoissonGaussian(0.01, 0.05)):
-        noise = model.draw(clean, pixel_bits(channels=1, side=768), MATH)[0]
+        noise = model.draw(clean, pixel_bits(channels=1, side=512), MATH)[0]
         noise = (noise - noise.mean(dtype=np.float64)) / noise.std()
         square = noise**2 - (noise**2).mean(dtype=np.float64)
         sign = np.sign(noise - np.median(noise) - 1e-6)

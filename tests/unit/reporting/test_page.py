@@ -81,6 +81,7 @@ def written(results_dir, run_dir, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         arguments = [f"--results={results_dir}", f"--run_dir={run_dir}", f"--out={out}"]
         patch.setattr(sys, "argv", ["program", *arguments])
+        patch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda *_: None)  # as no_layout does
         report.main()
     return out, printed.getvalue()
 

@@ -1,4 +1,4 @@
-"""Two thousand damaged tars, indexes and manifests: clear words, no crash, no hang, little memory, nothing outside."""
+"""Many damaged tars, indexes and manifests: clear words, no crash, no hang, little memory, nothing outside."""
 
 import json
 import random
@@ -22,7 +22,7 @@ from n2s_dist.utils import tar_members
 from n2s_dist.utils.errors import UserError
 
 NAME = "train-000000"
-MUTANTS = 400  # ten times as many with --thorough
+MUTANTS = 160  # 25 times as many with --thorough
 HUGE = (2**33 - 1, 8_000_000_000, 2**62, 2**31)
 
 
@@ -229,7 +229,7 @@ def opened_paths():
 
 
 def test_mutants_are_refused_or_harmless(whole, tmp_path, opened_paths, monkeypatch, pytestconfig):
-    count = MUTANTS * (10 if pytestconfig.getoption("thorough") else 1)
+    count = MUTANTS * (25 if pytestconfig.getoption("thorough") else 1)
     monkeypatch.setattr(verify, "tqdm", lambda items, *_, **__: items)
     folder = tmp_path / "mutant"
     shutil.copytree(whole, folder)
