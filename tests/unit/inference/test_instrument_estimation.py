@@ -45,7 +45,6 @@ def noisy_blocks(text: str, channels: int = 1, seed: int = 1, side: int = 192) -
     ("text", "strength"),
     [
         ("gaussian:25", 0.9),
-        ("gaussian:25+blur:0.7", 0.9),
         ("gaussian:15+blur:1.2", 0.9),
         *(("poisson-gaussian:0.02:8", strength) for strength in (0.9, 1.0)),
         ("gamma:60", 0.9),
@@ -72,7 +71,7 @@ def test_channels_have_curves_of_their_own():
 
 
 def test_several_images_of_one_instrument_have_one_noise():
-    pieces = [_pieces(noisy_blocks("poisson-gaussian:0.02:8", seed=seed, side=192)) for seed in (1, 2, 3)]
+    pieces = [_pieces(noisy_blocks("poisson-gaussian:0.02:8", seed=seed, side=192)) for seed in (1, 2)]
     found = noise_of_all(Blocks(), [find_level_function(Blocks(), each) for each in pieces])
     assert found.family == "poisson-gaussian"
     x = np.linspace(0.1, 0.9, 9)

@@ -1,13 +1,11 @@
 """Noise estimated from noisy images alone: held to images whose score is known in closed form."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from scipy.stats import norm
 from torch import Tensor
 
@@ -20,10 +18,9 @@ from n2s_dist.noise.base import NoiseModel
 from n2s_dist.noise.gamma import Gamma
 from n2s_dist.noise.gaussian import Gaussian
 from n2s_dist.noise.poisson import Poisson
-from n2s_dist.noise.specification import format_noise, parse_noise, parse_training_noise
+from n2s_dist.noise.specification import format_noise, parse_training_noise
 from n2s_dist.training.command_line import read_config
 from n2s_dist.utils.errors import UserError
-from n2s_dist.utils.hashing import frozen_rng, name_key
 
 TEXT = "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"
 NOISES = [Gaussian(15 / 255), Gaussian(50 / 255), Poisson(0.01), Poisson(0.05), Gamma(100.0), Gamma(50.0)]
@@ -185,36 +182,6 @@ def test_the_scan_finds_the_gaussian_level_of_flat_blocks():
     """Its 50 levels are 1.02 apart, in 8-bit steps; with the true score, variation is least at the true one."""
     found = total_variation.scan_total_variation(Blocks(), noisy_blocks(Gaussian(25 / 255)), "gaussian")
     assert abs(found.level * 255 - 25) < 1.1
-
-
-def test_the_program_measures_errors_and_families(cli, load_tool, trained, photographs, tmp_path):
-    tool, out = load_tool("measure_levels"), tmp_path / "figures.json"
-    done = cli(tool.main, f"--checkpoint={trained}", f"--images={photographs}", "--noise", "gaussian:25", "--every=3",
-               "--scan", "--family", f"--json={out}")  # fmt: skip
-    assert done.code == 0 and "taken for gaussian 2" in done.out
-    rows = json.loads(out.read_text())["gaussian:25"]
-    assert [row["name"] for row in rows] == ["astronaut.png", "immunohistochemistry.png"]
-    rng = frozen_rng(0, name_key(photographs.name), name_key("astronaut.png"))  # the evaluator's noise
-    noisy = Gaussian(25 / 255).corrupt(np.asarray(Image.open(photographs / "astronaut.png")) / 255.0, rng)
-    found = estimate_noise(checkpoint.load(checkpoint.locate(trained)).model, noisy.astype(np.float32))
-    assert rows[0]["error"] == pytest.approx(found.level * 255 / 25 - 1, abs=1e-5)
-    figures = done.out.split("gaussian:25")[1].split()
-    assert float(figures[0]) == pytest.approx(100 * np.mean([abs(row["error"]) for row in rows]), abs=0.01)
-    assert "--every is 0" in cli(tool.main, f"--checkpoint={trained}", f"--images={photographs}", "--every=0").error()
-
-
-def test_the_program_measures_what_naming_nothing_costs(cli, load_tool, photographs, tmp_path):
-    tool, out = load_tool("measure_estimates"), tmp_path / "figures.json"
-    words = (f"--images={photographs}", "--count=1", "--crop=64", f"--json={out}")
-    assert cli(tool.main, *words, "--noise", "poisson-gaussian:0.02:5+blur:0.7").code == 0
-    (row,) = json.loads(out.read_text())
-    assert row["named_db"] > row["white_db"] > row["noisy_db"]  # white noise is told too little of this
-    found = parse_noise("poisson-gaussian:0.022:5.5+blur:0.6")
-    clean = np.linspace(0, 1, 32).reshape(4, 8, 1)
-    errors = tool.errors(found, parse_noise("poisson-gaussian:0.02:5+blur:0.7"), clean)
-    assert errors["gain"] == pytest.approx(0.1) and errors["read_noise"] == pytest.approx(0.1)
-    assert errors["width"] == pytest.approx(0.1)
-    assert "holds no images" in cli(tool.main, f"--images={tmp_path}").error()
 
 
 # --- where there is no noise ------------------------------------------------------------------------------

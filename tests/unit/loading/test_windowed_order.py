@@ -140,7 +140,7 @@ def test_a_lane_holds_few_shards_at_a_time_and_nodes_share_the_rest():
 
 def test_each_sample_is_equally_likely_everywhere_in_windows():
     """At fixed places of many epochs: the first, one in the middle, the last."""
-    count, epochs = 36, 500
+    count, epochs = 36, 250
     windows = windowed_order.WindowedOrder(0, [1, 11, 6, 8, 4, 6], 8, 2, 2)
     at = np.arange(epochs)[:, None] * count + [0, 17, count - 1]
     for index in windows.sample_index(at).T:

@@ -106,7 +106,7 @@ class Toy:
     """A method's loss as a function of the filter."""
 
     def __init__(self, method: str) -> None:
-        self.method, self.batch = method, make_batch(method, 800 if method == "noise2void" else 300)
+        self.method, self.batch = method, make_batch(method, 600 if method == "noise2void" else 300)
         self.model = ScoreModel(Filter(), NoiseDistribution.of(Gaussian(SIGMA)), "stable")
 
     def losses(self, h: np.ndarray) -> Tensor:
