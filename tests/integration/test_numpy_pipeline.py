@@ -20,7 +20,7 @@ from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 from n2s_dist.shards.reader import ShardSet
 
-CROP, BATCH, BATCHES, SEED = 24, 8, 8, 3
+CROP, BATCH, BATCHES, SEED = 24, 8, 5, 3
 NOISES = [
     Gaussian(25 / 255), Gaussian(0.003), Poisson(0.05), Poisson(0.0001), Gamma(50.0), PoissonGaussian(0.01, 0.04),
     PoissonGaussian(0.01, 0.04, 0.1), Curve(((0.0, 0.01), (0.5, 0.04), (1.0, 0.05))),
