@@ -20,7 +20,7 @@ CONFIGS = [path.stem for path in sorted((ROOT / "configs").glob("*.yaml"))]
 CASES = [*CONFIGS, "float32", "fp16", "accumulation", "adamw, poisson", "adam, gamma", "wide"]
 # Of these a step is rehearsed alone: what may be due after it is that of another case.
 STEP_ALONE = [case for case in CONFIGS if case.endswith("_gray")]
-STEP_ALONE += ["float32", "adam, gamma", "wide", "r2r25", "sure25", "supervised25"]
+STEP_ALONE += ["float32", "adam, gamma", "wide", "r2r25", "sure25", "supervised25", "white_color"]
 PORTIONS = {"accumulation": 4, "gaussian_gray": 2, "gaussian25_gray": 2}
 FLOAT32 = ("float32", "n2score_paper")
 FAULTS = {
@@ -44,7 +44,7 @@ TO_HOST = {
 LIMITS = {
     "n2score_paper": 145, "adamw, poisson": 230, "adam, gamma": 230, "wide": 325,
     **dict.fromkeys(("demo", "gaussian", "gaussian25_symmetric"), 360), "gaussian_gray": 690, "gaussian25_gray": 690,
-    "accumulation": 920, **dict.fromkeys(("instrument", "instrument_gray", "white_gray"), 620),
+    "accumulation": 920, **dict.fromkeys(("instrument", "instrument_gray", "white_color", "white_gray"), 620),
 }  # fmt: skip
 
 
@@ -84,8 +84,9 @@ def report(photographs, tmp_path_factory, environment, pytestconfig) -> dict[str
     folder = tmp_path_factory.mktemp("rehearsal")
     noises = dict.fromkeys(("gaussian", "gaussian_gray"), "gaussian:5-55")
     noises |= dict.fromkeys(("universal", "universal_gray"), "gaussian:5-55,poisson:0.005-0.1,gamma:20-200")
-    for kind in ("instrument", "instrument_gray", "white_gray"):
-        noises[kind] = yaml.safe_load((ROOT / f"configs/{kind}.yaml").read_text())["noise"]
+    for config in ("instrument", "instrument_gray", "white_color", "white_gray"):
+        kind = config.removesuffix("_color")
+        noises[kind] = yaml.safe_load((ROOT / f"configs/{config}.yaml").read_text())["noise"]
     for kind, noise in {"clean": None, **noises}.items():
         options = BuildOptions(tile_size=96, gray="gray" in kind, validation_fraction=0.2, noise=noise)
         build_shards([str(photographs)], folder / kind, options, workers=1)
