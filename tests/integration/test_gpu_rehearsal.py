@@ -16,12 +16,13 @@ from support.paths import ROOT
 from n2s_dist.shards.build.builder import build_shards
 from n2s_dist.shards.build.plan import BuildOptions
 
-CONFIGS = [path.stem for path in sorted((ROOT / "configs").glob("*.yaml"))]
+# Without those whose steps are another's but for the number of channels.
+CONFIGS = [path.stem for path in sorted((ROOT / "configs").glob("*.yaml")) if not path.stem.endswith("_gray")]
 CASES = [*CONFIGS, "float32", "fp16", "accumulation", "adamw, poisson", "adam, gamma", "wide"]
 # Of these a step is rehearsed alone: what may be due after it is that of another case.
-STEP_ALONE = [case for case in CONFIGS if case.endswith("_gray")]
-STEP_ALONE += ["float32", "adam, gamma", "wide", "r2r25", "sure25", "supervised25", "white_color"]
-PORTIONS = {"accumulation": 4, "gaussian_gray": 2, "gaussian25_gray": 2}
+STEP_ALONE = ["float32", "adam, gamma", "wide", "r2r25", "sure25", "supervised25", "white_color"]
+INFERENCE = "inference by gaussian-color"
+PORTIONS = {"accumulation": 4}
 FLOAT32 = ("float32", "n2score_paper")
 FAULTS = {
     "a tensor of the CPU in the loss": "error",
@@ -43,8 +44,8 @@ TO_HOST = {
 # The most operations that a step may take: each is at least one kernel, which takes some 5 microseconds to launch.
 LIMITS = {
     "n2score_paper": 145, "adamw, poisson": 230, "adam, gamma": 230, "wide": 325,
-    **dict.fromkeys(("demo", "gaussian", "gaussian25_symmetric"), 360), "gaussian_gray": 690, "gaussian25_gray": 690,
-    "accumulation": 920, **dict.fromkeys(("instrument", "instrument_gray", "white_color", "white_gray"), 620),
+    **dict.fromkeys(("demo", "gaussian", "gaussian25_symmetric"), 360), "accumulation": 920,
+    **dict.fromkeys(("instrument", "white_color"), 620),
 }  # fmt: skip
 
 
@@ -82,17 +83,16 @@ def report(photographs, tmp_path_factory, environment, pytestconfig) -> dict[str
     if not torch.version.cuda and not shutil.which("g++"):
         pytest.skip("no g++, which compiles the device that does nothing")
     folder = tmp_path_factory.mktemp("rehearsal")
-    noises = dict.fromkeys(("gaussian", "gaussian_gray"), "gaussian:5-55")
-    noises |= dict.fromkeys(("universal", "universal_gray"), "gaussian:5-55,poisson:0.005-0.1,gamma:20-200")
-    for config in ("instrument", "instrument_gray", "white_color", "white_gray"):
-        kind = config.removesuffix("_color")
+    noises = {"gaussian": "gaussian:5-55", "universal": "gaussian:5-55,poisson:0.005-0.1,gamma:20-200"}
+    for kind, config in (("instrument", "instrument"), ("white", "white_color")):
         noises[kind] = yaml.safe_load((ROOT / f"configs/{config}.yaml").read_text())["noise"]
     for kind, noise in {"clean": None, **noises}.items():
-        options = BuildOptions(tile_size=96, gray="gray" in kind, validation_fraction=0.2, noise=noise)
+        options = BuildOptions(tile_size=96, validation_fraction=0.2, noise=noise)
         build_shards([str(photographs)], folder / kind, options, workers=1)
     library = pytestconfig.cache.mkdir("fake_cuda")
-    command = [sys.executable, str(ROOT / "tests/support/gpu_rehearsal.py"), "--library", str(library)]
-    command += ["--shards", str(folder), "--out", str(folder / "report.json")]
+    command = [sys.executable, str(ROOT / "tests/support/gpu_rehearsal.py"), *CASES, INFERENCE]
+    command += [f"fault: {fault}" for fault in FAULTS]
+    command += ["--library", str(library), "--shards", str(folder), "--out", str(folder / "report.json")]
     command += ["--step-alone", *STEP_ALONE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
@@ -115,7 +115,7 @@ def test_what_may_be_due_after_a_step_works_on_a_gpu(report, case, part):
 
 @pytest.mark.parametrize("way", ["whole", "tiled", "posterior", "estimate", "ensemble", "denoiser"])
 def test_inference_mixes_no_devices(report, way):
-    seen = report["inference by gaussian-color"][way]
+    seen = report[INFERENCE][way]
     assert seen["error"] == ""
     assert all("float32" in what for what in seen["convolutions"])
 

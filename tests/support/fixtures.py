@@ -134,13 +134,19 @@ def run_module(environment) -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory) -> Callable[..., Path]:
-    """once(NAME, make): a folder that one of the processes which run tests fills, make(folder), for all of them.
+def everything(tmp_path_factory) -> Path:
+    """The folder that holds all that the processes which run tests make."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def once(everything) -> Callable[..., Path]:
+    """once(NAME, make): a folder that one of these processes fills, make(folder), for all of them.
 
     No test may change it.
     """
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared = everything / "shared"
     shared.mkdir(exist_ok=True)
 
     def filled(name: str, make: Callable[[Path], object]) -> Path:

@@ -64,14 +64,14 @@ def server(folder):
 
 
 @pytest.fixture(scope="module")
-def web(tmp_path_factory):
+def web(everything, tmp_path_factory):
     """nginx, serving everything that the tests make."""
-    with nginx(tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("nginx")) as running:
+    with nginx(everything, tmp_path_factory.mktemp("nginx")) as running:
         yield running
 
 
-def url_of(web, folder: Path, tmp_path_factory) -> str:
-    return f"{web.url}/{folder.relative_to(tmp_path_factory.getbasetemp())}"
+def url_of(web, folder: Path, everything: Path) -> str:
+    return f"{web.url}/{folder.relative_to(everything)}"
 
 
 def shards_held(folder: Path, count: float) -> int:
@@ -115,17 +115,17 @@ def check_cached(tmp_path: Path, folder: Path, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-def test_batches_over_http_are_those_of_the_folder(web, folder, names, expected, tmp_path, tmp_path_factory, ahead):
+def test_batches_over_http_are_those_of_the_folder(web, folder, names, expected, tmp_path, everything, ahead):
     """And each shard comes once, in one request."""
     before = {name: len(web.sent(name)) for name in names}
-    store = store_of(url_of(web, folder, tmp_path_factory), folder, tmp_path)
+    store = store_of(url_of(web, folder, everything), folder, tmp_path)
     assert torch.equal(batches(ShardSet(store), ahead), expected)
     check_cached(tmp_path, folder, names)
     time.sleep(0.05)  # nginx writes its log after the last byte
     for name in names:
         assert web.sent(name)[before[name] :] == [(folder / name).stat().st_size], name
     assert not web.sent(".idx")
-    again = store_of(url_of(web, folder, tmp_path_factory), folder, tmp_path)
+    again = store_of(url_of(web, folder, everything), folder, tmp_path)
     assert torch.equal(batches(ShardSet(again)), expected)
     assert [len(web.sent(name)) for name in names] == [before[name] + 1 for name in names]
 
@@ -168,9 +168,9 @@ def test_batches_from_s3_are_those_of_the_folder(bucket, folder, names, expected
         store_of("s3://tub", folder, tmp_path)
 
 
-def test_training_over_http_ends_with_the_same_weights(web, shards, trained, tiny, cli, tmp_path, tmp_path_factory):
+def test_training_over_http_ends_with_the_same_weights(web, shards, trained, tiny, cli, tmp_path, everything):
     """And the remote set counts as the same shards as the folder: the run there could go on with either."""
-    options = [f"--data.shards={url_of(web, shards, tmp_path_factory)}", f"--data.cache_dir={tmp_path / 'cache'}"]
+    options = [f"--data.shards={url_of(web, shards, everything)}", f"--data.cache_dir={tmp_path / 'cache'}"]
     done = cli(training.main, *tiny, *options, "--data.cache_gib=0.01", "--run_dir", tmp_path / "run")
     assert done.code == 0, done.err
     last = [checkpoint.locate(path) / "model.safetensors" for path in (tmp_path / "run", trained)]
