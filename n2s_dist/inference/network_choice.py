@@ -37,9 +37,9 @@ class ShippedDenoiser:
     That is the network of the fewest families and the narrowest range of levels that was trained for the noise of all
     images of a call, or else for noise that looks alike in stable coordinates. Withdrawn networks
     (models/pretrained.py) come last: they are taken for noise that no other serves, such as correlated noise, and for
-    curves. Noise that is not named is estimated by the network of the most families among those that are told families,
-    and checked by one that knows correlated noise; an unknown level of a family by the network of the fewest. Samples
-    take one that was trained for all of some ranges of levels.
+    curves where no other is told maps. Noise that is not named is estimated by the network of the most families among
+    those that are told families, and checked by one that knows correlated noise; an unknown level of a family by the
+    network of the fewest. Samples take one that was trained for all of some ranges of levels.
     """
 
     def __init__(self, device: torch.device | str | None = None, tile: int = TILE) -> None:
